@@ -1,0 +1,40 @@
+# Everything from a fresh clone: each command makes .venv first where it is missing.
+# PYTHON=python3.12 make test   picks the interpreter (3.11 or newer) that .venv is made from.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: .venv/.installed  ## repaint the bundled photos with the bundled model
+	@$(BIN)/nuwa-lip demo
+
+test: lint  ## style, types and all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-test  ## style and types only
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## remove .venv and the tools' caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one: PYTHON=python3.12 make ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing into .venv (torch is large: a minute or two) ..."
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/.installed-test: pyproject.toml | $(BIN)/python
+	@echo "Installing with the test tools into .venv (torch is large: a minute or two) ..."
+	$(PIP) install --editable '.[test]'
+	@touch .venv/.installed $@

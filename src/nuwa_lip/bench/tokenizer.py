@@ -1,0 +1,123 @@
+"""Encoding one 256 x 256 photo at paper size: defect-free against plain, plain against diffusers' VQModel."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from nuwa_lip.bench.measure import Row, child, interleaved, matmul_gflops
+from nuwa_lip.models.dfvqgan import DFVQGAN, DFVQGANConfig
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TIME_BARS = {"fp32": 1.1, "bf16": 1.2}
+MEMORY_BAR = 1.2
+
+
+def picture(size: int) -> tuple[Tensor, Tensor]:
+    """A photo-like input [1, 3, size, size] and a mask whose hole is the middle half of the columns."""
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.zeros(1, 1, size, size, dtype=torch.bool)
+    mask[..., size // 4 : size * 3 // 4] = True
+    return image, mask
+
+
+def encoder(preset: str, precision: str) -> DFVQGAN:
+    """A model with random weights."""
+    torch.manual_seed(0)
+    return DFVQGAN(DFVQGANConfig.preset(preset)).eval().requires_grad_(False).to(PRECISIONS[precision])
+
+
+def encode_once(preset: str, precision: str, kind: str) -> None:
+    """What a process does whose memory is measured."""
+    model = encoder(preset, precision)
+    image, mask = picture(model.config.resolution)
+    with torch.inference_mode():
+        model.encode(image, mask if kind == "defect-free" else None)
+
+
+def run(rounds: int = 5, preset: str = "paper-f8-8192") -> tuple[list[Row], list[str]]:
+    """Measure → (rows, lines about what could not be measured)."""
+    rows, skipped = [], []
+    precisions = list(PRECISIONS)
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        precisions.remove("bf16")
+        skipped.append(
+            "this CPU has no bf16 arithmetic (emulated, it is a hundred times slower); bf16 is left out"
+        )
+    peer = importlib.util.find_spec("diffusers") is not None
+    if not peer:
+        skipped.append("diffusers is not installed; its VQModel is left out (pip install diffusers)")
+    for precision in precisions:
+        rows += speed(preset, precision, rounds, peer)
+        rows += memory(preset, precision)
+    return rows, skipped
+
+
+def speed(preset: str, precision: str, rounds: int, peer: bool) -> list[Row]:
+    """Seconds of one encoding each, interleaved, and their ratios."""
+    model, dtype = encoder(preset, precision), PRECISIONS[precision]
+    image, mask = picture(model.config.resolution)
+    cases: dict[str, Callable[[], object]] = {
+        "plain": lambda: model.encode(image),
+        "defect-free": lambda: model.encode(image, mask),
+    }
+    if peer:
+        other, converted = diffusers_model(model.config).to(dtype), image.to(dtype)
+        cases["diffusers VQModel"] = lambda: other.encode(converted)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            cases["plain"]()
+        times = interleaved(cases, rounds)
+    rate, limit = counter.get_total_flops() / times["plain"] / 1e9, matmul_gflops(dtype)
+    ratio = times["defect-free"] / times["plain"]
+    rows = [
+        *(Row(what=f"{name} encoding, {precision}", value=t, unit="s") for name, t in times.items()),
+        Row(what=f"defect-free / plain, time, {precision}", value=ratio, unit="x", bar=TIME_BARS[precision]),
+        Row(
+            what=f"plain / the matrix product's {limit:.0f} GFLOP/s, {precision}",
+            value=rate / limit,
+            unit="x",
+        ),
+    ]
+    if peer:
+        ratio = times["plain"] / times["diffusers VQModel"]
+        rows.append(Row(what=f"plain / diffusers VQModel, time, {precision}", value=ratio, unit="x", bar=1.0))
+    return rows
+
+
+def memory(preset: str, precision: str) -> list[Row]:
+    """Peaks of one encoding each in a process of its own."""
+    code = "import sys; from nuwa_lip.bench.tokenizer import encode_once; encode_once(*sys.argv[1:])"
+    peaks = {kind: child(code, preset, precision, kind).peak_mb for kind in ("plain", "defect-free")}
+    rows = [
+        Row(what=f"{kind} encoding, peak, {precision}", value=peak, unit="MB") for kind, peak in peaks.items()
+    ]
+    ratio = peaks["defect-free"] / peaks["plain"]
+    return [
+        *rows,
+        Row(what=f"defect-free / plain, memory, {precision}", value=ratio, unit="x", bar=MEMORY_BAR),
+    ]
+
+
+def diffusers_model(config: DFVQGANConfig) -> Any:
+    """diffusers' VQModel of the same encoder shape, random weights."""
+    from diffusers import VQModel
+
+    levels = len(config.channels)
+    model: Any = VQModel(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=config.encoder_blocks,
+        latent_channels=config.latent_channels,
+        num_vq_embeddings=config.codebook_size,
+        vq_embed_dim=config.codebook_dim,
+        norm_num_groups=config.groups,
+        mid_block_add_attention=config.mid_attention,
+    )
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,120 @@
+"""The command `nuwa-lip`: picks the command, imports nothing else, and turns exceptions into one line.
+
+Exit code 0: done; 2: wrong usage or bad input, nothing written; 1: failure. NUWA_LIP_DEBUG=1 shows
+tracebacks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import nuwa_lip
+from nuwa_lip.errors import InputError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "inpaint": ("nuwa_lip.commands.inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
+    "demo": ("nuwa_lip.commands.demo:demo", "repaint the bundled photos and show the result as one sheet"),
+    "data": ("nuwa_lip.commands.data:main", "make training shards, the synthetic set, benchmark folders"),
+    "train": ("nuwa_lip.commands.train:main", "train one of the two stages: dfvqgan, mps2s"),
+    "tokenize": ("nuwa_lip.commands.tokenize:main", "make the token cache that stage 2 trains on"),
+    "evaluate images": (
+        "nuwa_lip.commands.evaluate:images",
+        "measure a model or a folder of results on a benchmark",
+    ),
+    "convert": ("nuwa_lip.commands.convert:main", "bring in the VQ weights of other projects"),
+    "bench tokenizer": ("nuwa_lip.commands.bench:tokenizer", "time defect-free against plain encoding"),
+    "bench inpaint": ("nuwa_lip.commands.bench:inpaint", "time and memory of repainting"),
+}
+"""Name → ("module:function", help); a function called `main` parses by itself, tyro for the others."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `nuwa-lip` with these arguments (default: the process's).
+
+    Raises:
+        SystemExit: with the exit code, if it is not 0.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            run(list(sys.argv[1:] if argv is None else argv))
+    except InputError as error:
+        _fail(error, 2)
+    except KeyboardInterrupt:
+        print("nuwa-lip: stopped", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception as error:
+        _fail(error, 1)
+
+
+def run(argv: list[str]) -> None:
+    """Run the command that `argv` starts with; errors come out as exceptions."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return
+    if argv[0] == "--version":
+        print(f"nuwa-lip {nuwa_lip.__version__}")
+        return
+    for words in (2, 1):
+        name = " ".join(argv[:words])
+        if name in COMMANDS:
+            return _call(name, argv[words:])
+    group = {name: entry for name, entry in COMMANDS.items() if name.split()[0] == argv[0]}
+    if group and (len(argv) == 1 or argv[1] in ("-h", "--help")):
+        print(overview(group))
+        return
+    raise InputError(_unknown(" ".join(argv[: 2 if group else 1]), group or COMMANDS))
+
+
+def overview(commands: dict[str, tuple[str, str]] = COMMANDS) -> str:
+    """The list of commands."""
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in commands.items()]
+    return "\n".join(
+        [
+            "usage: nuwa-lip COMMAND ...",
+            "",
+            *lines,
+            "",
+            "nuwa-lip COMMAND --help shows the options and an example; nuwa-lip --version the version.",
+        ]
+    )
+
+
+def _call(name: str, argv: list[str]) -> None:
+    module, function = COMMANDS[name][0].split(":")
+    command = getattr(importlib.import_module(module), function)
+    if function == "main":
+        return command(argv)
+    import tyro
+
+    tyro.cli(command, prog=f"nuwa-lip {name}", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _unknown(name: str, commands: dict[str, tuple[str, str]]) -> str:
+    names = sorted({*commands, *(known.split()[0] for known in commands)})
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(commands)}"
+    return f"there is no command '{name}'; {hint}"
+
+
+def _fail(error: Exception, code: int) -> None:
+    if os.environ.get("NUWA_LIP_DEBUG") == "1":
+        traceback.print_exception(error)
+    # the exception's name helps only where the message was not written for the user
+    text = " ".join(str(error).split())
+    if code != 2:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    print(f"nuwa-lip: {text}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    print(f"nuwa-lip: warning: {' '.join(str(message).split())}", file=sys.stderr)

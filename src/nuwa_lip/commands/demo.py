@@ -1,0 +1,52 @@
+"""`nuwa-lip demo`: the bundled photos repainted by a model, shown as one sheet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from nuwa_lip.assets import asset
+from nuwa_lip.files import check_output, read_image, save_image
+from nuwa_lip.sheets import draw_sheet, show_hole
+
+
+def demo(
+    *,
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    model: str = "nuwa-lip-mini",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Repaint the bundled photos and write a sheet: photo, hole, result, caption.
+
+    Example: nuwa-lip demo -o demo.png
+
+    Args:
+        out: Where to write the sheet; demo.png by default, which is replaced.
+        model: Bundled name, model folder or hub id.
+        seed: Of the results.
+        overwrite: Replace the sheet given by -o if it exists.
+    """
+    target = Path("demo.png") if out is None else out
+    check_output(target, overwrite or out is None)
+
+    import torch
+
+    from nuwa_lip.pipeline import InpaintPipeline
+
+    pipe = InpaintPipeline.from_pretrained(model)
+    captions: dict[str, str] = json.loads(asset("demo/captions.json").read_text(encoding="utf-8"))
+    rows = []
+    for name, caption in captions.items():
+        photo = read_image(asset(f"demo/photos/{name}.jpg"))
+        mask = read_image(asset(f"demo/masks/{name}.png")).convert("L")
+        generator = torch.Generator().manual_seed(seed)
+        result = pipe(prompt=caption, image=photo, mask_image=mask, generator=generator)
+        rows.append(([photo, show_hole(photo, np.asarray(mask) >= 128), result.images[0]], caption))
+        print(f"{name}: {caption}")
+    save_image(draw_sheet(rows, headings=("photo", "hole", "result")), target)
+    print(f"the sheet is {target.resolve()}")

@@ -1,0 +1,244 @@
+"""`nuwa-lip inpaint`: repaint the hole of a photo, or of every photo in a folder."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import tyro
+from PIL import Image, ImageOps
+
+from nuwa_lip.batch import Job, is_captions_file, plan, read_captions
+from nuwa_lip.errors import InputError
+from nuwa_lip.files import check_output, read_image, save_image
+from nuwa_lip.images import Hole, Photo, as_hole, as_photo, grow
+from nuwa_lip.sheets import draw_sheet, show_hole
+
+if TYPE_CHECKING:
+    from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline
+
+GRID_COLUMNS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to repaint."""
+
+    model: str = "nuwa-lip-mini"
+    """Bundled name, model folder or hub id."""
+    num: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
+    """Candidates; they become OUT-1, OUT-2, ..., the best first."""
+    seed: int | None = None
+    """Candidate i gets the seed SEED + i; random by default, and printed."""
+    grid: bool = False
+    """Write all candidates as one sheet."""
+    overwrite: bool = False
+    """Replace results that exist."""
+    guidance_scale: float | None = None
+    """Above 1 follows the caption more closely; this and what follows: as the model says by default."""
+    temperature: float | None = None
+    """Below 1 safer, above 1 wilder."""
+    top_k: int | None = None
+    """Sample from the K likeliest tokens; 0 from all."""
+    top_p: float | None = None
+    """Sample from the likeliest tokens that together have this probability."""
+    order: str | None = None
+    """Order in which the hole is filled: raster, ..."""
+    steps: int | None = None
+    """Fill the hole in so many parallel steps."""
+    padding_mask_crop: int | None = None
+    """Pixels of context around a hole."""
+    dilate: int = 0
+    """Widen the hole by so many pixels."""
+    invert: bool = False
+    """Repaint what is black in the mask."""
+    save_mask: bool = False
+    """Write the mask as it was understood, as OUT-mask.png."""
+    rank: Literal["likelihood", "clip"] = "likelihood"
+    """What puts the best candidate first."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model."""
+    device: str = "auto"
+    """cpu, cuda, ...; a GPU if there is one by default."""
+
+
+def inpaint(
+    photo: Annotated[Path, tyro.conf.Positional],
+    *,
+    prompt: Annotated[str, tyro.conf.arg(aliases=["--captions"])],
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    mask: Path | None = None,
+    options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 - frozen
+) -> None:
+    """Repaint the hole of a photo from a caption; all other pixels stay exactly as they are.
+
+    Examples:
+        nuwa-lip inpaint photo.jpg --mask mask.png --prompt "green grass" -o result.png
+        nuwa-lip inpaint photo.jpg --mask mask.png --prompt "green grass" -o results.png -n 4 --seed 7 --grid
+        nuwa-lip inpaint photos/ --mask masks/ --prompt captions.json -o results/
+
+    Args:
+        photo: Photo, or folder of photos.
+        prompt: Caption, "" for none; with a folder also a file: JSON {name: caption}, CSV or JSON lines with
+            `file` and `caption`, or lines name TAB caption.
+        out: Result: .png, .webp, .tif (all exact) or .jpg; with a folder, a folder.
+        mask: White is repainted; with a folder, one mask or a folder of masks of the same names. Without,
+            what is transparent in the photo is repainted.
+        options: How to repaint.
+    """
+    _check(options)
+    if photo.is_dir():
+        return _repaint_folder(photo, mask, prompt, out, options)
+    if is_captions_file(prompt):
+        captions = read_captions(Path(prompt))
+        prompt = captions.get(photo.name, captions.get(photo.stem, prompt))
+    _Runner(options).repaint(Job(photo=photo, mask=mask, prompt=prompt, out=out))
+
+
+def _check(options: Options) -> None:
+    least = {
+        "num": 1,
+        "seed": 0,
+        "steps": 1,
+        "padding_mask_crop": 0,
+        "dilate": 0,
+        "top_k": 0,
+        "guidance_scale": 0,
+    }
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and not value >= smallest:
+            raise InputError(f"--{name.replace('_', '-')} {value} is too small: {smallest} at least")
+
+
+def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, options: Options) -> None:
+    """Repaint what can be repainted; name the rest, and fail at the end if there was any."""
+    jobs = list(plan(photos, mask, prompt, out))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; the results of a folder need a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out}: {error.strerror}") from error
+    runner, failed = _Runner(options), 0
+    for job in jobs:
+        try:
+            if isinstance(job, InputError):
+                raise job
+            runner.repaint(job)
+        except InputError as error:
+            failed += 1
+            print(f"nuwa-lip: {error}", file=sys.stderr)
+    if failed == len(jobs):
+        raise InputError(f"none of {failed} photos could be repainted")
+    print(f"{out}: {len(jobs) - failed} of {len(jobs)} photos repainted")
+    if failed:
+        raise SystemExit(1)
+
+
+class _Runner:
+    """Repaints one job after another; the model is loaded when the first input has proved good."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+        self.pipe: InpaintPipeline | None = None
+
+    def repaint(self, job: Job) -> None:
+        """Read, repaint, write, and say what was done."""
+        options = self.options
+        names = [job.out]
+        if options.num > 1 and not options.grid:
+            names = [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
+        mask_name = [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
+        for name in names + mask_name:
+            check_output(name, options.overwrite)
+        photo, hole = self._read(job)
+        height, width = photo.size
+        share = f"{100 * hole.mask.mean():.3g} %"
+        print(
+            f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.understood}), seed {self.seed}"
+        )
+        pipe = self._load()
+        start = time.perf_counter()
+        result = self._call(pipe, photo, hole, job.prompt)
+        seconds = time.perf_counter() - start
+        for name in mask_name:
+            save_image(Image.fromarray(hole.mask), name)
+        if options.grid:
+            save_image(_grid(photo, hole, result, job.prompt), job.out)
+            scores = ", ".join(f"{score:.3f}" for score in result.scores)
+            print(f"{job.out}: {seconds:.1f} s, scores {scores}")
+            return
+        for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
+            save_image(image, name)
+            print(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
+
+    def _read(self, job: Job) -> tuple[Photo, Hole]:
+        photo = as_photo(read_image(job.photo))
+        try:
+            hole = as_hole(None if job.mask is None else read_image(job.mask), photo)
+        except InputError as error:
+            if job.mask is not None and str(job.mask) in str(error):
+                raise
+            raise InputError(f"{job.mask or job.photo}: {error}") from error
+        mask = grow(~hole.mask if self.options.invert else hole.mask, self.options.dilate)
+        if not mask.any():
+            raise InputError(f"{job.mask or job.photo}: nothing to repaint: the inverted mask is empty")
+        return photo, hole._replace(mask=mask)
+
+    def _load(self) -> InpaintPipeline:
+        if self.pipe is None:
+            import torch
+
+            from nuwa_lip.pipeline import InpaintPipeline
+
+            device = self.options.device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.pipe = InpaintPipeline.from_pretrained(
+                self.options.model, torch_dtype=getattr(torch, self.options.dtype)
+            )
+            try:
+                self.pipe.to(device)
+            except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+                raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+        return self.pipe
+
+    def _call(self, pipe: InpaintPipeline, photo: Photo, hole: Hole, prompt: str) -> InpaintOutput:
+        import torch
+
+        o = self.options
+        return pipe(
+            prompt=prompt,
+            image=photo,
+            mask_image=hole,
+            num_images_per_prompt=o.num,
+            guidance_scale=o.guidance_scale,
+            temperature=o.temperature,
+            top_k=o.top_k,
+            top_p=o.top_p,
+            order=o.order,
+            num_inference_steps=o.steps,
+            padding_mask_crop=o.padding_mask_crop,
+            generator=torch.Generator().manual_seed(self.seed),
+            rank=o.rank,
+        )
+
+
+def _grid(photo: Photo, hole: Hole, result: InpaintOutput, prompt: str) -> Image.Image:
+    """The photo with its hole, then all candidates, the best first."""
+    pictures = [show_hole(_upright(photo.to_pil(photo.pixels)), hole.mask)]
+    pictures += [_upright(image) for image in result.images]
+    rows = [pictures[i : i + GRID_COLUMNS] for i in range(0, len(pictures), GRID_COLUMNS)]
+    return draw_sheet([(row, prompt if row is rows[-1] else "") for row in rows])
+
+
+def _upright(image: Image.Image | np.ndarray) -> Image.Image:
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    return ImageOps.exif_transpose(picture)

@@ -1,0 +1,339 @@
+"""Captioned photos as batches for training: a decoded set in memory, or a stream for sets that do not fit.
+
+Photos are held as squares, uint8 [3, S, S]. A photo that is not square is squeezed into one, and its true
+aspect (width / height) is kept beside it, so that augmentation can crop from the whole of it undistorted.
+Aspect 0 means unknown: the only copy was squeezed already.
+
+Both sources give the same kind of batch, as a pure function of (seed, step): a run that is resumed goes on
+with the photos that it would have seen, and a global batch does not depend on the number of processes that
+share it.
+
+Shapes: N photos of the set, B batch of this process, S side.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from nuwa_lip.data.shards import (
+    EncodedSample,
+    Skipped,
+    decode_picture,
+    expand_shards,
+    nothing_read,
+    read_encoded,
+)
+from nuwa_lip.errors import InputError
+
+SQUEEZED_SOURCES = ("flickr8k",)
+"""Values of `source` in a sample's JSON whose square pictures show photos of unknown, other shape."""
+WIDEST = 2.0
+"""Photos longer than this times their short side lose their ends."""
+
+Urls = str | Path | Sequence[str | Path]
+
+
+class PhotoBatch(NamedTuple):
+    """One process's part of a batch."""
+
+    images: torch.Tensor  # [B, 3, S, S] uint8
+    captions: list[str]  # one of each photo's captions; "" for a photo without any
+    aspects: torch.Tensor  # [B] float32, true width / height; 0 = unknown
+    keys: list[str]
+
+
+class Photos(Protocol):
+    """What training needs from a source of photos."""
+
+    @property
+    def size(self) -> int:
+        """Side S of the squares."""
+        ...
+
+    def batches(
+        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[PhotoBatch]:
+        """Yield batches for ever, from `start_step` on."""
+        ...
+
+
+def open_photos(
+    urls: Urls,
+    size: int,
+    *,
+    cache: Literal["ram", "device", "none"] = "ram",
+    device: torch.device | str = "cpu",
+    workers: int = 2,
+) -> Photos:
+    """Open shards for training.
+
+    Args:
+        urls: see `nuwa_lip.data.shards.expand_shards`.
+        size: side S of the squares, in pixels.
+        cache: hold all photos decoded in memory ("ram"), on the card ("device"), or read them as they are
+            needed ("none").
+        device: the card, for cache="device".
+        workers: threads that fill the cache, or processes that read and decode.
+    """
+    if cache == "none":
+        return StreamedPhotos(urls, size, workers=workers)
+    photos = PhotoSet.load(urls, size, workers=workers)
+    return photos.to(device) if cache == "device" else photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoSet:
+    """A whole set decoded in memory."""
+
+    images: torch.Tensor  # [N, 3, S, S] uint8
+    captions: list[list[str]]  # N lists, each maybe empty
+    aspects: torch.Tensor  # [N] float32, true width / height; 0 = unknown
+    keys: list[str]
+
+    @classmethod
+    def load(cls, urls: Urls, size: int, *, workers: int = 2) -> PhotoSet:
+        """Decode shards; damaged ones are skipped with one warning.
+
+        Args:
+            urls: see `nuwa_lip.data.shards.expand_shards`.
+            size: side S of the squares, in pixels.
+            workers: threads.
+
+        Raises:
+            InputError: a path is missing or not one photo could be read.
+        """
+        shards, skipped = expand_shards(urls), Skipped()
+        encoded = list(read_encoded(shards, skipped))  # small beside the decoded set, and tells its size
+        images = torch.empty(len(encoded), 3, size, size, dtype=torch.uint8)
+        aspects = torch.zeros(len(encoded))
+
+        def fill(row: int) -> bool:
+            try:
+                picture, aspects[row] = to_square(encoded[row], size)
+            except ValueError as error:
+                skipped.add(encoded[row].key, error)
+                return False
+            images[row] = picture
+            return True
+
+        with ThreadPoolExecutor(workers) as pool:
+            good = [row for row, ok in enumerate(pool.map(fill, range(len(encoded)))) if ok]
+        if not good:
+            raise nothing_read(shards, skipped)
+        skipped.warn()
+        if len(good) < len(encoded):
+            images, aspects = images[good], aspects[good]
+        return cls(
+            images=images,
+            captions=[encoded[row].captions for row in good],
+            aspects=aspects,
+            keys=[encoded[row].key for row in good],
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def size(self) -> int:
+        """Side S of the squares."""
+        return self.images.shape[-1]
+
+    def to(self, device: torch.device | str) -> PhotoSet:
+        """The set with its pixels on a device; batches are then cut there."""
+        return replace(self, images=self.images.to(device), aspects=self.aspects.to(device))
+
+    def batch(
+        self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> PhotoBatch:
+        """The batch of one step: epochs are permutations, and a batch may reach into the next epoch.
+
+        Args:
+            step: 0-based.
+            batch_size: of all processes together; a multiple of `world_size`.
+            seed: of the order and of the choice of captions.
+            rank, world_size: which part of the batch to give.
+        """
+        part = _part(batch_size, rank, world_size)
+        first = step * batch_size
+        positions = range(first + part.start, first + part.stop)
+        rows = [int(_permutation(len(self), seed, p // len(self))[p % len(self)]) for p in positions]
+        picks = _caption_picks(seed, step, batch_size)[part]
+        index = torch.tensor(rows, device=self.images.device)
+        return PhotoBatch(
+            images=self.images[index],
+            captions=[_pick(self.captions[row], u) for row, u in zip(rows, picks, strict=True)],
+            aspects=self.aspects[index],
+            keys=[self.keys[row] for row in rows],
+        )
+
+    def batches(
+        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[PhotoBatch]:
+        """Yield `batch(step, ...)` for step = start_step, start_step + 1, ... for ever."""
+        step = start_step
+        while True:
+            yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
+            step += 1
+
+
+class StreamedPhotos:
+    """Photos read from the shards as they are needed, decoded in worker processes.
+
+    Every epoch shuffles the shards and then the samples within a buffer. Each worker reads all the shards and
+    decodes only what is its own, which keeps the order independent of workers and processes.
+
+    Args:
+        urls: see `nuwa_lip.data.shards.expand_shards`.
+        size: side S of the squares, in pixels.
+        workers: processes that read and decode; 0 does it in this one.
+        buffer: how many samples (still compressed) are shuffled at a time.
+    """
+
+    def __init__(self, urls: Urls, size: int, *, workers: int = 2, buffer: int = 2000) -> None:
+        self.shards, self.size, self.workers, self.buffer = expand_shards(urls), size, workers, buffer
+
+    def batches(
+        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[PhotoBatch]:
+        """Yield batches for ever; skipping those before `start_step` costs two epochs' reading at most.
+
+        Raises:
+            InputError: not one photo could be read.
+        """
+        part = _part(batch_size, rank, world_size)
+        stream = _Stream(self, batch_size, seed, start_step, part)
+        yield from DataLoader(stream, batch_size=None, num_workers=self.workers)
+
+
+class _Stream(IterableDataset[PhotoBatch]):
+    """The batches of one process; worker w of W makes every W-th of them."""
+
+    def __init__(self, photos: StreamedPhotos, batch_size: int, seed: int, start_step: int, part: slice):
+        self.photos, self.batch_size, self.seed = photos, batch_size, seed
+        self.start_step, self.part = start_step, part
+
+    def __iter__(self) -> Iterator[PhotoBatch]:
+        worker = get_worker_info()
+        index, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        samples = self._samples(self.start_step * self.batch_size)
+        step = self.start_step
+        while batch := list(islice(samples, self.batch_size)):
+            if (step - self.start_step) % count == index:
+                picks = _caption_picks(self.seed, step, self.batch_size)[self.part]
+                yield self._decode(batch[self.part], picks)
+            step += 1
+
+    def _samples(self, skip: int) -> Iterator[EncodedSample]:
+        """The endless shuffled sequence without its first `skip` samples."""
+        skipped, epoch = Skipped(), 0
+        while True:
+            length = 0
+            for sample in self._epoch(epoch, skipped):
+                length += 1
+                if skip:
+                    skip -= 1
+                else:
+                    yield sample
+            if not length:
+                raise nothing_read(self.photos.shards, skipped)
+            if epoch == 0:
+                skipped.warn()
+            epoch += 1 + skip // length  # the length is known now: leap
+            skip %= length
+
+    def _epoch(self, epoch: int, skipped: Skipped) -> Iterator[EncodedSample]:
+        rng = np.random.default_rng([self.seed, epoch])
+        shards = [self.photos.shards[i] for i in rng.permutation(len(self.photos.shards))]
+        held: list[EncodedSample] = []
+        for sample in read_encoded(shards, skipped):
+            if len(held) < self.photos.buffer:
+                held.append(sample)
+            else:
+                row = int(rng.integers(len(held)))
+                yield held[row]
+                held[row] = sample
+        yield from (held[row] for row in rng.permutation(len(held)))
+
+    def _decode(self, samples: list[EncodedSample], picks: np.ndarray) -> PhotoBatch:
+        images, aspects, good = [], [], []
+        for row, sample in enumerate(samples):
+            try:
+                image, aspect = to_square(sample, self.photos.size)
+            except ValueError as error:
+                warnings.warn(f"skipped {sample.key}: {error}", UserWarning, stacklevel=2)
+                continue
+            images.append(image)
+            aspects.append(aspect)
+            good.append(row)
+        if not good:
+            raise InputError(f"none of {len(samples)} photos could be read, {samples[0].key} for one")
+        # a photo that cannot be decoded is replaced by another of the batch: its place in the order stays
+        rows = [i % len(good) for i in range(len(samples))] if len(good) < len(samples) else range(len(good))
+        chosen = [samples[good[i]] for i in rows]
+        return PhotoBatch(
+            images=torch.stack([images[i] for i in rows]),
+            captions=[_pick(sample.captions, u) for sample, u in zip(chosen, picks, strict=True)],
+            aspects=torch.tensor([aspects[i] for i in rows]),
+            keys=[sample.key for sample in chosen],
+        )
+
+
+def to_square(sample: EncodedSample, size: int) -> tuple[torch.Tensor, float]:
+    """Decode a sample's picture into a square.
+
+    Returns:
+        uint8 [3, size, size] and the true aspect (width / height) of what it shows, 0 where unknown.
+
+    Raises:
+        ValueError: the picture is damaged.
+    """
+    image = decode_picture(sample.picture, least_side=size)
+    width, height = image.size
+    aspect = width / height
+    if not 1 / WIDEST <= aspect <= WIDEST:
+        side = round(WIDEST * min(width, height))
+        left, top = max(width - side, 0) // 2, max(height - side, 0) // 2
+        image = image.crop((left, top, min(left + side, width), min(top + side, height)))
+        aspect = image.width / image.height
+    if width == height and _squeezed(sample.meta):
+        aspect = 0.0
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1), aspect
+
+
+def _squeezed(meta: dict[str, Any]) -> bool:
+    return bool(meta.get("squeezed", meta.get("source") in SQUEEZED_SOURCES))
+
+
+def _part(batch_size: int, rank: int, world_size: int) -> slice:
+    if batch_size < 1 or batch_size % world_size:
+        raise InputError(f"batch size {batch_size} is not a positive multiple of the {world_size} processes")
+    share = batch_size // world_size
+    return slice(rank * share, (rank + 1) * share)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def _caption_picks(seed: int, step: int, batch_size: int) -> np.ndarray:
+    """Uniform numbers that choose among each photo's captions; drawn for the whole batch, whoever asks."""
+    return np.random.default_rng([seed, step, 1]).random(batch_size)
+
+
+def _pick(captions: list[str], u: float) -> str:
+    return captions[int(u * len(captions))] if captions else ""

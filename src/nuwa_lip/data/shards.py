@@ -1,0 +1,318 @@
+"""WebDataset shards of captioned photos: tars of `KEY.jpg` + `KEY.json` {"captions": [...], ...}.
+
+What img2dataset writes (`KEY.jpg`, `KEY.txt`, `KEY.json`) is read as it is, and so are PNG and WebP. The
+bytes come from webdataset; JSON and pictures are decoded here, so that nothing in a shard is ever
+unpickled. A damaged shard or sample is skipped, and one warning counts and names them all.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import braceexpand
+import webdataset as wds
+from PIL import Image, ImageOps
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from nuwa_lip.errors import InputError
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+URL = re.compile(r"([a-z][a-z0-9+.-]+):(//)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One captioned photo."""
+
+    key: str
+    image: Image.Image
+    """RGB, upright."""
+    captions: list[str]
+    """May be empty: the first training stage needs photos only."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """Everything else in the JSON, such as source and licence."""
+
+
+class EncodedSample(NamedTuple):
+    """A sample whose picture is still compressed: small enough to shuffle and to hand to other threads."""
+
+    key: str
+    picture: bytes
+    captions: list[str]
+    meta: dict[str, Any]
+
+
+class Skipped:
+    """Collects what could not be read, for one warning at the end."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def add(self, name: str, reason: object) -> None:
+        """Remember a damaged shard or sample (each once) and why it was left out."""
+        self.reasons.setdefault(name, " ".join(str(reason).split()) or type(reason).__name__)
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def __str__(self) -> str:
+        named = [f"{name} ({reason})" for name, reason in list(self.reasons.items())[:5]]
+        more = f" and {len(self) - 5} more" if len(self) > 5 else ""
+        return ", ".join(named) + more
+
+    def warn(self) -> None:
+        """Give the one warning, if there is anything to warn about."""
+        if self.reasons:
+            warnings.warn(f"skipped {len(self)} that could not be read: {self}", UserWarning, stacklevel=3)
+
+
+def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
+    """List the shards meant by paths, folders, globs, brace patterns and URLs, in the order given.
+
+    Raises:
+        InputError: something local is missing, a pattern matches nothing, or a URL would run a command.
+    """
+    shards: list[str] = []
+    for given in [urls] if isinstance(urls, (str, Path)) else urls:
+        for url in braceexpand.braceexpand(str(given)):
+            shards.extend([url] if Path(url).is_file() else _expand(url))
+    if not shards:
+        raise InputError("no shards were given; name .tar files, a folder of them, or 'a pattern-*.tar'")
+    return shards
+
+
+def _expand(url: str) -> list[str]:
+    if scheme := URL.match(url):
+        if scheme[1] == "pipe" or scheme[1] not in wds.gopen_schemes or re.search(r"['\"\s`\\]", url):
+            raise InputError(f"{url} is no address that shards are read from; give a path or an https:// one")
+        return [url]
+    if Path(url).is_dir():
+        found = sorted(str(path) for path in Path(url).glob("*.tar"))
+        if not found:
+            raise InputError(f"{url} holds no .tar shards; `nuwa-lip data shards` makes them")
+        return found
+    found = sorted(glob.glob(url))
+    if not found:
+        raise InputError(f"no shard at {url}; check the path")
+    return found
+
+
+def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSample]:
+    """Read shards (see `expand_shards`) one after another without decoding any picture.
+
+    Args:
+        shards: local files or URLs.
+        skipped: told about what is damaged.
+    """
+    for shard in shards:
+        name = Path(shard).name
+
+        def damaged(error: Exception, name: str = name) -> bool:
+            skipped.add(name, error.args[0] if error.args else error)
+            return True  # go on with what follows
+
+        try:
+            stream = open(shard, "rb") if Path(shard).is_file() else wds.gopen(shard)
+        except OSError as error:
+            damaged(error)
+            continue
+        with closing(stream):
+            files = tar_file_expander([{"url": shard, "stream": stream}], handler=damaged)
+            for raw in group_by_keys(files, handler=damaged):
+                try:
+                    yield _parse(raw, torn=name in skipped.reasons)
+                except ValueError as error:
+                    skipped.add(f"{name}:{raw['__key__']}", error)
+
+
+def _parse(raw: dict[str, Any], torn: bool) -> EncodedSample:
+    """One webdataset sample, file name endings → bytes; torn: its shard ends early, it may be half."""
+    parts = {suffix.rsplit(".", 1)[-1]: data for suffix, data in raw.items() if isinstance(data, bytes)}
+    pictures = [parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts]
+    if not pictures:
+        raise ValueError("no picture")
+    meta = json.loads(parts["json"]) if "json" in parts else {}
+    if not isinstance(meta, dict):
+        raise ValueError("its JSON is not an object")
+    captions = _captions(meta.pop("captions", None))
+    if not captions and "txt" in parts:
+        captions = _captions(parts["txt"].decode("utf-8"))
+    captions = captions or _captions(meta.get("caption"))
+    if torn and not captions:
+        raise ValueError("its shard ends early")
+    return EncodedSample(key=raw["__key__"], picture=pictures[0], captions=captions, meta=meta)
+
+
+def _captions(value: object) -> list[str]:
+    """Captions as a list without empty ones, whatever they were written as."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [text for text in (" ".join(str(v).split()) for v in values) if text]
+
+
+def decode_picture(picture: bytes, least_side: int | None = None) -> Image.Image:
+    """Decode a picture to upright RGB.
+
+    Args:
+        picture: a JPEG, PNG or WebP file.
+        least_side: a JPEG may be decoded at a reduced size, for speed, whose sides are no shorter than this.
+
+    Raises:
+        ValueError: it is damaged, not a picture, or far too large.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(picture))
+        if least_side is not None:
+            image.draft("RGB", (least_side, least_side))
+        return upright_rgb(image)
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation and convert to RGB: 16-bit greys scaled, transparency on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = image.convert("F").point(lambda value: value / 257.0).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def read_samples(urls: str | Path | Sequence[str | Path]) -> Iterator[Sample]:
+    """Read captioned photos from shards, in their order.
+
+    Args:
+        urls: files, folders, globs, brace patterns (`set-{000000..000003}.tar`) or URLs.
+
+    Raises:
+        InputError: a path is missing or not one photo could be read.
+    """
+    shards, skipped, count = expand_shards(urls), Skipped(), 0
+    for key, picture, captions, meta in read_encoded(shards, skipped):
+        try:
+            sample = Sample(key=key, image=decode_picture(picture), captions=captions, meta=meta)
+        except ValueError as error:
+            skipped.add(key, error)
+            continue
+        count += 1
+        yield sample
+    if not count:
+        raise nothing_read(shards, skipped)
+    skipped.warn()
+
+
+def nothing_read(shards: Sequence[str], skipped: Skipped) -> InputError:
+    """The error for shards without a single readable photo."""
+    why = f": {skipped}" if len(skipped) else ""
+    return InputError(f"no photo could be read from {', '.join(shards[:3])}{why}")
+
+
+def write_shards(
+    samples: Iterable[Sample],
+    folder: Path,
+    *,
+    prefix: str = "photos",
+    image_format: str = "jpg",
+    quality: int = 90,
+    max_bytes: int = 48 * 2**20,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write shards `PREFIX-000000.tar`, ...; the same samples give the same bytes.
+
+    The shards appear under their names only once all of them are complete.
+
+    Args:
+        samples: keys are made unique and freed of dots and slashes.
+        folder: made if missing.
+        prefix: of the file names.
+        image_format: "jpg" or "png" (lossless).
+        quality: of JPEG, 1..95.
+        max_bytes: a shard is closed once it holds this much.
+        overwrite: replace shards of the same prefix.
+
+    Returns:
+        The shards' paths.
+
+    Raises:
+        InputError: shards of this prefix exist, or there was no sample.
+    """
+    if image_format not in ("jpg", "png"):
+        raise InputError(f"image format {image_format!r} is not jpg or png")
+    old = sorted(folder.glob(f"{prefix}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
+    if old and not overwrite:
+        raise InputError(f"{old[0]} exists already; name another folder or give --overwrite")
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+    parts: list[Path] = []
+    try:
+        _write_parts(samples, folder, prefix, image_format, quality, max_bytes, parts)
+        if not parts:
+            raise InputError("there was no photo to write")
+        for path in old:
+            path.unlink()
+        return [part.rename(folder / part.name[1 : -len(".part")]) for part in parts]
+    except BaseException:
+        for part in parts:
+            part.unlink(missing_ok=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+def _write_parts(
+    samples: Iterable[Sample],
+    folder: Path,
+    prefix: str,
+    image_format: str,
+    quality: int,
+    max_bytes: int,
+    parts: list[Path],
+) -> None:
+    """Write under temporary names, which are appended to `parts`."""
+    writer, size, seen = None, 0, set[str]()
+    try:
+        for sample in samples:
+            if writer is None or size >= max_bytes:
+                if writer is not None:
+                    writer.close()
+                parts.append(folder / f".{prefix}-{len(parts):06d}.tar.part")
+                # fixed times and owners make the bytes a function of the samples alone
+                writer, size = wds.TarWriter(str(parts[-1]), encoder=False, mtime=0, user="", group=""), 0
+            key = _unique(re.sub(r"[^\w-]+", "_", sample.key, flags=re.ASCII)[:80], seen)
+            text = json.dumps({"captions": sample.captions, **sample.meta}, ensure_ascii=False)
+            picture = _encode(sample.image, image_format, quality)
+            writer.write({"__key__": key, image_format: picture, "json": text.encode("utf-8")})
+            size += len(picture) + len(text) + 2048  # two headers, padding
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _encode(image: Image.Image, image_format: str, quality: int) -> bytes:
+    stream = io.BytesIO()
+    if image_format == "png":
+        image.save(stream, format="PNG", compress_level=6)
+    else:
+        image.save(stream, format="JPEG", quality=quality, subsampling=0 if quality > 90 else 2)
+    return stream.getvalue()
+
+
+def _unique(key: str, seen: set[str]) -> str:
+    number, candidate = 2, key
+    while candidate in seen:
+        number, candidate = number + 1, f"{key}-{number}"
+    seen.add(candidate)
+    return candidate

@@ -1,0 +1,269 @@
+"""Captioned photos in the layouts that they are published in, as samples for shards and benchmarks.
+
+folder               photos, with captions in NAME.txt (one a line), or in one CSV, TSV or JSONL file
+coco                 a folder of photos and captions_*.json
+flickr30k            a folder of photos and results.csv (`image_name| comment_number| comment`) or .token
+visual-genome        folders of photos and region_descriptions.json; each region's phrase is a caption
+conceptual-captions  caption<TAB>path without a header; an address instead of a path means the photo of that
+                     name in the folder, downloaded before: nothing is fetched here
+
+Listing a source opens no photo; photos that are missing or damaged are skipped, counted and named later.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+from PIL import Image
+
+from nuwa_lip.data.shards import Sample, Skipped, decode_picture, read_samples
+from nuwa_lip.errors import InputError
+
+SourceKind = Literal["folder", "coco", "flickr30k", "visual-genome", "conceptual-captions"]
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+FILE_COLUMNS = ("file", "file_name", "filename", "filepath", "path", "image", "image_name", "image_path")
+CAPTION_COLUMNS = ("caption", "captions", "text", "comment", "sentence", "title")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One photo of a source, not opened yet."""
+
+    path: Path
+    key: str
+    captions: list[str] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def list_source(kind: SourceKind, images: Path, captions: Path | None = None) -> list[Entry]:
+    """List the photos of a source with their captions.
+
+    Args:
+        kind: the layout, see above.
+        images: folder of photos; those in its subfolders are found too.
+        captions: the captions' file; may be left out for "folder" only.
+
+    Raises:
+        InputError: a path is missing, or the file is not of that layout.
+    """
+    if not images.is_dir():
+        raise InputError(f"{images} is not a folder of photos")
+    if captions is not None and not captions.is_file():
+        raise InputError(f"no captions at {captions}")
+    if captions is None:
+        if kind != "folder":
+            raise InputError(f"a {kind} source needs its captions file: --captions FILE")
+        entries = _plain_folder(images)
+    else:
+        try:
+            entries = READERS[kind](images, captions)
+        except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
+            if isinstance(error, InputError):
+                raise
+            why = " ".join(str(error).split())[:120]
+            raise InputError(f"{captions} is not a captions file of the {kind} layout: {why}") from None
+    if not entries:
+        raise InputError(f"{captions or images} lists no photo; is --source {kind} right?")
+    return entries
+
+
+def load_entries(
+    entries: Sequence[Entry], skipped: Skipped, *, size: int | None = None, workers: int = 2
+) -> Iterator[Sample]:
+    """Open listed photos, in their order.
+
+    Args:
+        entries: from `list_source`.
+        skipped: told about the photos that cannot be read.
+        size: the short side is reduced to this (never enlarged); None keeps the photo's size.
+        workers: threads.
+    """
+
+    def load(entry: Entry) -> Sample | None:
+        try:
+            image = decode_picture(entry.path.read_bytes(), least_side=size)
+        except (OSError, ValueError) as error:
+            skipped.add(entry.path.name, "no such file" if isinstance(error, FileNotFoundError) else error)
+            return None
+        return Sample(key=entry.key, image=_reduce(image, size), captions=entry.captions, meta=entry.meta)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(entries), 64):  # few at a time: decoded photos are large
+            yield from filter(None, pool.map(load, entries[start : start + 64]))
+
+
+def shuffled(entries: Sequence[Entry], seed: int) -> list[Entry]:
+    """The entries in random order, which training wants within and between shards."""
+    return [entries[i] for i in np.random.default_rng(seed).permutation(len(entries))]
+
+
+def open_source(source: Sequence[str | Path]) -> Iterator[Sample]:
+    """Read captioned photos at their own size from shards, or from one folder of photos with NAME.txt files.
+
+    Args:
+        source: shards (files, folders, patterns), or one folder of photos.
+    """
+    folder = Path(source[0]) if len(source) == 1 else None
+    if folder is None or not folder.is_dir() or any(folder.glob("*.tar")):
+        yield from read_samples(source)
+        return
+    skipped, count = Skipped(), 0
+    for sample in load_entries(list_source("folder", folder), skipped):
+        count += 1
+        yield sample
+    if not count:
+        raise InputError(f"no photo in {folder} could be read: {skipped}")
+    skipped.warn()
+
+
+def _reduce(image: Image.Image, size: int | None) -> Image.Image:
+    short = min(image.size)
+    if size is None or short <= size:
+        return image
+    width, height = (round(side * size / short) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def _photos(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    return sorted(path for path in found if path.is_file())
+
+
+def _key(images: Path, path: Path) -> str:
+    """The path below the folder without its ending: names may repeat between subfolders."""
+    relative = path.relative_to(images) if path.is_relative_to(images) else Path(path.name)
+    return relative.with_suffix("").as_posix()
+
+
+def _plain_folder(images: Path) -> list[Entry]:
+    entries = []
+    for path in _photos(images):
+        text = path.with_suffix(".txt")
+        lines = text.read_text(encoding="utf-8-sig", errors="replace").splitlines() if text.is_file() else []
+        captions = [line.strip() for line in lines if line.strip()]
+        entries.append(Entry(path=path, key=_key(images, path), captions=captions, meta={"source": "folder"}))
+    return entries
+
+
+def _grouped(images: Path, pairs: Iterator[tuple[str, str]], source: str) -> list[Entry]:
+    """Entries from (file name, caption) pairs, a photo's captions together."""
+    captions: dict[str, list[str]] = {}
+    for name, caption in pairs:
+        captions.setdefault(name.strip(), []).append(" ".join(caption.split()))
+    return [
+        Entry(path=images / name, key=_key(images, images / name), captions=texts, meta={"source": source})
+        for name, texts in captions.items()
+    ]
+
+
+def _table(images: Path, captions: Path, source: str = "folder") -> list[Entry]:
+    """A CSV, TSV or JSONL file with a column of file names and one of captions."""
+    return _grouped(images, _table_pairs(captions), source)
+
+
+def _table_pairs(captions: Path) -> Iterator[tuple[str, str]]:
+    with open(captions, encoding="utf-8-sig", newline="") as stream:
+        rows: Iterator[dict[str, Any]]
+        if captions.suffix.lower() in (".jsonl", ".ndjson"):
+            rows = (json.loads(line) for line in stream if line.strip())
+        else:
+            delimiter = "\t" if captions.suffix.lower() == ".tsv" else ","
+            rows = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
+        for row in rows:
+            name, text = _column(row, FILE_COLUMNS, captions), _column(row, CAPTION_COLUMNS, captions)
+            for caption in text if isinstance(text, list) else [text]:
+                yield str(name), str(caption)
+
+
+def _column(row: dict[str, Any], names: tuple[str, ...], file: Path) -> Any:
+    for column, value in row.items():
+        if column is not None and column.strip().lower() in names and value is not None:
+            return value
+    found = ", ".join(map(str, row))
+    raise InputError(f"{file} has the columns {found}; one of them must be named {' or '.join(names)}")
+
+
+def _coco(images: Path, captions: Path) -> list[Entry]:
+    content = json.loads(captions.read_text(encoding="utf-8"))
+    licences = {licence["id"]: licence.get("url") for licence in content.get("licenses", [])}
+    texts: dict[int, list[str]] = {}
+    for annotation in content["annotations"]:
+        texts.setdefault(annotation["image_id"], []).append(annotation["caption"].strip())
+    entries = []
+    for photo in content["images"]:
+        name = photo["file_name"]
+        meta = {"source": "coco"}
+        if licence := licences.get(photo.get("license")):
+            meta["license"] = licence
+        if url := photo.get("flickr_url"):
+            meta["url"] = url
+        captioned = texts.get(photo["id"], [])
+        entries.append(Entry(path=images / name, key=Path(name).stem, captions=captioned, meta=meta))
+    return entries
+
+
+def _flickr30k(images: Path, captions: Path) -> list[Entry]:
+    with open(captions, encoding="utf-8-sig") as stream:
+        first = stream.readline()
+    if "|" not in first and "#" not in first:
+        return _table(images, captions, "flickr30k")
+    return _grouped(images, _flickr_pairs(captions), "flickr30k")
+
+
+def _flickr_pairs(captions: Path) -> Iterator[tuple[str, str]]:
+    # `NAME.jpg| 0| text` (one line of the published file lacks the second bar), or `NAME.jpg#0<TAB>text`
+    line_form = re.compile(r"(?P<name>[^|#]+?)\s*[|#]\s*\d+\s*[|\t ]\s*(?P<text>.*)")
+    with open(captions, encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, 1):
+            match = line_form.fullmatch(line.strip())
+            if match:
+                yield match["name"], match["text"]
+            elif line.strip() and number > 1:  # the first may be the header
+                raise ValueError(f"line {number} is {line.strip()[:60]!r}")
+
+
+def _visual_genome(images: Path, captions: Path) -> list[Entry]:
+    files = {path.stem: path for path in _photos(images)}  # spread over VG_100K and VG_100K_2
+    entries = []
+    for photo in json.loads(captions.read_text(encoding="utf-8")):
+        name = str(photo.get("id", photo.get("image_id")))
+        phrases = [" ".join(region["phrase"].split()) for region in photo["regions"]]
+        path = files.get(name, images / f"{name}.jpg")
+        unique = list(dict.fromkeys(filter(None, phrases)))
+        entries.append(Entry(path=path, key=name, captions=unique, meta={"source": "visual-genome"}))
+    return entries
+
+
+def _conceptual_captions(images: Path, captions: Path) -> list[Entry]:
+    return _grouped(images, _conceptual_pairs(captions), "conceptual-captions")
+
+
+def _conceptual_pairs(captions: Path) -> Iterator[tuple[str, str]]:
+    with open(captions, encoding="utf-8-sig", newline="") as stream:
+        for number, row in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+            if len(row) < 2:
+                raise ValueError(f"line {number} has no tab")
+            text, place = row[:2]
+            if text.startswith(("http://", "https://")):  # CC12M has the columns the other way round
+                text, place = place, text
+            if place.startswith(("http://", "https://")):
+                place = Path(unquote(urlparse(place).path)).name
+            yield place, text
+
+
+READERS: dict[str, Callable[[Path, Path], list[Entry]]] = {
+    "folder": _table,
+    "coco": _coco,
+    "flickr30k": _flickr30k,
+    "visual-genome": _visual_genome,
+    "conceptual-captions": _conceptual_captions,
+}

@@ -1,0 +1,1 @@
+"""Measuring what was repainted: figures, methods side by side, reports."""

@@ -1,0 +1,107 @@
+"""What can be measured: a model, a folder of somebody's results, a classic of OpenCV; each is a `Repaint`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nuwa_lip.data.benchmark import BenchmarkItem, load_photo
+from nuwa_lip.errors import InputError
+from nuwa_lip.pipeline import InpaintPipeline
+
+Repaint = Callable[[BenchmarkItem], np.ndarray]
+"""Benchmark item → the repainted photo, uint8 [H, W, 3]."""
+
+BASELINES = ("telea", "navier-stokes")
+
+
+def model(name: str, seed: int = 0) -> Repaint:
+    """A model of ours: photo number i gets the seed `seed` + i."""
+    pipe = InpaintPipeline.from_pretrained(name)
+
+    def repaint(item: BenchmarkItem) -> np.ndarray:
+        generator = torch.Generator().manual_seed(seed + item.index)
+        out = pipe(
+            prompt=item.caption,
+            image=Image.fromarray(item.image),
+            mask_image=Image.fromarray(item.mask.astype(np.uint8) * 255),
+            generator=generator,
+        )
+        return np.asarray(out.images[0].convert("RGB"))
+
+    return repaint
+
+
+def results(folder: Path) -> Repaint:
+    """Pictures made elsewhere: `folder/NNNNN.png`, named as in the benchmark."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder of results")
+
+    def repaint(item: BenchmarkItem) -> np.ndarray:
+        photo = load_photo(folder / f"{item.name}.png")
+        if photo.shape != item.image.shape:
+            h, w = item.image.shape[:2]
+            raise InputError(
+                f"{folder / item.name}.png is {photo.shape[1]}x{photo.shape[0]}; its photo is {w}x{h}"
+            )
+        return photo
+
+    return repaint
+
+
+def baseline(name: str, radius: float = 3.0) -> Repaint:
+    """OpenCV's inpainting, without a caption: `telea` or `navier-stokes`, looking `radius` pixels far."""
+    if name not in BASELINES:
+        raise InputError(f"no baseline is called {name!r}; there are: {', '.join(BASELINES)}")
+    try:
+        import cv2
+    except ImportError:
+        raise InputError("OpenCV is not installed; pip install 'nuwa-lip[evaluate]'") from None
+    flag = cv2.INPAINT_TELEA if name == "telea" else cv2.INPAINT_NS
+
+    def repaint(item: BenchmarkItem) -> np.ndarray:
+        # it sees no more than the model does
+        blank = np.where(item.mask[..., None], np.uint8(0), item.image)
+        return np.asarray(cv2.inpaint(blank, item.mask.astype(np.uint8) * 255, radius, flag))
+
+    return repaint
+
+
+def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
+    """Save each picture of `repaint` in `folder`, and take those that an earlier, stopped run has left there.
+
+    Args:
+        run: what the pictures depend on (model, seed, benchmark); a folder of another run is refused.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "run.json"
+    if note.exists() and json.loads(note.read_text()) != run:
+        raise InputError(f"{folder} holds pictures of another run: {note.read_text().strip()}")
+    if not note.exists():
+        if any(folder.glob("*.png")):
+            raise InputError(f"{folder} holds pictures but no run.json that says whose; name another folder")
+        _replace(note, lambda path: path.write_text(json.dumps(run) + "\n"))
+    earlier = results(folder)
+
+    def repaint_or_reuse(item: BenchmarkItem) -> np.ndarray:
+        target = folder / f"{item.name}.png"
+        if target.exists():
+            return earlier(item)
+        photo = repaint(item)
+        _replace(target, lambda path: Image.fromarray(photo).save(path, "PNG", compress_level=1))
+        return photo
+
+    return repaint_or_reuse
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, then rename: whatever bears the name is whole."""
+    part = target.with_name(target.name + ".part")
+    write(part)
+    os.replace(part, target)

@@ -1,0 +1,109 @@
+"""How measurements are shown: a table, a JSON file, and a sheet of random rows to look at."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from rich.table import Table
+
+from nuwa_lip.data.benchmark import BenchmarkItem
+from nuwa_lip.evaluation.images import Figures
+
+CELL, LINE, GAP = 128, 15, 4  # pixels of the sheet: side of a picture, height of its caption, space between
+
+ROWS = {  # JSON name → (shown as, decimals)
+    "lpips_squeeze": ("LPIPS, whole ↓", 4),
+    "lpips_squeeze_hole": ("LPIPS, hole ↓", 4),
+    "fsd": ("Fréchet distance ↓", 2),
+    "psnr": ("PSNR, whole (dB) ↑", 2),
+    "psnr_hole": ("PSNR, hole (dB) ↑", 2),
+    "ssim": ("SSIM ↑", 4),
+    "ring": ("ring error ↓", 2),
+    "known_max_change": ("max known change", 0),
+}
+
+
+def table(figures: Mapping[str, Figures], title: str) -> Table:
+    """One column a method; means over photos carry their 95 % interval."""
+    shown = Table(title=title)
+    shown.add_column("figure")
+    for name in figures:
+        shown.add_column(name, justify="right")
+    for key, (label, digits) in ROWS.items():
+        shown.add_row(label, *(_cell(f, key, digits) for f in figures.values()))
+    return shown
+
+
+def _cell(figures: Figures, key: str, digits: int) -> str:
+    value = figures.as_json()[key]
+    interval = figures.intervals.get(key)
+    if value is None:
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def write_json(report: dict[str, Any], path: Path) -> None:
+    """Write under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+class Sheet:
+    """Random rows (photo, hole, each method, caption) gathered while measuring, drawn as one picture."""
+
+    def __init__(self, n: int, *, rows: int = 24, seed: int = 0) -> None:
+        chosen = np.random.default_rng(seed).choice(n, min(rows, n), replace=False)
+        self.chosen = {int(i) for i in chosen}
+        self.rows: list[tuple[list[Image.Image], str]] = []
+        self.headings: list[str] = []
+
+    def watch(self, item: BenchmarkItem, photos: dict[str, np.ndarray]) -> None:
+        """Keep the item if it was drawn; hand this to `measure`."""
+        if item.index not in self.chosen:
+            return
+        hole = np.where(item.mask[..., None], np.uint8(200), item.image)
+        # the main one last, beside what it is compared with
+        methods = dict(reversed(photos.items()))
+        pictures = [Image.fromarray(p) for p in (item.image, hole, *methods.values())]
+        self.rows.append(([_fit(p) for p in pictures], item.caption))
+        self.headings = ["photo", "hole", *methods]
+
+    def save(self, path: Path, columns: int = 2) -> None:
+        """Draw the rows in `columns` blocks side by side, as PNG."""
+        font = ImageFont.load_default(11)
+        block = len(self.headings) * (CELL + GAP) + 3 * GAP
+        high = -(-len(self.rows) // columns)
+        sheet = Image.new("RGB", (columns * block, LINE + high * (CELL + LINE + GAP)), "white")
+        draw = ImageDraw.Draw(sheet)
+        for column in range(columns):
+            for i, heading in enumerate(self.headings):
+                draw.text((column * block + i * (CELL + GAP), 1), heading, "black", font)
+        for n, (pictures, caption) in enumerate(self.rows):
+            x, y = n // high * block, LINE + n % high * (CELL + LINE + GAP)
+            for i, picture in enumerate(pictures):
+                sheet.paste(picture, (x + i * (CELL + GAP), y))
+            while draw.textlength(caption, font) > block - 3 * GAP:
+                caption = caption[:-2].rstrip() + "…"
+            draw.text((x, y + CELL + 1), caption, "black", font)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        sheet.save(part, "PNG", optimize=True)
+        os.replace(part, path)
+
+
+def _fit(picture: Image.Image) -> Image.Image:
+    """Shrink or enlarge to fit into a cell, on white."""
+    cell = Image.new("RGB", (CELL, CELL), "white")
+    scale = CELL / max(picture.size)
+    size = tuple(max(1, round(scale * n)) for n in picture.size)
+    cell.paste(picture.resize((size[0], size[1]), Image.Resampling.LANCZOS))
+    return cell

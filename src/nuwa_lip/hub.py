@@ -1,0 +1,328 @@
+"""Model folders: the only place that reads or writes them, and the only one that may touch the network.
+
+    config.json            {"format_version": 1, "dfvqgan": {...}, "mps2s": {...} | null, "sampling": {...}}
+    dfvqgan.safetensors    or, split, dfvqgan-00001-of-0000N.safetensors and dfvqgan.safetensors.index.json
+    mps2s.safetensors      the same; missing after stage 1
+    tokenizer.json         missing after stage 1
+    README.md              the model card, if there is one
+
+Weights are memory-mapped when they are read, so that loading costs no second copy of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nuwa_lip.assets import asset
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.tokenizer import CaptionTokenizer
+
+BUNDLED = ("nuwa-lip-mini",)
+FORMAT_VERSION = 1
+
+Config = TypeVar("Config")
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingDefaults:
+    """How a model is sampled when the caller does not say (`sampling` in config.json)."""
+
+    guidance_scale: float = 1.0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    order: str = "raster"
+    num_inference_steps: int | None = None
+
+
+class ModelParts(NamedTuple):
+    """What a model folder holds; after stage 1 there is only the first."""
+
+    dfvqgan: DFVQGAN
+    mps2s: MPS2S | None
+    tokenizer: CaptionTokenizer | None
+    sampling: SamplingDefaults
+    card: str | None
+    """README.md, which carries the licence wherever the model goes."""
+
+
+def resolve(name: str | Path) -> Path:
+    """The folder of a bundled model, a local folder, or one downloaded by its hub id `organisation/name`.
+
+    Raises:
+        InputError: there is no such model, or it cannot be downloaded.
+    """
+    if name in BUNDLED:
+        return asset(str(name))
+    path = Path(name)
+    if path.is_dir():
+        return path
+    local = path.exists() or path.parent != Path(".") and path.parent.is_dir()
+    if local or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+        raise InputError(
+            f"there is no model {str(name)!r}: give a bundled name ({', '.join(BUNDLED)}), a model folder, "
+            "or a hub id like organisation/name"
+        )
+    return _download(str(name))
+
+
+def _download(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "README.md"]))
+    except Exception as error:  # of many libraries: no network, no such repository, no access
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"model {repo_id!r} is neither a local folder nor could it be downloaded: {reason}"
+        ) from error
+
+
+def load_model(
+    name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps2s: bool = True
+) -> ModelParts:
+    """Read a model, in eval mode.
+
+    Args:
+        name: bundled name, local folder or hub id.
+        dtype: precision of the weights.
+        need_mps2s: refuse a folder that holds stage 1 only.
+
+    Raises:
+        InputError: no such model, a file is missing or damaged, or the folder is of a newer version.
+    """
+    folder = resolve(name)
+    config = _read_config(folder)
+    dfvqgan = _load(DFVQGAN, DFVQGANConfig, config.get("dfvqgan"), folder, "dfvqgan", dtype)
+    mps2s, tokenizer = None, None
+    if config.get("mps2s") is not None:
+        mps2s = _load(MPS2S, MPS2SConfig, config["mps2s"], folder, "mps2s", dtype)
+        tokenizer = CaptionTokenizer.from_file(_present(folder / "tokenizer.json"))
+    elif need_mps2s:
+        raise InputError(
+            f"{folder} holds a DF-VQGAN only (stage 1); a model with mps2s.safetensors is needed"
+        )
+    sampling = _from_json(
+        SamplingDefaults, config.get("sampling") or {}, f"sampling in {folder / 'config.json'}"
+    )
+    card = folder / "README.md"
+    return ModelParts(
+        dfvqgan, mps2s, tokenizer, sampling, card.read_text("utf-8") if card.is_file() else None
+    )
+
+
+def save_model(
+    folder: str | Path,
+    *,
+    dfvqgan: DFVQGAN,
+    mps2s: MPS2S | None = None,
+    tokenizer: CaptionTokenizer | None = None,
+    sampling: SamplingDefaults | None = None,
+    dtype: torch.dtype | None = None,
+    max_file_size: int | None = None,
+    card: str | None = None,
+) -> None:
+    """Write a model folder; nothing appears under its name before everything is on disk.
+
+    Args:
+        folder: made if missing; model files that are there are replaced, others are left alone.
+        dfvqgan, mps2s, tokenizer: the parts; the first alone is a stage 1 result.
+        sampling: defaults for the pipeline.
+        dtype: precision to store the weights in; their own by default.
+        max_file_size: split weights into files of at most so many bytes.
+        card: text of README.md.
+    """
+    folder = Path(folder)
+    parts: dict[str, nn.Module] = {"dfvqgan": dfvqgan}
+    if mps2s is not None:
+        if tokenizer is None:
+            raise InputError("an MP-S2S is of no use without its tokenizer; give both")
+        parts["mps2s"] = mps2s
+    config = {
+        "format_version": FORMAT_VERSION,
+        "dfvqgan": dataclasses.asdict(dfvqgan.config),
+        "mps2s": None if mps2s is None else dataclasses.asdict(mps2s.config),
+        "sampling": dataclasses.asdict(sampling or SamplingDefaults()),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # beside or within the target, so that renaming stays within one file system
+    part = (folder / ".part" if folder.is_dir() else folder.with_name(f".{folder.name}.part")).absolute()
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        for name, model in parts.items():
+            _write_weights(model, part, name, dtype, max_file_size)
+        if tokenizer is not None:
+            tokenizer.save(part / "tokenizer.json")
+        if card is not None:
+            (part / "README.md").write_text(card, encoding="utf-8")
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _move_into_place(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def push_to_hub(repo_id: str, *, private: bool | None = None, **parts: Any) -> str:
+    """Upload a model, given as to `save_model`, and return its address."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi()
+    with tempfile.TemporaryDirectory() as name:
+        save_model(Path(name) / "model", **parts)
+        try:
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=Path(name) / "model")
+        except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+            raise InputError(f"cannot upload to {repo_id!r}: {str(error).strip().splitlines()[0]}") from error
+    return str(url)
+
+
+def _move_into_place(part: Path, folder: Path) -> None:
+    """Rename the whole folder, or, into an existing one, file by file with the config last."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    # without its config a folder that was left half-way is refused by name, never mistaken for a whole one
+    (folder / "config.json").unlink(missing_ok=True)
+    for pattern in ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json"):
+        for old in folder.glob(pattern):
+            old.unlink()
+    for path in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
+        path.replace(folder / path.name)
+
+
+def _write_weights(
+    model: nn.Module, folder: Path, name: str, dtype: torch.dtype | None, max_file_size: int | None
+) -> None:
+    state = {
+        key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value)
+        .detach()
+        .cpu()
+        .contiguous()
+        for key, value in model.state_dict().items()
+    }
+    if max_file_size is None:
+        save_file(state, folder / f"{name}.safetensors", metadata={"format": "pt"})
+        return
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    split = split_torch_state_dict_into_shards(
+        state, filename_pattern=f"{name}{{suffix}}.safetensors", max_shard_size=max_file_size
+    )
+    for filename, keys in split.filename_to_tensors.items():
+        save_file({key: state[key] for key in keys}, folder / filename, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / f"{name}.safetensors.index.json").write_text(
+            json.dumps(index, indent=1) + "\n", encoding="utf-8"
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = _read_json(_present(folder / "config.json"))
+    version = config.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise InputError(f"{folder / 'config.json'} has no format_version: it is not a NÜWA-LIP model")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{folder / 'config.json'} has format_version {version}, this nuwa-lip reads up to {FORMAT_VERSION}: "
+            "update nuwa-lip"
+        )
+    unknown = sorted(set(config) - {"format_version", "dfvqgan", "mps2s", "sampling"})
+    if unknown:
+        raise InputError(f"{folder}/config.json has the unknown field {unknown[0]!r}: update nuwa-lip")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}, not an object")
+    return content
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path.parent} is not a whole model folder: {path.name} is missing")
+    return path
+
+
+def _from_json(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(f"{where} has the unknown field {unknown[0]!r}, of a newer version: update nuwa-lip")
+    try:
+        return kind(**values)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} cannot be used: {error}") from error
+
+
+def _load(
+    kind: type[Model], config_kind: type[Any], values: Any, folder: Path, name: str, dtype: torch.dtype
+) -> Model:
+    """Build on the meta device, where weights cost nothing, and put the files' weights in."""
+    where = f"{name} in {folder / 'config.json'}"
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is missing")
+    config = _from_json(config_kind, values, where)
+    with torch.device("meta"):
+        model = kind(config)
+    state = _read_weights(folder, name)
+    expected = model.state_dict()
+    for key in sorted(set(expected) | set(state)):
+        if key not in state:
+            raise InputError(
+                f"{folder}: the weights of {name} lack {key}; config.json and weights do not match"
+            )
+        if key not in expected:
+            raise InputError(
+                f"{folder}: the weights of {name} have {key} too many; config.json and weights do not match"
+            )
+        if state[key].shape != expected[key].shape:
+            raise InputError(
+                f"{folder}: {name}'s {key} has shape {list(state[key].shape)}, "
+                f"config.json asks for {list(expected[key].shape)}"
+            )
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    index = folder / f"{name}.safetensors.index.json"
+    files = [f"{name}.safetensors"]
+    if index.is_file():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or any(Path(str(f)).name != f for f in weight_map.values()):
+            raise InputError(f"{index} has no weight_map from weights to files beside it")
+        files = sorted(set(weight_map.values()))
+    state: dict[str, Tensor] = {}
+    for file in files:
+        path = _present(folder / file)
+        try:
+            state.update(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is damaged or not safetensors: {error}") from error
+    return state

@@ -1,0 +1,357 @@
+"""Photos and masks as users have them → what the pipeline works on, and back without touching a known pixel.
+
+A `Photo` keeps the pixels as they are stored, in their own mode and precision. Everything else sees it
+upright, as a viewer shows it: `upright` gives views of the stored arrays, so that writing the hole into the
+view writes it into the stored picture. Only hole pixels are ever converted to the photo's mode.
+
+Legend: H W stored height and width, h w those of a window, C channels of the mode.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from nuwa_lip.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Picture = Image.Image | np.ndarray | Tensor
+
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I")
+CONVERTED = {
+    "PA": "RGBA",
+    "RGBa": "RGBA",
+    "La": "LA",
+    "RGBX": "RGB",
+    "I;16L": "I;16",
+    "I;16B": "I;16",
+    "I;16N": "I;16",
+}
+BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+SCALES = {"b": 1.0, "u1": 255.0, "u2": 65535.0, "i4": 65535.0, "f": 1.0}
+OPAQUE = 128  # of 255: alpha from here on counts as opaque, grey as white
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A photo as it is stored."""
+
+    pixels: np.ndarray
+    """[H, W, C] bool, uint8, uint16, int32 or float32 (0 to 1); shared with the caller, never written to."""
+    mode: str
+    """Pillow's mode of the result."""
+    orientation: int = 1
+    """EXIF's, 1 to 8."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """What goes along with the pixels: exif, icc_profile, dpi."""
+
+    @property
+    def scale(self) -> float:
+        """The value of white."""
+        kind = self.pixels.dtype.kind
+        return SCALES[kind if kind in "bf" else f"{kind}{self.pixels.dtype.itemsize}"]
+
+    @property
+    def colours(self) -> int:
+        """Channels without alpha."""
+        return self.pixels.shape[2] - (self.mode in ("LA", "RGBA"))
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        """[height, width], upright; None without an alpha channel."""
+        return upright(self.pixels[..., -1], self.orientation) if self.mode in ("LA", "RGBA") else None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as seen upright."""
+        height, width = upright(self.pixels, self.orientation).shape[:2]
+        return height, width
+
+    def rgb(self, box: tuple[slice, slice], hidden: np.ndarray) -> np.ndarray:
+        """The upright part `box` as float32 [h, w, 3] from 0 to 1, zero where `hidden` (bool [h, w])."""
+        pixels = upright(self.pixels, self.orientation)[box][..., : self.colours]
+        values = np.where(hidden[..., None], 0, pixels).astype(np.float32) / np.float32(self.scale)
+        if self.pixels.dtype.kind == "f" and not (values.min() >= 0 and values.max() <= 1):
+            raise InputError("the photo is of floating-point numbers, and some are not within 0 to 1")
+        if self.mode == "CMYK":
+            ink = 1 - values
+            rgb = ink[..., :3] * ink[..., 3:]
+        else:
+            rgb = np.repeat(values, 3, -1) if self.colours == 1 else values
+        return np.where(hidden[..., None], np.float32(0), rgb.clip(0, 1))
+
+    def repainted(self, patches: list[Patch], opaque: bool = False) -> np.ndarray:
+        """A copy of the stored pixels with the patches in; `opaque` makes them so."""
+        out = self.pixels.copy()
+        view = upright(out, self.orientation)
+        for patch in patches:
+            part = view[patch.box]
+            part[..., : self.colours][patch.mask] = self._from_rgb(patch.rgb[patch.mask])
+            if opaque and self.alpha is not None:
+                part[..., -1][patch.mask] = self.scale
+        return out
+
+    def _from_rgb(self, rgb: np.ndarray) -> np.ndarray:
+        """float32 [n, 3] from 0 to 1 → the mode's colours [n, C] in the pixels' own type."""
+        values = rgb.clip(0, 1)
+        if self.mode == "CMYK":
+            black = 1 - values.max(-1, keepdims=True)
+            values = np.concatenate([(1 - values - black) / np.maximum(1 - black, 1e-6), black], -1)
+        elif self.colours == 1:
+            values = (values @ LUMINANCE)[:, None]
+        if self.pixels.dtype.kind == "f":
+            return values
+        return np.rint(values * self.scale).astype(self.pixels.dtype)
+
+    def to_pil(self, pixels: np.ndarray) -> Image.Image:
+        """Stored pixels as a Pillow image with the photo's profile, EXIF and resolution."""
+        if pixels.dtype.kind == "f":
+            pixels = np.rint(pixels * 255).astype(np.uint8)
+        if self.mode == "CMYK":
+            height, width = pixels.shape[:2]
+            image = Image.frombytes("CMYK", (width, height), pixels.tobytes())
+        else:
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        image.info.update(self.info)
+        return image
+
+
+class Patch(NamedTuple):
+    """A repainted part of the upright photo."""
+
+    box: tuple[slice, slice]
+    mask: np.ndarray
+    """bool [h, w], the pixels to replace."""
+    rgb: np.ndarray
+    """float32 [h, w, 3] from 0 to 1."""
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of stored [H, W, ...] turned as EXIF says."""
+    if orientation in (3, 4, 7):
+        array = array[::-1]
+    if orientation in (2, 3, 7):
+        array = array[:, ::-1]
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation == 6:
+        array = array[:, ::-1]
+    return array[::-1] if orientation == 8 else array
+
+
+def as_photo(image: Picture | Photo) -> Photo:
+    """Take a Pillow image, an array [H, W] or [H, W, C], or a tensor [C, H, W].
+
+    Args:
+        image: arrays and tensors are bool, uint8, uint16 (grey only), or floating point from 0 to 1.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(image, Photo):
+        return image
+    if isinstance(image, Image.Image):
+        return _from_pil(image)
+    pixels = _as_array(image, "image")
+    if pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32, copy=False)
+    if pixels.dtype not in (np.bool_, np.uint8, np.uint16, np.float32):
+        raise InputError(f"image has type {pixels.dtype}: give uint8, or floating point from 0 to 1")
+    mode = BY_CHANNELS[pixels.shape[2]]
+    if pixels.dtype in (np.bool_, np.uint16):
+        if mode != "L":
+            raise InputError(
+                f"image has type {pixels.dtype} and {pixels.shape[2]} channels: give uint8 for colour"
+            )
+        mode = "1" if pixels.dtype == np.bool_ else "I;16"
+    return Photo(pixels=pixels, mode=mode)
+
+
+def _from_pil(image: Image.Image) -> Photo:
+    orientation, exif = read_exif(image)
+    kept = {"exif": exif, "icc_profile": image.info.get("icc_profile"), "dpi": image.info.get("dpi")}
+    if image.mode == "P":  # colours stay, their palette goes
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif "transparency" in image.info and image.mode in ("1", "L", "RGB"):
+        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
+    elif image.mode in CONVERTED:
+        image = image.convert(CONVERTED[image.mode])
+    if image.mode not in PLAIN_MODES:
+        raise InputError(f"the photo has the mode {image.mode}, which cannot be repainted: convert it to RGB")
+    pixels = np.asarray(image)
+    return Photo(
+        pixels=pixels[..., None] if pixels.ndim == 2 else pixels,
+        mode=image.mode,
+        orientation=orientation,
+        info={key: value for key, value in kept.items() if value},
+    )
+
+
+def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
+    """(orientation, EXIF block without its thumbnail, which would still show what stood in the hole)."""
+    try:
+        tags = image.getexif()
+        orientation = tags.get(ExifTags.Base.Orientation, 1)
+        block = image.info.get("exif")
+        if block is not None and tags.get_ifd(ExifTags.IFD.IFD1):
+            block = without_thumbnail(block)
+    except Exception as error:  # of many kinds, from a damaged block
+        warnings.warn(f"the photo's EXIF block is damaged and was left out ({error})", stacklevel=2)
+        return 1, None
+    return orientation if orientation in range(1, 9) else 1, block
+
+
+def without_thumbnail(block: bytes) -> bytes:
+    """Blank the thumbnail of an EXIF block and cut the link to it; all else stays byte for byte."""
+    start = 6 if block.startswith(b"Exif\0\0") else 0
+    data = bytearray(block)
+    order: Any = "little" if data[start : start + 2] == b"II" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[start + at : start + at + size], order)
+
+    first = number(4, 4)
+    link = first + 2 + 12 * number(first, 2)
+    second = number(link, 4)
+    entries = range(second + 2, second + 2 + 12 * number(second, 2), 12)
+    # a value of type 3 is a short, which stands in the first two of four bytes
+    values = {number(at, 2): number(at + 8, 2 if number(at + 2, 2) == 3 else 4) for at in entries}
+    offset, length = values.get(0x0201, 0), values.get(0x0202, 0)
+    length = max(0, min(length, len(data) - start - offset))
+    data[start + offset : start + offset + length] = bytes(length)
+    data[start + link : start + link + 4] = bytes(4)
+    return bytes(data)
+
+
+class Hole(NamedTuple):
+    """What is to be repainted."""
+
+    mask: np.ndarray
+    """bool [height, width], upright, True = to repaint."""
+    understood: str
+    """How the mask was read, for the user."""
+    opaque: bool = False
+    """It was the transparent part of the photo, which becomes opaque."""
+
+
+def as_hole(mask: Picture | Hole | None, photo: Photo) -> Hole:
+    """Read a mask for a photo: white (128 and more of 255, True, 0.5 and more) is to be repainted.
+
+    Args:
+        mask: a Pillow image of any mode, or an array or tensor [H, W], [H, W, C] or [C, H, W]; as large as
+            the photo, either as it is stored or as a viewer shows it. None: what is transparent in the photo.
+        photo: what it is for.
+
+    Raises:
+        InputError: another size, or nothing to repaint.
+    """
+    if mask is None:
+        return _hole_from_alpha(photo)
+    if isinstance(mask, Hole):
+        return mask
+    if isinstance(mask, Image.Image):
+        understood, white = _read_mask_image(ImageOps.exif_transpose(mask))
+    else:
+        understood, white = _read_mask_array(_as_array(mask, "mask_image"))
+    height, width = photo.size
+    if white.shape != (height, width):
+        if white.shape != photo.pixels.shape[:2]:
+            raise InputError(
+                f"the mask is {white.shape[1]}x{white.shape[0]}, the photo {width}x{height}; "
+                "they must be of one size"
+            )
+        white, understood = upright(white, photo.orientation), f"{understood}, turned as the photo"
+    if not white.any():
+        raise InputError(
+            f"nothing to repaint: the mask is empty ({understood}); white, 128 to 255, is repainted"
+        )
+    return Hole(white, understood)
+
+
+def _hole_from_alpha(photo: Photo) -> Hole:
+    if photo.alpha is None:
+        raise InputError(
+            "there is no mask, and the photo has no alpha channel whose transparent part could be it"
+        )
+    mask = photo.alpha < photo.scale * OPAQUE / 255
+    if not mask.any():
+        raise InputError("nothing to repaint: there is no mask, and nothing of the photo is transparent")
+    return Hole(mask, "transparent = repaint", opaque=True)
+
+
+def _read_mask_image(image: Image.Image) -> tuple[str, np.ndarray]:
+    if image.mode in ("1", "L"):
+        return "white = repaint", np.asarray(image.convert("L")) >= OPAQUE
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image)
+        return "white = repaint", np.asarray(values >= (0.5 if image.mode == "F" else OPAQUE * 257))
+    if not image.has_transparency_data:
+        return "white = repaint", np.asarray(image.convert("L")) >= OPAQUE
+    rgba = np.asarray(image.convert("RGBA"))
+    opaque = rgba[..., 3] >= OPAQUE
+    colours = rgba[opaque]
+    if not opaque.all() and len(colours) and not np.ptp(colours[:, :3], axis=0).any():
+        return "drawn on a transparent layer, opaque = repaint", opaque
+    understood = "white = repaint" if opaque.all() else "white and opaque = repaint"
+    return understood, (np.asarray(image.convert("RGB").convert("L")) >= OPAQUE) & opaque
+
+
+def _read_mask_array(values: np.ndarray) -> tuple[str, np.ndarray]:
+    if values.dtype == np.bool_:
+        return "True = repaint", values.any(-1)
+    if values.dtype.kind == "f":
+        return "0.5 and more = repaint", values[..., :3].mean(-1) >= 0.5
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 1 or values.max(initial=0) == 1:
+        raise InputError(
+            f"mask_image has type {values.dtype} and values up to {values.max(initial=0)}: "
+            "give bool, uint8 with 255 = repaint, or floating point from 0 to 1"
+        )
+    if values.shape[2] == 1:
+        return "white = repaint", values[..., 0] >= OPAQUE
+    return _read_mask_image(Image.fromarray(values))
+
+
+def _as_array(values: Any, name: str) -> np.ndarray:
+    """Array or tensor → [H, W, C], without a copy where none is needed."""
+    if isinstance(values, np.ndarray):
+        array = values
+    elif hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        if array.ndim > 2:
+            array = np.moveaxis(array, -3, -1)
+    else:
+        raise InputError(
+            f"{name} is {type(values).__name__}: give a Pillow image, a numpy array or a torch tensor"
+        )
+    shape = list(values.shape)
+    if array.ndim == 4 and len(array) == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[2] not in BY_CHANNELS and array.shape[0] == 1:
+        array = array[0]  # an array [1, H, W]
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in BY_CHANNELS or not array.size:
+        raise InputError(f"{name} has shape {shape}: give [H, W], [H, W, C] or, as a tensor, [C, H, W]")
+    return array
+
+
+def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Widen a mask by so many pixels on every side."""
+    grown = mask.copy()
+    for axis in (0, 1):
+        reached = 0
+        while reached < pixels:  # steps of 1, 2, 4, ... reach far quickly
+            step = min(max(reached, 1), pixels - reached)
+            before, wide = np.moveaxis(grown.copy(), axis, 0), np.moveaxis(grown, axis, 0)
+            wide[step:] |= before[:-step]
+            wide[:-step] |= before[step:]
+            reached += step
+    return grown

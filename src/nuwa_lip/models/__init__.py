@@ -1,0 +1,6 @@
+"""The networks: pure modules without I/O, devices or training code."""
+
+from nuwa_lip.models.dfvqgan import DFVQGAN, DFVQGANConfig
+# from nuwa_lip.models.mps2s import MPS2S, MPS2SConfig
+
+__all__ = ["DFVQGAN", "DFVQGANConfig", "MPS2S", "MPS2SConfig"]

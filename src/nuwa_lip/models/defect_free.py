@@ -1,0 +1,113 @@
+"""Relative estimation (Eq. 4-6): convolution, group norm and attention that see known positions only.
+
+Each operation takes the hole's `mask` (bool, True = defective) and is the plain torch operation when it is None.
+The hole is excluded by selection, never by multiplying with zero, because 0 * NaN is NaN: whatever stands in
+the hole, known outputs are the same to the bit, and outputs in the hole are finite.
+
+Legend: B batch, C channels, H W height and width, N = H * W positions, G groups, d width of an attention head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv2d(
+    x: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int | tuple[int, int, int, int] = 0,
+) -> Tensor:
+    """Convolve with defective inputs taken as zero (Eq. 5).
+
+    Args:
+        x: [B, C, H, W].
+        mask: bool [B, 1, H, W] at the size of x, or None for the plain convolution.
+        weight: [C_out, C, k, k].
+        bias: [C_out].
+        stride: as in `torch.nn.functional.conv2d`.
+        padding: pixels on every side, or (left, right, top, bottom).
+    """
+    if mask is not None:
+        x = x.masked_fill(mask, 0)
+    if isinstance(padding, tuple):
+        x, padding = F.pad(x, padding), 0
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+def group_norm(
+    x: Tensor,
+    mask: Tensor | None,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise groups of channels by the (biased) mean and variance over known positions (Eq. 4).
+
+    With the hole filled by the mean of the known positions, x°, the plain group norm has that same mean, and
+    n/N of the known variance, where n of N positions are known. Scaling x° by sqrt(N/n) makes the variance
+    right, and dividing the weight by it undoes the scale, so that the plain, fused operation does the work.
+
+    Args:
+        x: [B, C, H, W].
+        mask: bool [B, 1, H, W], or None for the plain group norm.
+        num_groups: G, a divisor of C.
+        weight: [C], or None.
+        bias: [C], or None.
+        eps: ε, added to the variance.
+    """
+    if mask is None:
+        return F.group_norm(x, num_groups, weight, bias, eps)
+    B, C, H, W = x.shape
+    known = (~mask).sum((1, 2, 3)).clamp(min=1)  # [B], n
+    scale = (H * W / known).sqrt()[:, None]  # [B, 1], sqrt(N/n)
+    zeroed = x.masked_fill(mask, 0)
+    total = zeroed.view(B, num_groups, -1).sum(-1, dtype=torch.float32)  # [B, G]
+    mean = (total / (known[:, None] * (C // num_groups))).repeat_interleave(C // num_groups, 1)  # [B, C]
+    filled = torch.where(mask, mean.to(x.dtype)[:, :, None, None], zeroed) * scale[:, :, None, None].to(x.dtype)
+    weight = (1 / scale).expand(B, C) if weight is None else weight / scale  # [B, C]
+    bias = torch.zeros_like(weight) if bias is None else bias.expand(B, C)
+    # samples stand as further groups of one sample, which gives each its own weight
+    out = F.group_norm(
+        filled.view(1, B * C, H, W), B * num_groups, weight.reshape(-1).to(x.dtype), bias.reshape(-1).to(x.dtype), eps
+    )
+    return out.view(B, C, H, W)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attend to known positions only (Eq. 6); with nothing known the result is zero.
+
+    Args:
+        q, k, v: [B, heads, N, d].
+        mask: bool [B, N], True = defective, or None for plain attention.
+    """
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    hole = mask[:, None, :, None]  # [B, 1, N, 1]
+    q, k, v = (t.masked_fill(hole, 0) for t in (q, k, v))
+    attendable = ~mask | mask.all(dim=1, keepdim=True)  # softmax over no key at all would be NaN
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=attendable[:, None, None, :])
+
+
+def pool_mask(mask: Tensor) -> Tensor:
+    """Halve a mask [B, 1, H, W]: a cell is defective if any of its 2 x 2 pixels is (m_i of Eq. 9)."""
+    return F.max_pool2d(mask.to(torch.float32), 2).bool()
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` with relative estimation when a mask is given (Eq. 5)."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return conv2d(x, mask, self.weight, self.bias, self.stride[0], self.padding[0])  # type: ignore[arg-type]
+
+
+class GroupNorm(nn.GroupNorm):
+    """`torch.nn.GroupNorm` with relative estimation when a mask is given (Eq. 4)."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return group_norm(x, mask, self.num_groups, self.weight, self.bias, self.eps)

@@ -1,0 +1,433 @@
+"""DF-VQGAN (Eq. 7-12): a VQGAN whose encoder never lets the hole leak into the known part.
+
+E and E^DF are one set of weights: with `mask=None` every module is the plain VQGAN to the last bit, with a mask
+the encoder uses relative estimation (`defect_free`). The decoder is plain; the symmetrical connections mix the
+encoder's own known activations into it level by level, and at the pixel level the known pixels are the input's.
+
+Legend: B batch, H W pixels, i level (0 = finest), C_i its channels, h w token grid, n_z width of a code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import defect_free
+from nuwa_lip.models.defect_free import Conv2d, GroupNorm, pool_mask
+from nuwa_lip.models.quantiser import Quantised, Quantiser
+
+Skips = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DFVQGANConfig:
+    """Sizes and switches of a `DFVQGAN`; `preset` gives the named ones."""
+
+    resolution: int = 256
+    """Side of the square images it is trained on, in pixels; any multiple of `factor` works."""
+    channels: tuple[int, ...] = (128, 128, 256, 512)
+    """Channels of each level, finest first; each level but the last ends with a halving."""
+    encoder_blocks: int = 2
+    """Residual blocks a level in the encoder."""
+    decoder_blocks: int = 2
+    """Residual blocks a level in the decoder (official: 2; taming-transformers and diffusers: 3)."""
+    attention_levels: tuple[int, ...] = ()
+    """Levels whose residual blocks are each followed by attention."""
+    mid_attention: bool = True
+    """Attention between the two residual blocks of the middle."""
+    groups: int = 32
+    """Groups of the group norms; divides every number of channels."""
+    latent_channels: int = 256
+    """Channels between the network and the 1 x 1 convolutions around the codebook."""
+    codebook_size: int = 8192
+    codebook_dim: int = 256
+    """n_z, width of a code."""
+    normalise_codes: bool = False
+    """Compare latents and codes on the unit sphere (with a small `codebook_dim`: LlamaGen's recipe)."""
+    commitment: float = 0.25
+    """β of Eq. 13."""
+    relative_estimation: bool = True
+    """Off (Table 3): the hole is zeroed and encoded as if it were picture."""
+    symmetrical_connections: bool = True
+    """Off (Table 3): nothing of the encoder but the tokens reaches the decoder."""
+    connection_weights: tuple[float, ...] | None = None
+    """λ_i of Eq. 12 for each level with a halving, finest first; None: 1 each."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "attention_levels", "connection_weights"):  # JSON has lists only
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        odd = [c for c in self.channels if c % self.groups]
+        if odd:
+            raise InputError(f"channels {odd[0]} cannot be divided into {self.groups} groups: change channels or groups")
+        if self.connection_weights is not None and len(self.connection_weights) != len(self.channels) - 1:
+            raise InputError(
+                f"connection_weights has {len(self.connection_weights)} values; "
+                f"{len(self.channels)} levels need {len(self.channels) - 1}"
+            )
+        if self.resolution % self.factor:
+            raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
+
+    @property
+    def factor(self) -> int:
+        """Pixels on a token's side."""
+        return 2 ** (len(self.channels) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Tokens on a side of the square token grid at `resolution`."""
+        return self.resolution // self.factor
+
+    @classmethod
+    def preset(cls, name: str) -> DFVQGANConfig:
+        """A named configuration; `PRESETS` lists them."""
+        if name not in PRESETS:
+            raise InputError(f"no DF-VQGAN preset is called {name!r}; there are: {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+
+PRESETS = {
+    # the official settings: 48.5 M parameters, 32 x 32 tokens
+    "paper-f8-8192": DFVQGANConfig(),
+    # taming-transformers' f16 shape, 16 x 16 tokens, with the official number of decoder blocks
+    "paper-f16-1024": DFVQGANConfig(
+        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=1024
+    ),
+    "paper-f16-12288": DFVQGANConfig(
+        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=12288
+    ),
+    # the bundled model: 128 px, 16 x 16 tokens; first levels narrow, for they cost most on a CPU
+    "mini": DFVQGANConfig(
+        resolution=128,
+        channels=(32, 64, 128, 192),
+        encoder_blocks=1,
+        decoder_blocks=1,
+        groups=16,
+        latent_channels=64,
+        codebook_size=2048,
+        codebook_dim=16,
+        normalise_codes=True,
+    ),
+    # for tests: 32 px, 8 x 8 tokens
+    "tiny": DFVQGANConfig(
+        resolution=32,
+        channels=(16, 32, 32),
+        encoder_blocks=1,
+        decoder_blocks=1,
+        groups=8,
+        latent_channels=16,
+        codebook_size=64,
+        codebook_dim=8,
+        normalise_codes=True,
+    ),
+}
+
+
+class Encoding(NamedTuple):
+    """What the encoder gives."""
+
+    latents: Tensor
+    """float32 [B, n_z, h, w], before quantisation: z^x (Eq. 7), z^y without a mask, or the merged z (Eq. 9)."""
+    tokens: Tensor
+    """int64 [B, h, w], ζ."""
+    token_mask: Tensor | None
+    """bool [B, 1, h, w], m'; None without a mask."""
+    skips: Skips | None
+    """h_i with m_i, finest first, known positions valid; item 0 is (image, mask). None without a mask."""
+
+
+class Reconstruction(NamedTuple):
+    """One training pass."""
+
+    image: Tensor
+    """ŷ, float32 [B, 3, H, W]."""
+    encoding: Encoding
+    quantised: Quantised
+
+
+class ResidualBlock(nn.Module):
+    """Norm, swish, convolution, twice, and the way around."""
+
+    def __init__(self, c_in: int, c_out: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(groups, c_in, eps=1e-6)
+        self.conv1 = Conv2d(c_in, c_out, 3, padding=1)
+        self.norm2 = GroupNorm(groups, c_out, eps=1e-6)
+        self.conv2 = Conv2d(c_out, c_out, 3, padding=1)
+        self.shortcut = Conv2d(c_in, c_out, 1) if c_in != c_out else None
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x, mask)), mask)
+        h = self.conv2(F.silu(self.norm2(h, mask)), mask)
+        return (x if self.shortcut is None else self.shortcut(x, mask)) + h
+
+
+class AttentionBlock(nn.Module):
+    """Single-head attention over all positions (Eq. 6)."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
+        self.q = Conv2d(channels, channels, 1)
+        self.k = Conv2d(channels, channels, 1)
+        self.v = Conv2d(channels, channels, 1)
+        self.out = Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        h = self.norm(x, mask)
+        q, k, v = (f(h, mask).flatten(2).mT[:, None] for f in (self.q, self.k, self.v))  # [B, 1, N, C]
+        h = defect_free.attention(q, k, v, None if mask is None else mask.flatten(1))
+        return x + self.out(h[:, 0].mT.reshape(x.shape), mask)
+
+
+class Downsample(nn.Module):
+    """Halve by a 3 x 3 convolution with stride 2; the odd row and column of padding stand right and below."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return defect_free.conv2d(x, mask, self.conv.weight, self.conv.bias, stride=2, padding=(0, 1, 0, 1))
+
+
+class Upsample(nn.Module):
+    """Double by repeating pixels, then a 3 x 3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Blocks(nn.ModuleList):
+    """Modules that take (x, mask), one after another."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for block in self:
+            x = block(x, mask)
+        return x
+
+
+def _level(c_in: int, c_out: int, blocks: int, attend: bool, groups: int) -> Blocks:
+    """The residual blocks of one level, each followed by attention if asked."""
+    modules: list[nn.Module] = []
+    for n in range(blocks):
+        modules.append(ResidualBlock(c_in if n == 0 else c_out, c_out, groups))
+        if attend:
+            modules.append(AttentionBlock(c_out, groups))
+    return Blocks(modules)
+
+
+def _middle(channels: int, attend: bool, groups: int) -> Blocks:
+    attention = [AttentionBlock(channels, groups)] if attend else []
+    return Blocks([ResidualBlock(channels, channels, groups), *attention, ResidualBlock(channels, channels, groups)])
+
+
+class Encoder(nn.Module):
+    """E and E^DF: `stages` are the steps e_1 ... e_T of Eq. 9, each ending at a halving, and the last one at z."""
+
+    def __init__(self, config: DFVQGANConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.conv_in = Conv2d(3, c[0], 3, padding=1)
+        self.levels = nn.ModuleList(
+            _level(c[max(i - 1, 0)], c[i], config.encoder_blocks, i in config.attention_levels, config.groups)
+            for i in range(len(c))
+        )
+        self.downs = nn.ModuleList(Downsample(c[i]) for i in range(len(c) - 1))
+        self.middle = _middle(c[-1], config.mid_attention, config.groups)
+        self.norm_out = GroupNorm(config.groups, c[-1], eps=1e-6)
+        self.conv_out = Conv2d(c[-1], config.latent_channels, 3, padding=1)
+        self.to_code = Conv2d(config.latent_channels, config.codebook_dim, 1)
+
+    def stage(self, i: int, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """e_{i+1}: level i on h_i at its resolution → (h_{i+1} or z, the level's activation for the connection)."""
+        if i == 0:
+            h = self.conv_in(h, mask)
+        h = activation = self.levels[i](h, mask)
+        if i < len(self.downs):
+            return self.downs[i](h, mask), activation
+        h = self.middle(h, mask)
+        h = self.conv_out(F.silu(self.norm_out(h, mask)), mask)
+        return self.to_code(h, mask), activation
+
+
+class Decoder(nn.Module):
+    """G: plain operations; known activations of the encoder are mixed in after each connected level (Eq. 12)."""
+
+    def __init__(self, config: DFVQGANConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.from_code = nn.Conv2d(config.codebook_dim, config.latent_channels, 1)
+        self.conv_in = nn.Conv2d(config.latent_channels, c[-1], 3, padding=1)
+        self.middle = _middle(c[-1], config.mid_attention, config.groups)
+        self.levels = nn.ModuleList(
+            _level(
+                c[min(i + 1, len(c) - 1)], c[i], config.decoder_blocks, i in config.attention_levels, config.groups
+            )
+            for i in range(len(c))
+        )
+        self.ups = nn.ModuleList(Upsample(c[i + 1]) for i in range(len(c) - 1))
+        self.norm_out = nn.GroupNorm(config.groups, c[0], eps=1e-6)
+        self.conv_out = nn.Conv2d(c[0], 3, 3, padding=1)
+
+    def forward(self, codes: Tensor, connect: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """[B, n_z, h, w] → [B, 3, H, W]; `connect(i, h)` mixes level i's features (Eq. 12)."""
+        h = self.middle(self.conv_in(self.from_code(codes)))
+        for i in reversed(range(len(self.levels))):
+            h = connect(i, self.levels[i](h))
+            if i > 0:
+                h = self.ups[i - 1](h)
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+class DFVQGAN(nn.Module):
+    """The defect-free tokenizer: photo with a hole → tokens and known activations → photo (Eq. 7-12)."""
+
+    def __init__(self, config: DFVQGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantiser = Quantiser(config.codebook_size, config.codebook_dim, config.normalise_codes)
+        self.decoder = Decoder(config)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The decoder's last weights, where the adaptive weight of the adversarial loss is measured."""
+        return self.decoder.conv_out.weight  # type: ignore[return-value]
+
+    def encode(self, image: Tensor, mask: Tensor | None = None) -> Encoding:
+        """Encode a complete image (E), or one with a hole (E^DF, Eq. 7) whose content is ignored.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1]; H and W multiples of the factor. NaN is allowed in the hole.
+            mask: bool [B, 1, H, W], True = defective; None for a complete image.
+
+        Raises:
+            InputError: the sizes do not fit.
+        """
+        self._check(image, mask)
+        if mask is None:
+            latents = self._encode(image, [None] * len(self.config.channels))[0]
+            return Encoding(latents, self.quantiser.tokens(latents), None, None)
+        masks = self._masks(mask)
+        if not self.config.relative_estimation:
+            latents, activations = self._encode(image.masked_fill(mask, 0), [None] * len(masks))
+        else:
+            latents, activations = self._encode(image, masks)
+        return self._encoding(latents, image, activations, masks)
+
+    def merge_encode(self, image: Tensor, mask: Tensor) -> Encoding:
+        """Encode for training (Eq. 8, 9): both branches at every step, merged by the mask of its resolution.
+
+        Both branches run as one doubled batch. Known latents, tokens and skips are those of
+        `encode(image, mask)`; the others see the complete image.
+        """
+        self._check(image, mask)
+        masks = self._masks(mask)
+        if not self.config.relative_estimation:  # Table 3: the plain encoder sees the complete image
+            latents, activations = self._encode(image, [None] * len(masks))
+            return self._encoding(latents, image, activations, masks)
+        h, activations = image.to(self.dtype), []
+        for i, m in enumerate(masks):
+            doubled = torch.cat([torch.zeros_like(m), m])
+            h, activation = self.encoder.stage(i, torch.cat([h, h]), doubled)
+            activations.append(activation.chunk(2)[1])
+            h_y, h_x = h.chunk(2)
+            h = torch.where(masks[min(i + 1, len(masks) - 1)], h_y, h_x)
+        return self._encoding(h.float(), image, activations, masks)
+
+    def quantise(self, latents: Tensor) -> Quantised:
+        """Nearest codes of latents [B, n_z, h, w], with losses and the straight-through gradient (Eq. 10, 13)."""
+        return self.quantiser(latents)
+
+    def decode(self, tokens: Tensor, skips: Skips | None = None) -> Tensor:
+        """Tokens int64 [B, h, w] → float32 [B, 3, H, W] in about [-1, 1]; see `decode_codes`."""
+        return self.decode_codes(self.quantiser.lookup(tokens), skips)
+
+    def decode_codes(self, codes: Tensor, skips: Skips | None = None) -> Tensor:
+        """Codes [B, n_z, h, w] → image, with the symmetrical connections when `skips` are given (Eq. 11, 12).
+
+        With skips, known pixels equal the image that was encoded to the bit (λ_0 → ∞).
+        """
+        if not self.config.symmetrical_connections:
+            skips = None
+        image = self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips)).float()
+        if skips is None:
+            return image
+        original, mask = skips[0]
+        return torch.where(mask, image, original)
+
+    def forward(self, image: Tensor, mask: Tensor, connect: Tensor) -> Reconstruction:
+        """One training pass of stage 1: merged encoding, quantiser, decoding.
+
+        Args:
+            image: y, [B, 3, H, W] in [-1, 1].
+            mask: m, bool [B, 1, H, W].
+            connect: bool [B], the samples that are decoded with the symmetrical connections.
+        """
+        encoding = self.merge_encode(image, mask)
+        quantised = self.quantise(encoding.latents)
+        # a sample decoded without the connections is one of which nothing is known
+        off = ~connect[:, None, None, None]
+        skips = [(h, m | off) for h, m in encoding.skips or []]
+        return Reconstruction(self.decode_codes(quantised.codes, skips), encoding, quantised)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights; public methods take and give float32 whatever it is."""
+        return self.decoder.conv_out.weight.dtype
+
+    def _encode(self, image: Tensor, masks: list[Tensor] | list[None]) -> tuple[Tensor, list[Tensor]]:
+        """One branch through all stages → (latents float32, the activation of each level)."""
+        h, activations = image.to(self.dtype), []
+        for i, mask in enumerate(masks):
+            h, activation = self.encoder.stage(i, h, mask)
+            if mask is not None or not self.config.relative_estimation:
+                activations.append(activation)
+        return h.float(), activations
+
+    def _masks(self, mask: Tensor) -> list[Tensor]:
+        """m_0 ... m_T: the mask at every level, by 2 x 2 max-pooling."""
+        masks = [mask]
+        for _ in self.config.channels[1:]:
+            masks.append(pool_mask(masks[-1]))
+        return masks
+
+    def _encoding(self, latents: Tensor, image: Tensor, activations: list[Tensor], masks: list[Tensor]) -> Encoding:
+        # in the skips the hole is blank, for it must not be seen; h_T is never connected
+        skips = [(image.masked_fill(masks[0], 0).float(), masks[0])]
+        skips += [(h.masked_fill(m, 0), m) for h, m in zip(activations[:-1], masks[:-1], strict=True)]
+        return Encoding(latents, self.quantiser.tokens(latents), masks[-1], skips)
+
+    def _connect(self, i: int, h: Tensor, skips: Skips | None) -> Tensor:
+        """ŷ_i of Eq. 12: known positions become (ŷ'_i + λ_i h_i) / (1 + λ_i)."""
+        if skips is None or i + 1 >= len(skips):
+            return h
+        activation, mask = skips[i + 1]
+        weight = 1.0 if self.config.connection_weights is None else self.config.connection_weights[i]
+        if math.isinf(weight):
+            return torch.where(mask, h, activation.to(h.dtype))
+        return torch.where(mask, h, (h + weight * activation.to(h.dtype)) / (1 + weight))
+
+    def _check(self, image: Tensor, mask: Tensor | None) -> None:
+        """Refuse sizes that do not fit, naming them."""
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise InputError(f"image has shape {list(image.shape)}; [B, 3, H, W] is needed")
+        H, W = image.shape[2:]
+        if H % self.config.factor or W % self.config.factor:
+            raise InputError(f"image is {H} x {W}; both sides must be multiples of {self.config.factor}")
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != (len(image), 1, H, W)):
+            raise InputError(
+                f"mask is {mask.dtype} {list(mask.shape)}; bool {[len(image), 1, H, W]} is needed for this image"
+            )

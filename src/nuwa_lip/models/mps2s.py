@@ -1,0 +1,513 @@
+"""MP-S2S (Eq. 15): three perspectives on a photo with a hole, and a decoder over the missing tokens.
+
+The caption, the known pixels and the known tokens are encoded apart and put one after the other into a memory. The
+decoder is causal over the K defective positions only, in any order: row k is given the token before it, where that
+one stands, and the position it is to predict. Whatever stands in the hole is removed by selection, so the encoders
+depend on what is known only.
+
+Legend: B batch, T text, P patches, h w token grid, N = h · w, K defective tokens, V codebook, D width, M = T + P + N
+length of the memory, G memories, C candidates of a memory, R rows of a decoding step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, text_padding
+from nuwa_lip.models.transformer import Block, CachedRows, Encoder, KeysValues, KeyValueCache, initialise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PERSPECTIVES = ("text", "pixels", "tokens")
+NO_TOKEN = -1
+"""Stands for "none before" where the decoder is told the token before a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPS2SConfig:
+    """Sizes and switches of an `MPS2S`; `preset` gives the named ones, the defaults are the official sizes."""
+
+    codebook_size: int = 8192
+    """V, of the DF-VQGAN."""
+    grid: tuple[int, int] = (32, 32)
+    """Rows and columns of tokens."""
+    image_size: int = 256
+    """Side of the square images in pixels."""
+    patch_size: int = 16
+    """Side of a patch of the pixel encoder."""
+    width: int = 1280
+    heads: int = 20
+    text_layers: int = 12
+    pixel_layers: int = 12
+    token_layers: int = 12
+    decoder_layers: int = 24
+    text_vocab: int = 49408
+    text_length: int = 77
+    """Most word pieces of a caption, begin and end included."""
+    text_width: int = 512
+    text_heads: int = 8
+    mlp_ratio: float = 4.0
+    """Hidden units of a feed-forward layer as a multiple of the width."""
+    text_mlp_ratio: float = 2.5
+    dropout: float = 0.1
+    layer_scale: float = 0.1
+    """Initial factor on what a layer adds."""
+    perspectives: tuple[str, ...] = PERSPECTIVES
+    """What the decoder sees (Table 4); the others are not built."""
+    pad_id: int = 0
+    """Word piece that fills captions up."""
+    text_encoder: dict[str, Any] | None = None
+    """Description of a ready-made text encoder (`text.describe`), in place of the built-in one."""
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "perspectives"):  # JSON has lists only
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        unknown = [name for name in self.perspectives if name not in PERSPECTIVES]
+        if unknown or not self.perspectives:
+            raise InputError(f"perspectives {self.perspectives} must be one or more of {', '.join(PERSPECTIVES)}")
+        for width, heads in (("width", "heads"), ("text_width", "text_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise InputError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}")
+        if self.image_size % self.patch_size:
+            raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+
+    @classmethod
+    def preset(cls, name: str) -> MPS2SConfig:
+        """A named configuration; `PRESETS` lists them."""
+        if name not in PRESETS:
+            raise InputError(f"no MP-S2S preset is called {name!r}; there are: {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+
+PRESETS = {
+    # the official widths and depths: 1.49 billion parameters
+    "paper": MPS2SConfig(),
+    "base": MPS2SConfig(
+        width=768, heads=12, text_layers=6, pixel_layers=6, token_layers=6, decoder_layers=12, layer_scale=1.0
+    ),
+    # the bundled model: 128 px, 16 x 16 tokens, trainable on a CPU
+    "mini": MPS2SConfig(
+        codebook_size=2048,
+        grid=(16, 16),
+        image_size=128,
+        width=256,
+        heads=4,
+        text_layers=3,
+        pixel_layers=2,
+        token_layers=2,
+        decoder_layers=6,
+        text_vocab=4096,
+        text_length=32,
+        text_width=128,
+        text_heads=2,
+        mlp_ratio=2.0,
+        text_mlp_ratio=2.0,
+        layer_scale=1.0,
+    ),
+    # for tests: 32 px, 8 x 8 tokens
+    "tiny": MPS2SConfig(
+        codebook_size=64,
+        grid=(8, 8),
+        image_size=32,
+        patch_size=8,
+        width=32,
+        heads=2,
+        text_layers=1,
+        pixel_layers=1,
+        token_layers=1,
+        decoder_layers=2,
+        text_vocab=512,
+        text_length=16,
+        text_width=32,
+        text_heads=2,
+        mlp_ratio=2.0,
+        text_mlp_ratio=2.0,
+        dropout=0.0,
+        layer_scale=1.0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder needs to know of a batch of photos; computed once for all candidates and steps."""
+
+    states: Tensor
+    """[B, M, D], c = [c^t; c^l; c^h]"""
+    mask: Tensor
+    """bool [B, M], True = padding, may not be attended."""
+    tokens: Tensor
+    """int64 [B, h, w], ζ^x; anything at defective positions."""
+    token_mask: Tensor
+    """bool [B, 1, h, w], m'"""
+    text_length: int
+    """T: so many states, the first ones, are the caption's."""
+
+    def __getitem__(self, image: int) -> Memory:
+        """The memory of one photo of the batch, B = 1."""
+        one = slice(image, image + 1)
+        return dataclasses.replace(
+            self, states=self.states[one], mask=self.mask[one], tokens=self.tokens[one], token_mask=self.token_mask[one]
+        )
+
+
+@dataclass(frozen=True)
+class DecoderCache:
+    """What cached decoding keeps: every layer's earlier rows, and what it reads of the memories."""
+
+    layers: list[KeyValueCache]
+    memory: list[KeysValues]
+    memory_mask: Tensor
+    """bool [G, 1, 1, M], True = may be attended."""
+
+
+class PixelEncoder(nn.Module):
+    """E^l: the known pixels and the mask in patches, as in a ViT, through a transformer → [B, P, D]."""
+
+    def __init__(self, config: MPS2SConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        # the mask is a channel: without it a zeroed hole could be grey
+        self.patch = nn.Linear(4 * config.patch_size**2, config.width)
+        self.position = nn.Embedding((config.image_size // config.patch_size) ** 2, config.width)
+        self.encoder = encoder
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        known = image.masked_fill(mask, 0)
+        x = torch.cat([known, mask.to(known.dtype)], 1).to(self.patch.weight.dtype)
+        patches = F.pixel_unshuffle(x, self.patch_size).flatten(2).transpose(1, 2)  # [B, P, 4 · patch²]
+        return self.encoder(self.patch(patches) + self.position.weight)
+
+
+class TokenEncoder(nn.Module):
+    """E^h: embedded known tokens, one trainable vector for every defective one, through a transformer → [B, N, D]."""
+
+    def __init__(self, config: MPS2SConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.missing = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.position = nn.Embedding(config.grid[0] * config.grid[1], config.width)
+        self.encoder = encoder
+
+    def forward(self, embedded: Tensor, defective: Tensor) -> Tensor:
+        x = torch.where(defective[..., None], self.missing, embedded)
+        return self.encoder(x + self.position.weight)
+
+
+class Decoder(nn.Module):
+    """Causal transformer over the defective positions in any order, with cross-attention to the memory."""
+
+    def __init__(self, config: MPS2SConfig) -> None:
+        super().__init__()
+        cells = config.grid[0] * config.grid[1]
+        self.begin = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.previous_position = nn.Embedding(cells, config.width)
+        self.next_position = nn.Embedding(cells, config.width)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale, cross=True)
+            for _ in range(config.decoder_layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def embed(self, embedding: nn.Embedding, previous: Tensor, previous_at: Tensor, at: Tensor) -> Tensor:
+        """Rows [B, R, D] of the tokens `previous` (or `NO_TOKEN`), where they stand, and where to predict."""
+        x = embedding(previous.clamp(min=0)) + self.previous_position(previous_at)
+        x = torch.where((previous == NO_TOKEN)[..., None], self.begin.to(x.dtype), x)
+        return x + self.next_position(at)
+
+
+class MPS2S(nn.Module):
+    """Caption, known pixels and known tokens in; distributions of the missing tokens out (Eq. 15)."""
+
+    def __init__(self, config: MPS2SConfig) -> None:
+        super().__init__()
+        self.config = config
+
+        def encoder(layers: int) -> Encoder:
+            return Encoder(layers, config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale)
+
+        # one table for the token encoder, the decoder's input and its output
+        self.embedding = nn.Embedding(config.codebook_size, config.width)
+        self.decoder = Decoder(config)
+        self.pixels = PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
+        self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
+        self.text: TextTransformer | ReadyMadeText | None = None
+        if "text" in config.perspectives and config.text_encoder is None:
+            self.text = TextTransformer(
+                config.text_vocab,
+                config.text_length,
+                Encoder(
+                    config.text_layers,
+                    config.text_width,
+                    config.text_heads,
+                    config.text_mlp_ratio,
+                    config.dropout,
+                    config.layer_scale,
+                ),
+                config.text_width,
+            )
+        for part in self.children():
+            initialise(part)
+        if "text" in config.perspectives and config.text_encoder is not None:
+            self.text = ReadyMadeText(config.text_encoder)
+        self.text_projection = None if self.text is None else nn.Linear(self.text.width, config.width)
+
+    @classmethod
+    def with_text_encoder(cls, config: MPS2SConfig, text_model: PreTrainedModel) -> MPS2S:
+        """A new model of `config` around a trained text encoder of transformers (CLIP or T5).
+
+        Args:
+            config: its text sizes are replaced by those of `text_model`.
+            text_model: a `CLIPTextModel` or `T5EncoderModel`; its weights are copied.
+
+        Raises:
+            InputError: the text model is of another kind, or `config` has no text perspective.
+        """
+        if "text" not in config.perspectives:
+            raise InputError(f"perspectives {config.perspectives} leave no place for a text encoder; add 'text'")
+        description = describe(text_model)
+        config = dataclasses.replace(
+            config,
+            text_encoder=description,
+            text_vocab=description["vocab_size"],
+            text_length=description.get("max_position_embeddings", config.text_length),
+        )
+        model = cls(config)
+        assert isinstance(model.text, ReadyMadeText)
+        model.text.load(text_model)
+        return model
+
+    def forward(
+        self,
+        text_ids: Tensor | None,
+        image: Tensor,
+        mask: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor,
+        order: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher-forced prediction of the defective tokens (Eq. 15); row k never sees the targets from k on.
+
+        Args:
+            text_ids, image, mask, token_mask: as for `encode`.
+            tokens: int64 [B, h, w], ζ^x at known and the targets ζ^y at defective positions.
+            order: int64 [B, K], each sample's defective positions (row-major) in the order of decoding, K at least
+                the largest number of them in the batch, any values after a sample's own; None: raster.
+
+        Returns:
+            Logits, float32 [B, K, V], and which rows count, bool [B, K].
+
+        Raises:
+            InputError: a shape or value does not fit.
+        """
+        memory = self.encode(text_ids, image, mask, tokens, token_mask)
+        if order is None:
+            order, real = raster_order(token_mask)
+        else:
+            real = self._check_order(order, token_mask)
+            order = order.where(real, 0)
+        logits = self.predict(memory.states, memory.mask, target_tokens(tokens, order), order)
+        return logits, real
+
+    def encode(
+        self, text_ids: Tensor | None, image: Tensor, mask: Tensor, tokens: Tensor, token_mask: Tensor
+    ) -> Memory:
+        """Encode what is known, c = [c^t; c^l; c^h].
+
+        Args:
+            text_ids: int64 [B, T], padded with `config.pad_id`; ignored (None will do) without text.
+            image: float [B, 3, H, W] in [-1, 1], side `config.image_size`; anything in the hole, NaN included.
+            mask: bool [B, 1, H, W], True = defective.
+            tokens: int64 [B, h, w], ζ^x; anything at defective positions.
+            token_mask: bool [B, 1, h, w], m'.
+
+        Raises:
+            InputError: a shape or value does not fit.
+        """
+        defective = self._check_photo(image, mask, tokens, token_mask)  # [B, N]
+        parts = []
+        text_states, padding = self._encode_text(text_ids, len(image))
+        if text_states is not None:
+            parts.append(text_states)
+        if self.pixels is not None:
+            parts.append(self.pixels(image, mask))
+        if self.tokens is not None:
+            embedded = self.embedding(tokens.flatten(1).masked_fill(defective, 0))
+            parts.append(self.tokens(embedded, defective))
+        states = torch.cat(parts, 1)
+        text_length = padding.shape[1]
+        return Memory(states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length)
+
+    def retell(self, memory: Memory, text_ids: Tensor) -> Memory:
+        """The same photos with other captions; the pixel and token encoders do not run again.
+
+        Args:
+            memory: of B photos.
+            text_ids: int64 [B, T], as for `encode`; for guidance those of "".
+        """
+        text_states, padding = self._encode_text(text_ids, len(memory.states))
+        if text_states is None:
+            return memory
+        old = memory.text_length
+        return dataclasses.replace(
+            memory,
+            states=torch.cat([text_states, memory.states[:, old:]], 1),
+            mask=torch.cat([padding, memory.mask[:, old:]], 1),
+            text_length=padding.shape[1],
+        )
+
+    def predict(self, states: Tensor, mask: Tensor, targets: Tensor, order: Tensor) -> Tensor:
+        """Teacher-forced logits, float32 [B, K, V], of targets int64 [B, K] at positions `order` int64 [B, K]."""
+        previous = F.pad(targets[:, :-1], (1, 0), value=NO_TOKEN)[:, : order.shape[1]]
+        previous_at = F.pad(order[:, :-1], (1, 0))[:, : order.shape[1]]
+        x = self.decoder.embed(self.embedding, previous, previous_at, order)
+        visible = ~mask[:, None, None]
+        for block in self.decoder.blocks:
+            x = block(x, causal=True, keys_values=block.keys_values(states), memory_mask=visible)
+        return self.head(self.decoder.norm(x))
+
+    def head(self, rows: Tensor) -> Tensor:
+        """Logits, float32 [..., V], of the decoder's output [..., D]."""
+        return F.linear(rows, self.embedding.weight).float()
+
+    def prefill(self, states: Tensor, mask: Tensor, candidates: int, capacity: int) -> DecoderCache:
+        """Prepare cached decoding of `candidates` sequences of up to `capacity` tokens for each of G memories."""
+        config = self.config
+        batch, head_width = len(states) * candidates, config.width // config.heads
+        return DecoderCache(
+            layers=[
+                KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.blocks
+            ],
+            memory=[block.keys_values(states) for block in self.decoder.blocks],
+            memory_mask=~mask[:, None, None],
+        )
+
+    def decode_rows(
+        self, cache: DecoderCache, previous: Tensor, previous_at: Tensor, at: Tensor, slots: Tensor, visible: Tensor
+    ) -> Tensor:
+        """Run R rows of each sequence and keep them in the cache → [G · C, R, D], for `head`.
+
+        Args:
+            cache: of `prefill`, written in place.
+            previous: int64 [G · C, R], the token before each row, or `NO_TOKEN`.
+            previous_at: int64 [G · C, R], where that one stands.
+            at: int64 [G · C, R], position to predict.
+            slots: int64 [R], where the rows go in the cache.
+            visible: bool [R, L], which of the first L slots a row attends to.
+        """
+        x = self.decoder.embed(self.embedding, previous, previous_at, at)
+        for block, layer, keys_values in zip(self.decoder.blocks, cache.layers, cache.memory, strict=True):
+            rows = CachedRows(layer, slots, visible)
+            x = block(x, rows=rows, keys_values=keys_values, memory_mask=cache.memory_mask)
+        return self.decoder.norm(x)
+
+    def _encode_text(self, text_ids: Tensor | None, batch: int) -> tuple[Tensor | None, Tensor]:
+        """States [B, T, D] and padding [B, T]; without text no states and T = 0."""
+        if self.text is None or self.text_projection is None:
+            return None, torch.zeros(batch, 0, dtype=torch.bool, device=self.embedding.weight.device)
+        config = self.config
+        if text_ids is None:
+            raise InputError("text_ids is None; this model reads captions: give those of \"\" for none")
+        if text_ids.ndim != 2 or len(text_ids) != batch or not 1 <= text_ids.shape[1] <= config.text_length:
+            raise InputError(
+                f"text_ids has shape {list(text_ids.shape)}; needed: [{batch}, 1 to {config.text_length}]"
+            )
+        if not self.training:
+            _check_range("text_ids", text_ids, config.text_vocab)
+        padding = text_padding(text_ids, config.pad_id)
+        return self.text_projection(self.text(text_ids, padding)), padding
+
+    def _check_photo(self, image: Tensor, mask: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
+        """The defective positions, bool [B, N]."""
+        batch, side, grid = len(tokens), self.config.image_size, self.config.grid
+        expected = (
+            ("image", image, (batch, 3, side, side)),
+            ("mask", mask, (batch, 1, side, side)),
+            ("tokens", tokens, (batch, *grid)),
+            ("token_mask", token_mask, (batch, 1, *grid)),
+        )
+        for name, value, shape in expected:
+            if value.shape != shape:
+                raise InputError(f"{name} has shape {list(value.shape)}; needed: {list(shape)}")
+            if name.endswith("mask") and value.dtype != torch.bool:
+                raise InputError(f"{name} is {value.dtype}; needed: torch.bool, True = defective")
+        defective = token_mask.flatten(1)
+        if not self.training:  # each check waits for the device
+            _check_range("tokens", tokens.flatten(1).masked_fill(defective, 0), self.config.codebook_size)
+        return defective
+
+    def _check_order(self, order: Tensor, token_mask: Tensor) -> Tensor:
+        """Which entries of an order count, bool [B, K]."""
+        if order.ndim != 2 or len(order) != len(token_mask):
+            raise InputError(f"order has shape {list(order.shape)}; needed: [{len(token_mask)}, K]")
+        defective = token_mask.flatten(1)
+        counts = defective.sum(1, keepdim=True)
+        real = torch.arange(order.shape[1], device=order.device) < counts
+        if not self.training:
+            if order.shape[1] < counts.max():
+                raise InputError(f"order has {order.shape[1]} positions; {int(counts.max())} are defective")
+            cells = defective.shape[1]
+            # padding goes to a cell of its own behind the grid
+            valid = real & (order >= 0) & (order < cells)
+            named = torch.zeros(len(order), cells + 1, dtype=torch.bool, device=order.device)
+            named.scatter_(1, order.where(valid, cells), True)
+            wrong = ((named[:, :cells] != defective).any(1)).nonzero().flatten().tolist()
+            if wrong:
+                raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
+        return real
+
+
+def raster_order(token_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Each sample's defective positions from top left to bottom right: int64 [B, K], and which count, bool [B, K]."""
+    return order_by(torch.arange(token_mask[0].numel(), device=token_mask.device), token_mask)
+
+
+def order_by(keys: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Each sample's defective positions by rising key.
+
+    Args:
+        keys: [B, N] or [N], one for each cell, all different.
+        token_mask: bool [B, 1, h, w].
+
+    Returns:
+        Positions, int64 [B, K], with zeros after a sample's own, and which count, bool [B, K].
+    """
+    defective = token_mask.flatten(1)
+    counts = defective.sum(1, keepdim=True)
+    longest = int(counts.max()) if len(counts) else 0
+    ranked = keys.to(torch.float64).expand(defective.shape).masked_fill(~defective, torch.inf).argsort(1)
+    real = torch.arange(longest, device=token_mask.device) < counts
+    return ranked[:, :longest].where(real, 0), real
+
+
+def target_tokens(tokens: Tensor, order: Tensor) -> Tensor:
+    """The tokens [B, h, w] at the positions `order` [B, K] → int64 [B, K]."""
+    return tokens.flatten(1).gather(1, order)
+
+
+def mps2s_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:
+    """Eq. 15 as a mean: nats for each defective token, averaged over a sample's tokens, then over the batch.
+
+    The second mean makes the loss of a batch the mean of the losses of its parts, whatever their K.
+
+    Args:
+        logits: float [B, K, V].
+        targets: int64 [B, K] (`target_tokens`).
+        real: bool [B, K], which rows count.
+    """
+    nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * real
+    return (nats.sum(1) / real.sum(1).clamp(min=1)).mean()
+
+
+def _check_range(name: str, values: Tensor, size: int) -> None:
+    if values.dtype != torch.int64:
+        raise InputError(f"{name} is {values.dtype}; needed: torch.int64")
+    if values.numel() and (values.min() < 0 or values.max() >= size):
+        raise InputError(f"{name} holds {int(values.min())} to {int(values.max())}; needed: 0 to {size - 1}")

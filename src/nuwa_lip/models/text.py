@@ -1,0 +1,103 @@
+"""The text encoder E^t: our own transformer, or a ready-made one of `transformers` (CLIP, T5) in its place.
+
+Legend: B batch, T text, D width of the text encoder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.models.transformer import Encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+READY_MADE = ("clip_text_model", "t5")
+"""`model_type` of the models of transformers that can be used."""
+
+
+def text_padding(text_ids: Tensor, pad_id: int) -> Tensor:
+    """bool [B, T], True = padding: the trailing run of `pad_id`, never the first position."""
+    words = (text_ids != pad_id).flip(1).cumsum(1).flip(1)  # words from here on
+    padding = words == 0
+    padding[:, :1] = False  # attention over nothing has no value
+    return padding
+
+
+class TextTransformer(nn.Module):
+    """Word pieces with learned positions through a transformer: int64 [B, T] → [B, T, D]."""
+
+    def __init__(self, vocab: int, length: int, encoder: Encoder, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.embedding = nn.Embedding(vocab, width)
+        self.position = nn.Embedding(length, width)
+        self.encoder = encoder
+
+    def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
+        x = self.embedding(text_ids) + self.position.weight[: text_ids.shape[1]]
+        return self.encoder(x, ~padding[:, None, None])
+
+
+class ReadyMadeText(nn.Module):
+    """A text encoder of transformers, rebuilt from its description without a network: [B, T] → [B, T, D].
+
+    Args:
+        description: what `describe` returns.
+
+    Raises:
+        InputError: transformers is not installed, or the model is of a kind that is not supported.
+    """
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        super().__init__()
+        kind = description.get("model_type")
+        if kind not in READY_MADE:
+            raise InputError(f"text_encoder is of type {kind!r}; supported are {', '.join(READY_MADE)}")
+        try:
+            from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+        except ImportError as error:
+            raise InputError("this text encoder needs transformers: pip install 'nuwa-lip[transformers]'") from error
+        self.clip = kind == "clip_text_model"
+        self.model: nn.Module
+        if self.clip:
+            config = CLIPTextConfig.from_dict(description)
+            self.model, self.width = CLIPTextModel(config), config.hidden_size
+        else:
+            config = T5Config.from_dict(description)
+            # the stack alone: the model around it names the embedding a second time
+            self.model, self.width = T5EncoderModel(config).encoder, config.d_model
+
+    def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
+        options = {}
+        if self.clip:
+            # given, because the model's own are a buffer that is not stored with the weights
+            options["position_ids"] = torch.arange(text_ids.shape[1], device=text_ids.device)[None]
+        output = self.model(input_ids=text_ids, attention_mask=(~padding).long(), **options)
+        return output.last_hidden_state
+
+    def load(self, model: PreTrainedModel) -> None:
+        """Copy the weights of the model that was described."""
+        stack = model.encoder if model.config.model_type == "t5" else getattr(model, "text_model", model)
+        self.model.load_state_dict(stack.state_dict())
+
+
+def describe(model: PreTrainedModel) -> dict[str, Any]:
+    """The configuration of a text model of transformers as `MPS2SConfig.text_encoder` keeps it.
+
+    Args:
+        model: a `CLIPTextModel`, `CLIPTextModelWithProjection` or `T5EncoderModel`.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    if model.config.model_type not in READY_MADE:
+        raise InputError(
+            f"a text encoder of type {model.config.model_type!r} cannot be used; give a CLIPTextModel or a T5EncoderModel"
+        )
+    passing = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "transformers_version")
+    return {key: value for key, value in model.config.to_dict().items() if key not in passing}

@@ -1,0 +1,198 @@
+"""Pre-norm transformer blocks: attention, cross-attention, GEGLU, LayerScale, and a key-value cache.
+
+One block serves the encoders and the decoder. A block runs in two ways that give the same numbers: over a whole
+sequence (training), or over a few new rows that read the keys and values of earlier rows from a cache (decoding).
+
+Legend: B batch, N rows of a sequence, M positions of a memory, D width, d width of a head, L cached rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, each [B, heads, M, d]."""
+
+
+class KeyValueCache:
+    """Keys and values of one layer in buffers of a fixed size, written in place."""
+
+    def __init__(self, batch: int, heads: int, capacity: int, head_width: int, like: Tensor) -> None:
+        # zeros, because an unwritten slot takes part in the product before it is masked
+        self.keys = like.new_zeros(batch, heads, capacity, head_width)
+        self.values = torch.zeros_like(self.keys)
+
+    def update(self, slots: Tensor, keys: Tensor, values: Tensor, length: int) -> KeysValues:
+        """Write rows [B, heads, R, d] at `slots` [R] and return the first `length` slots."""
+        self.keys.index_copy_(2, slots, keys.to(self.keys.dtype))
+        self.values.index_copy_(2, slots, values.to(self.values.dtype))
+        return self.keys[:, :, :length], self.values[:, :, :length]
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """Where new rows go in a cache and what they see there."""
+
+    cache: KeyValueCache
+    slots: Tensor
+    """int64 [R]"""
+    visible: Tensor
+    """bool [R, L], True = may be attended; L: slots in use."""
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, causal: bool = False, rows: CachedRows | None = None
+    ) -> Tensor:
+        # each [B, heads, N, d]
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if rows is not None:
+            k, v = rows.cache.update(rows.slots, k, v, rows.visible.shape[-1])
+            mask = rows.visible
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Attention to a memory whose keys and values are computed once, by `keys_values`."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def keys_values(self, memory: Tensor) -> KeysValues:
+        """Of states [B, M, D]."""
+        k, v = self.kv(memory).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def forward(self, x: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """Attend from x [B * C, N, D] to B memories; C sequences in a row share one without a copy of it."""
+        k, v = keys_values
+        q = self.q(x).view(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)  # [B, heads, C * N, d]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(y.transpose(1, 2).reshape(x.shape))
+
+
+class GEGLU(nn.Module):
+    """Feed-forward layer whose hidden units are gated by a GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, 2 * hidden, bias=False)
+        self.out = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.hidden(x).chunk(2, -1)
+        return self.out(value * F.gelu(gate))
+
+
+class Branch(nn.Module):
+    """Residual connection around one layer: x + scale · dropout(layer(norm(x)))."""
+
+    def __init__(self, layer: nn.Module, width: int, dropout: float, layer_scale: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.layer = layer
+        self.dropout = nn.Dropout(dropout)
+        self.scale = nn.Parameter(torch.full((width,), layer_scale))
+
+    def forward(self, x: Tensor, *args: object, **options: object) -> Tensor:
+        return x + self.scale * self.dropout(self.layer(self.norm(x), *args, **options))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention if asked for, feed-forward.
+
+    Args:
+        width: D, a multiple of `heads`.
+        heads: attention heads.
+        mlp_ratio: hidden units of the feed-forward layer as a multiple of `width`.
+        dropout: share dropped from what each layer adds, 0 to 1; never inside attention, where it would rule out
+            the fused kernels.
+        layer_scale: initial value of the factors on what each layer adds.
+        cross: with cross-attention to a memory.
+    """
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, dropout: float, layer_scale: float, *, cross: bool = False
+    ) -> None:
+        super().__init__()
+        self.attention = Branch(SelfAttention(width, heads), width, dropout, layer_scale)
+        self.cross = Branch(CrossAttention(width, heads), width, dropout, layer_scale) if cross else None
+        self.mlp = Branch(GEGLU(width, round(width * mlp_ratio)), width, dropout, layer_scale)
+
+    def keys_values(self, memory: Tensor) -> KeysValues:
+        """What the cross-attention reads of a memory [B, M, D]."""
+        assert self.cross is not None
+        layer = self.cross.layer
+        assert isinstance(layer, CrossAttention)
+        return layer.keys_values(memory)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        rows: CachedRows | None = None,
+        keys_values: KeysValues | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Run a block over x [B, N, D].
+
+        Args:
+            x: states, of whole sequences or, with `rows`, of new rows only.
+            mask: bool, broadcast to [B, heads, N, N], True = may be attended.
+            causal: a row attends to itself and earlier rows.
+            rows: where the new rows belong in the cache.
+            keys_values: what the cross-attention reads.
+            memory_mask: bool, broadcast to [B, heads, N, M], True = may be attended.
+        """
+        x = self.attention(x, mask, causal=causal, rows=rows)
+        if self.cross is not None:
+            x = self.cross(x, keys_values, memory_mask)
+        return self.mlp(x)
+
+
+class Encoder(nn.Module):
+    """Blocks and a last norm: [B, N, D] → [B, N, D]."""
+
+    def __init__(
+        self, layers: int, width: int, heads: int, mlp_ratio: float, dropout: float, layer_scale: float
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio, dropout, layer_scale) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)
+
+
+def initialise(module: nn.Module, std: float = 0.02) -> None:
+    """Normal weights; those that write into a residual stream shrink with its depth, as in GPT-2."""
+    layers = max(1, sum(isinstance(child, Branch) for child in module.modules()))
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear | nn.Embedding):
+            nn.init.normal_(child.weight, std=std / math.sqrt(layers) if name.endswith(".out") else std)
+        if isinstance(child, nn.Linear) and child.bias is not None:
+            nn.init.zeros_(child.bias)

@@ -1,0 +1,374 @@
+"""The inpainting pipeline: the whole of the paper's Fig. 3 on one page, top down.
+
+photo, mask → windows around the holes → known pixels at the model's size → DF-VQGAN encodes them (Eq. 7)
+→ MP-S2S predicts the hole's tokens from caption, pixels and known tokens (Eq. 15) → DF-VQGAN decodes with the
+symmetrical connections (Eq. 11, 12) → back to the window's size → only the hole's pixels are pasted.
+
+Legend: B = 1 window, S side of the model's square, h w token grid, n candidates.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from nuwa_lip import hub
+from nuwa_lip.clip import clip_scores
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import SamplingDefaults
+from nuwa_lip.images import Hole, Patch, Photo, as_hole, as_photo
+from nuwa_lip.models import DFVQGAN, MPS2S
+from nuwa_lip.models.mps2s import Memory
+from nuwa_lip.sampling import sample
+from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.windows import Box, View, find_windows, look
+
+if TYPE_CHECKING:
+    from nuwa_lip.images import Picture
+
+Callback = Callable[["InpaintPipeline", int, int, dict[str, Any]], Any]
+WINDOW_STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two windows of one candidate; far from any seed + i
+MAX_ENLARGEMENT = 2
+
+
+@dataclass
+class InpaintOutput:
+    """Candidates, best first within each photo; photo after photo if there were several."""
+
+    images: Any
+    """Pictures of the size and mode of the input; or float32 [N, H, W, C] or [N, C, H, W] from 0 to 1."""
+    scores: list[float]
+    """Mean log-probability of each candidate's repainted tokens."""
+    seeds: list[int]
+    """The seed that gives each candidate again."""
+
+
+@dataclass
+class Candidate:
+    """One way to repaint a photo."""
+
+    seed: int
+    patches: list[Patch] = field(default_factory=list)
+    """One for each window."""
+    tokens: int = 0
+    total: float = 0.0
+    """Log-probability of all these tokens."""
+
+    @property
+    def score(self) -> float:
+        """Mean log-probability of a token."""
+        return self.total / self.tokens
+
+
+class InpaintPipeline:
+    """Repaints the hole of a photo from a caption.
+
+    Args:
+        dfvqgan, mps2s, tokenizer: the parts of a model.
+        sampling: what to use where a call does not say.
+        card: the model card, saved along.
+    """
+
+    clip: str | Path = "openai/clip-vit-base-patch32"
+    """Weights for rank="clip": a local folder, or a hub id that is in the local cache."""
+
+    def __init__(
+        self,
+        dfvqgan: DFVQGAN,
+        mps2s: MPS2S,
+        tokenizer: CaptionTokenizer,
+        sampling: SamplingDefaults | None = None,
+        card: str | None = None,
+    ) -> None:
+        self.dfvqgan, self.mps2s, self.tokenizer = dfvqgan, mps2s, tokenizer
+        self.sampling = sampling or SamplingDefaults()
+        self.card = card
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, torch_dtype: torch.dtype | None = None) -> InpaintPipeline:
+        """Load a model: bundled name, local folder, or hub id; safetensors only.
+
+        Args:
+            name: "nuwa-lip-mini", a folder, or "organisation/name".
+            torch_dtype: precision of the weights, float32 by default.
+
+        Raises:
+            InputError: there is no such model, or it is not whole.
+        """
+        parts = hub.load_model(name, dtype=torch_dtype or torch.float32)
+        if parts.mps2s is None or parts.tokenizer is None:
+            raise InputError(f"{name} holds a DF-VQGAN only (stage 1)")
+        return cls(parts.dfvqgan, parts.mps2s, parts.tokenizer, parts.sampling, parts.card)
+
+    @property
+    def resolution(self) -> int:
+        """S, the side of the working window in pixels."""
+        return self.dfvqgan.config.resolution
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.dfvqgan.last_layer.device
+
+    def to(self, *args: Any, **kwargs: Any) -> InpaintPipeline:
+        """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU."""
+        self.dfvqgan.to(*args, **kwargs)
+        self.mps2s.to(*args, **kwargs)
+        return self
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write a model folder; options are those of `hub.save_model`: dtype, max_file_size."""
+        hub.save_model(folder, **self._parts(), **options)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, **options: Any) -> str:
+        """Upload to the Hugging Face hub, and return the address."""
+        return hub.push_to_hub(repo_id, private=private, **self._parts(), **options)
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("dfvqgan", "mps2s", "tokenizer", "sampling", "card")
+        return {name: getattr(self, name) for name in names}
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Photo | Sequence[Picture | Photo],
+        mask_image: Picture | Hole | Sequence[Picture | Hole] | None = None,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        order: str | None = None,
+        num_inference_steps: int | None = None,
+        padding_mask_crop: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        rank: Literal["likelihood", "clip"] = "likelihood",
+        callback_on_step_end: Callback | None = None,
+    ) -> InpaintOutput:
+        """Repaint one photo, or several.
+
+        Args:
+            prompt: what the picture shows, or one for each photo; "" is allowed.
+            image: Pillow image of any mode, array [H, W, C] or tensor [C, H, W] (uint8, or floats from 0
+                to 1); a list, or a batch dimension, for several.
+            mask_image: the same size; white (128 to 255, True, 0.5 to 1) is repainted; None: what is
+                transparent in the photo.
+            num_images_per_prompt: n candidates for each photo.
+            guidance_scale: above 1 follows the caption more closely. None, here and below: as the model says.
+            temperature: 0 and more; below 1 safer, above 1 wilder.
+            top_k: sample from the k likeliest tokens only; 0 from all.
+            top_p: sample from the likeliest tokens that together have this probability, 0 to 1.
+            order: "raster", or another that `nuwa_lip.sampling` knows.
+            num_inference_steps: predict the hole's tokens in so many parallel steps; None: one by one.
+            padding_mask_crop: pixels of context around a hole instead of what is chosen.
+            generator: with seed s candidate i gets the seed s + i; a list has one for each candidate.
+            output_type: "pil", "np" or "pt".
+            rank: what puts the best first: the model's likelihood, or CLIP's similarity to the caption.
+            callback_on_step_end: called as f(pipe, step, number_of_steps, {}) after each step.
+
+        Raises:
+            InputError: something given cannot be used.
+        """
+        given: dict[str, Any] = {
+            "guidance_scale": guidance_scale,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "order": order,
+            "num_inference_steps": num_inference_steps,
+        }
+        sampling = replace(self.sampling, **{key: value for key, value in given.items() if value is not None})
+        _check(num_images_per_prompt, padding_mask_crop, output_type, rank)
+        photos, masks, prompts = _together(image, mask_image, prompt)
+        seeds = candidate_seeds(generator, num_images_per_prompt, len(photos))
+        step = None if callback_on_step_end is None else partial(_call_back, callback_on_step_end, self)
+
+        pictures, scores, used = [], [], []
+        for picture, mask, text, own in zip(photos, masks, prompts, seeds, strict=True):
+            photo = as_photo(picture)
+            hole = as_hole(mask, photo)
+            candidates = [Candidate(seed) for seed in own]
+            self._repaint(candidates, photo, hole, text, sampling, padding_mask_crop, step)
+            results = [photo.repainted(c.patches, hole.opaque) for c in candidates]
+            merits = [c.score for c in candidates]
+            if rank == "clip":
+                merits = clip_scores([photo.to_pil(pixels) for pixels in results], text, self.clip)
+            for i in sorted(range(len(candidates)), key=lambda i: -merits[i]):  # noqa: B023 - called at once
+                pictures.append(_output(photo, results[i], output_type))
+                scores.append(candidates[i].score)
+                used.append(candidates[i].seed)
+        return InpaintOutput(_gather(pictures, output_type), scores, used)
+
+    def _repaint(
+        self,
+        candidates: list[Candidate],
+        photo: Photo,
+        hole: Hole,
+        prompt: str,
+        sampling: SamplingDefaults,
+        padding: int | None,
+        callback: Callable[[int, int], None] | None,
+    ) -> None:
+        """Give every candidate a patch for each window; no window sees what another one has painted."""
+        windows = find_windows(hole.mask, self.resolution, padding)
+        enlarged = max(max(w.height, w.width) for w in windows) / self.resolution
+        if enlarged > MAX_ENLARGEMENT:
+            warnings.warn(
+                f"the hole is large: what is painted is enlarged {enlarged:.1f} times and may look soft",
+                stacklevel=4,
+            )
+        for number, window in enumerate(windows):
+            seeds = [window_seed(candidate.seed, number) for candidate in candidates]
+            view = look(photo, hole.mask, window, self.resolution)
+            images, logp, tokens = self._fill(view, prompt, seeds, sampling, callback)
+            box = window.within(photo.size)
+            for candidate, image, mean in zip(candidates, images, logp.tolist(), strict=True):
+                candidate.patches.append(Patch(box, hole.mask[box], _back(image, window, photo.size)))
+                candidate.tokens += tokens
+                candidate.total += mean * tokens
+
+    def _fill(
+        self,
+        view: View,
+        prompt: str,
+        seeds: list[int],
+        sampling: SamplingDefaults,
+        callback: Callable[[int, int], None] | None,
+    ) -> tuple[list[Tensor], Tensor, int]:
+        """Fill one window → (n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], K)."""
+        mask = torch.from_numpy(view.mask)[None, None].to(self.device)  # [1, 1, S, S]
+        image = torch.from_numpy(view.image).permute(2, 0, 1)[None].to(self.device) * 2 - 1
+        image = image.masked_fill(mask, 0)
+
+        encoding = self.dfvqgan.encode(image, mask)
+
+        def remember(text: str) -> Memory:
+            ids = self.tokenizer([text]).to(self.device)
+            return self.mps2s.encode(ids, image, mask, encoding.tokens, encoding.token_mask)
+
+        memory = remember(prompt)
+        unconditional = remember("") if sampling.guidance_scale != 1 else None
+        tokens, logp = sample(
+            self.mps2s,
+            memory,
+            num_candidates=len(seeds),
+            unconditional=unconditional,
+            guidance_scale=sampling.guidance_scale,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k or None,
+            top_p=sampling.top_p,
+            order=sampling.order,
+            num_inference_steps=sampling.num_inference_steps,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            callback=callback,
+        )
+        # one by one: a candidate's picture must not depend on how many there are
+        images = [self.dfvqgan.decode(one[None], encoding.skips) for one in tokens]
+        return images, logp, int(memory.token_mask.sum())
+
+
+def candidate_seeds(
+    generator: torch.Generator | Sequence[torch.Generator] | None, count: int, photos: int = 1
+) -> list[list[int]]:
+    """Seeds of `count` candidates for each photo, by the rule of `InpaintPipeline.__call__`."""
+    if generator is None:
+        first = int(torch.randint(2**31, ()))
+    elif isinstance(generator, torch.Generator):
+        first = generator.initial_seed()
+    else:
+        seeds = [one.initial_seed() for one in generator]
+        if len(seeds) == count:
+            return [seeds] * photos
+        if len(seeds) == count * photos:
+            return [seeds[i * count : (i + 1) * count] for i in range(photos)]
+        raise InputError(
+            f"there are {len(seeds)} generators for {count * photos} candidates; give one for each"
+        )
+    return [[(first + i) % 2**64 for i in range(count)]] * photos
+
+
+def window_seed(seed: int, number: int) -> int:
+    """The seed of a candidate's window; the first has the candidate's own."""
+    return (seed + number * WINDOW_STRIDE) % 2**64
+
+
+def _back(image: Tensor, window: Box, size: tuple[int, int]) -> np.ndarray:
+    """The model's image [1, 3, S, S] → the window's part inside the photo, float32 [h, w, 3] from 0 to 1."""
+    if image.shape[2:] != (window.height, window.width):
+        image = F.interpolate(image, (window.height, window.width), mode="bicubic", antialias=True)
+    rows, columns = window.within(size)
+    inside = image[
+        0,
+        :,
+        rows.start - window.top : rows.stop - window.top,
+        columns.start - window.left : columns.stop - window.left,
+    ]
+    return ((inside + 1) / 2).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+def _call_back(function: Callback, pipe: InpaintPipeline, step: int, total: int) -> None:
+    function(pipe, step, total, {})
+
+
+def _check(count: int, padding: int | None, output_type: str, rank: str) -> None:
+    if count < 1:
+        raise InputError(f"num_images_per_prompt is {count}; it must be 1 or more")
+    if padding is not None and padding < 0:
+        raise InputError(f"padding_mask_crop is {padding}; it must be 0 or more")
+    if output_type not in ("pil", "np", "pt"):
+        raise InputError(f"output_type is {output_type!r}; it must be 'pil', 'np' or 'pt'")
+    if rank not in ("likelihood", "clip"):
+        raise InputError(f"rank is {rank!r}; it must be 'likelihood' or 'clip'")
+
+
+def _together(
+    image: Any, mask: Any, prompt: str | Sequence[str]
+) -> tuple[list[Picture | Photo], list[Picture | Hole | None], list[str]]:
+    """Photos, masks and prompts as lists of one length; one of a kind serves all."""
+    photos, masks = _as_list(image), [None] if mask is None else _as_list(mask)
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    count = max(len(photos), len(masks), len(prompts))
+    lists: list[list[Any]] = [photos, masks, prompts]
+    if any(len(items) not in (1, count) for items in lists):
+        numbers = f"{len(photos)} images, {len(masks)} masks and {len(prompts)} prompts"
+        raise InputError(f"{numbers} do not go together: give as many of each, or one")
+    photos, masks, prompts = (items if len(items) == count else items * count for items in lists)
+    if not all(isinstance(text, str) for text in prompts):
+        raise InputError("a prompt is not a string")
+    return photos, masks, prompts
+
+
+def _as_list(pictures: Any) -> list[Any]:
+    """A list as it is, a batch of arrays or tensors taken apart, a single picture as a list of one."""
+    if isinstance(pictures, (list, tuple)):
+        return list(pictures)
+    return list(pictures) if getattr(pictures, "ndim", 0) == 4 else [pictures]
+
+
+def _output(photo: Photo, pixels: np.ndarray, output_type: str) -> Any:
+    if output_type == "pil":
+        return photo.to_pil(pixels)
+    values = pixels.astype(np.float32) / np.float32(photo.scale)
+    return values if output_type == "np" else torch.from_numpy(values).permute(2, 0, 1)
+
+
+def _gather(pictures: list[Any], output_type: str) -> Any:
+    if output_type == "pil":
+        return pictures
+    if len({picture.shape for picture in pictures}) > 1:
+        raise InputError(
+            f"photos of several sizes cannot be one array; use output_type='pil', not {output_type!r}"
+        )
+    return np.stack(pictures) if output_type == "np" else torch.stack(pictures)

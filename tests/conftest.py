@@ -1,0 +1,60 @@
+"""What several tests share: a model folder with random weights, small enough to run in a blink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nuwa_lip.hub import SamplingDefaults, save_model
+from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.tokenizer import CaptionTokenizer
+
+CAPTIONS = ["a black bear in the green grass", "two people on a sandy beach", "a grey sky over the sea"]
+
+
+def tiny_parts() -> tuple[DFVQGAN, MPS2S, CaptionTokenizer]:
+    """The parts of a model with random weights, the same every time."""
+    torch.manual_seed(0)
+    tokenizer = CaptionTokenizer.train(CAPTIONS, vocab_size=280)
+    dfvqgan, mps2s = DFVQGAN(DFVQGANConfig.preset("tiny")), MPS2S(MPS2SConfig.preset("tiny"))
+    return dfvqgan.eval().requires_grad_(False), mps2s.eval().requires_grad_(False), tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model folder."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    dfvqgan, mps2s, tokenizer = tiny_parts()
+    sampling = SamplingDefaults(num_inference_steps=2)
+    save_model(folder, dfvqgan=dfvqgan, mps2s=mps2s, tokenizer=tokenizer, sampling=sampling, card="# Tiny\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny_model: Path) -> InpaintPipeline:
+    """The same, loaded."""
+    return InpaintPipeline.from_pretrained(tiny_model)
+
+
+@pytest.fixture
+def photo_file(tmp_path: Path) -> Path:
+    """A photo of 60 x 40 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def mask_file(tmp_path: Path) -> Path:
+    """A mask for it: 20 x 10 white pixels."""
+    mask = Image.new("L", (60, 40))
+    mask.paste(255, (20, 15, 40, 25))
+    path = tmp_path / "mask.png"
+    mask.save(path)
+    return path

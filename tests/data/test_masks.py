@@ -1,0 +1,91 @@
+"""Masks: the ratio is met, chance comes from the generator alone, and any size works."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nuwa_lip.data.masks import KINDS, MaskRecipe, random_mask, random_masks
+from nuwa_lip.errors import InputError
+
+
+def only(kind: str, ratio: tuple[float, float] = (0.4, 0.6)) -> MaskRecipe:
+    return MaskRecipe(**{name: float(name == kind) for name in KINDS}, ratio=ratio)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(("rectangles", "strokes", "border")),
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    ratio=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**32),
+)
+def test_any_size_and_ratio(kind: str, height: int, width: int, ratio: float, seed: int) -> None:
+    recipe = only(kind, (ratio, ratio))
+    mask = random_mask(height, width, recipe, np.random.default_rng(seed))
+    assert mask.dtype == bool and mask.shape == (height, width) and mask.any()
+    np.testing.assert_array_equal(mask, random_mask(height, width, recipe, np.random.default_rng(seed)))
+    # whole lines, or one dab of a brush, are the grain
+    grain = max(height, width, 0.03 * height * width) + 0.015 * height * width
+    assert abs(mask.sum() - ratio * height * width) <= grain
+
+
+@pytest.mark.parametrize("kind", ["rectangles", "strokes", "border"])
+def test_ratio_is_within_the_range_and_spread_over_it(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    shares = np.array([random_mask(64, 80, only(kind), rng).mean() for _ in range(150)])
+    assert shares.min() >= 0.4 and shares.max() <= 0.6
+    assert abs(shares.mean() - 0.5) < 0.02 and shares.std() > 0.04
+
+
+@pytest.mark.parametrize("kind", ["rectangles", "strokes", "border"])
+def test_a_given_ratio_is_met_closely(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        assert abs(random_mask(128, 128, only(kind, (0.5, 0.5)), rng).mean() - 0.5) < 0.02
+
+
+def test_everything_and_nothing() -> None:
+    rng = np.random.default_rng(0)
+    assert random_mask(5, 7, only("everything"), rng).all()
+    assert not random_mask(5, 7, only("nothing"), rng).any()
+
+
+def test_border_leaves_one_rectangle() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        mask = random_mask(40, 50, only("border"), rng)
+        ys, xs = np.nonzero(~mask)
+        assert not mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].any()
+
+
+def test_kinds_come_in_proportion() -> None:
+    recipe = MaskRecipe(rectangles=2, everything=1, nothing=1)
+    shares = random_masks(400, 16, 16, recipe, np.random.default_rng(0)).float().mean((1, 2, 3))
+    assert abs((shares == 1).float().mean() - 0.25) < 0.07
+    assert abs((shares == 0).float().mean() - 0.25) < 0.07
+
+
+def test_batches_are_torch_and_differ() -> None:
+    masks = random_masks(3, 20, 30, MaskRecipe(), np.random.default_rng(0))
+    assert masks.shape == (3, 1, 20, 30) and masks.dtype == torch.bool
+    assert not torch.equal(masks[0], masks[1])
+
+
+def test_recipe_survives_json() -> None:
+    recipe = MaskRecipe(strokes=0.5, ratio=(0.1, 0.3))
+    assert json.loads(json.dumps(dataclasses.asdict(recipe)))["ratio"] == [0.1, 0.3]
+
+
+BAD = [{"ratio": (0.6, 0.4)}, {"ratio": (0.0, 0.4)}, {"rectangles": 0.0}, {"border": -1}]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_recipes_are_named(bad: dict) -> None:
+    with pytest.raises(InputError, match="mask (ratio|weights)"):
+        MaskRecipe(**bad)

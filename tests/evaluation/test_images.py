@@ -1,0 +1,124 @@
+"""`evaluate images` end to end on a small benchmark of real photos."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nuwa_lip.assets import asset
+from nuwa_lip.commands import evaluate
+from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem, build_benchmark
+from nuwa_lip.data.shards import Sample
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation import methods
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Benchmark:
+    """Three of the bundled photos, two of them cut to other sizes."""
+    crops = {"gull": (0, 0, 96, 96), "riders": (20, 40, 140, 120), "bear": (60, 60, 140, 150)}
+    samples = [
+        Sample(
+            key=name,
+            image=Image.open(asset(f"demo/photos/{name}.jpg")).convert("RGB").crop(box),
+            captions=[f"a photo of {name}"],
+            meta={},
+        )
+        for name, box in crops.items()
+    ]
+    return build_benchmark(samples, source="demo", rule="rectangles-40-60", seed=0, out=tmp_path / "bench")
+
+
+def save_results(benchmark: Benchmark, folder: Path, change: int = 0) -> Path:
+    """The originals themselves, with the hole's pixels changed."""
+    folder.mkdir()
+    for item in benchmark:
+        photo = np.where(item.mask[..., None], item.image ^ np.uint8(change), item.image)
+        Image.fromarray(photo).save(folder / f"{item.name}.png")
+    return folder
+
+
+def test_perfect_results_get_perfect_figures(benchmark: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    evaluate.images(benchmark.folder, results=save_results(benchmark, tmp_path / "same"), json=out)
+    report = json.loads(out.read_text())
+    assert report["n"] == 3
+    assert report["benchmark_sha256"] == benchmark.sha256
+    assert report["lpips_squeeze"] == report["lpips_squeeze_hole"] == report["ring"] == 0
+    assert report["known_max_change"] == 0
+    assert report["ssim"] == pytest.approx(1)
+    assert report["fsd"] == pytest.approx(0, abs=1e-6)
+
+
+def test_baseline_beside_results_with_a_sheet(
+    benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, sheet = tmp_path / "figures.json", tmp_path / "sheet.png"
+    results = save_results(benchmark, tmp_path / "inverted", change=255)
+    evaluate.images(benchmark.folder, results=results, baseline="telea", json=out, sheet=sheet)
+    report = json.loads(out.read_text())
+    telea = report["compared"]["opencv-telea"]
+    assert report["known_max_change"] == telea["known_max_change"] == 0
+    assert telea["lpips_squeeze_hole"] < report["lpips_squeeze_hole"]
+    assert telea["psnr"] > telea["psnr_hole"] > report["psnr_hole"]
+    for name in ("lpips_squeeze", "psnr", "ssim", "ring"):
+        low, high = telea["intervals_95"][name]
+        assert low <= telea[name] <= high
+    assert "opencv-telea" in capsys.readouterr().out
+    assert Image.open(sheet).format == "PNG"
+
+
+def test_limit(benchmark: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    evaluate.images(benchmark.folder, baseline="navier-stokes", json=out, limit=2)
+    assert json.loads(out.read_text())["n"] == 2
+
+
+@pytest.mark.parametrize("name", methods.BASELINES)
+def test_baselines_do_not_see_the_hole(benchmark: Benchmark, name: str) -> None:
+    item = benchmark[0]
+    other = np.where(item.mask[..., None], np.uint8(255) - item.image, item.image)
+    twin = BenchmarkItem(index=0, name=item.name, image=other, mask=item.mask, caption=item.caption)
+    repaint = methods.baseline(name)
+    np.testing.assert_array_equal(repaint(item), repaint(twin))
+
+
+def test_kept_pictures_are_not_made_again(benchmark: Benchmark, tmp_path: Path) -> None:
+    made = []
+
+    def repaint(item: BenchmarkItem) -> np.ndarray:
+        made.append(item.name)
+        return item.image
+
+    run: dict[str, object] = {"model": "m", "seed": 0}
+    folder = tmp_path / "kept"
+    first = methods.kept(repaint, folder, run)
+    first(benchmark[0]), first(benchmark[1])
+    again = methods.kept(repaint, folder, run)
+    for item in benchmark:
+        np.testing.assert_array_equal(again(item), item.image)
+    assert made == ["00000", "00001", "00002"]
+    with pytest.raises(InputError, match="another run"):
+        methods.kept(repaint, folder, {**run, "seed": 1})
+
+
+def test_bad_input_is_named(benchmark: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to measure"):
+        evaluate.images(benchmark.folder)
+    with pytest.raises(InputError, match="exclude each other"):
+        evaluate.images(benchmark.folder, model="m", results=tmp_path)
+    with pytest.raises(InputError, match="--save-images"):
+        evaluate.images(benchmark.folder, baseline="telea", save_images=tmp_path)
+    with pytest.raises(InputError, match="--limit 1"):
+        evaluate.images(benchmark.folder, baseline="telea", limit=1)
+    with pytest.raises(InputError, match="not a folder of results"):
+        evaluate.images(benchmark.folder, results=tmp_path / "absent")
+    results = save_results(benchmark, tmp_path / "results")
+    Image.new("RGB", (5, 4)).save(results / "00001.png")
+    with pytest.raises(InputError, match="00001.png is 5x4; its photo is 120x80"):
+        evaluate.images(benchmark.folder, results=results)
+    (results / "00001.png").unlink()
+    with pytest.raises(InputError, match="00001.png is missing"):
+        evaluate.images(benchmark.folder, results=results)

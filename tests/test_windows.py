@@ -1,0 +1,144 @@
+"""Windows: every hole is inside one, nothing of the hole leaks into what the model sees."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nuwa_lip.images import Photo, as_photo
+from nuwa_lip.windows import MAX_ASPECT, Box, find_holes, find_windows, look, resize_weights
+
+S = 32
+masks = st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32), st.floats(0.001, 1))
+
+
+def random_mask(height: int, width: int, seed: int, share: float) -> np.ndarray:
+    """A few rectangles, at least one pixel."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((height, width), bool)
+    for _ in range(rng.integers(1, 4)):
+        y, x = rng.integers(height), rng.integers(width)
+        mask[y : y + 1 + int(share * height * rng.random()), x : x + 1 + int(share * width * rng.random())] = True
+    return mask
+
+
+@settings(deadline=None)
+@given(masks)
+def test_windows_hold_every_hole_once(given: tuple[int, int, int, float]) -> None:
+    mask = random_mask(*given)
+    count = np.zeros(mask.shape, int)
+    for window in find_windows(mask, S):
+        count[window.within(mask.shape)] += 1
+        assert max(window.height / window.width, window.width / window.height) <= MAX_ASPECT
+    assert (count[mask] == 1).all() and count.max() == 1
+
+
+def test_a_small_hole_gets_a_window_of_the_models_size_inside_the_photo() -> None:
+    mask = np.zeros((400, 600), bool)
+    mask[0:5, 590:600] = True
+    assert find_windows(mask, 128) == [Box(0, 472, 128, 600)]
+
+
+def test_a_larger_hole_gets_context_in_proportion_or_as_asked() -> None:
+    mask = np.zeros((1000, 1000), bool)
+    mask[400:600, 400:500] = True
+    (window,) = find_windows(mask, 128)
+    assert (window.height, window.width) == (300, 300) and window.top == 350 and window.left == 300
+    (window,) = find_windows(mask, 128, padding=10)
+    assert (window.height, window.width) == (220, 220)
+
+
+def test_a_hole_across_a_small_photo_takes_the_whole_photo_squeezed() -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[5:35, 5:55] = True
+    assert find_windows(mask, 32) == [Box(0, 0, 40, 60)]
+
+
+def test_a_strip_is_completed_with_nothing() -> None:
+    mask = np.zeros((33, 500), bool)
+    mask[10:20, 100:140] = True
+    (window,) = find_windows(mask, 128)
+    assert (window.top, window.bottom) == (-27, 59) and (window.left, window.right) == (56, 184)
+    photo = as_photo(np.full((33, 500, 3), 200, np.uint8))
+    view = look(photo, mask, window, 128)
+    assert view.mask[:20].all() and view.mask[-20:].all() and not view.mask.all()
+    assert np.allclose(view.image[~view.mask], 200 / 255)
+
+
+def test_holes_far_apart_have_windows_of_their_own_and_near_ones_share() -> None:
+    mask = np.zeros((300, 900), bool)
+    mask[100:110, 100:110] = mask[100:110, 800:810] = True
+    assert len(find_windows(mask, 128)) == 2
+    mask[100:110, 180:190] = True
+    first, second = sorted(find_windows(mask, 128), key=lambda box: box.left)
+    assert first.left <= 100 and first.right >= 190 and second.left > 600
+
+
+def test_holes_are_connected_diagonally() -> None:
+    assert find_holes(np.eye(100, dtype=bool)) == [Box(0, 0, 100, 100)]
+
+
+@pytest.mark.parametrize(("n", "out"), [(1, 8), (5, 8), (8, 8), (9, 8), (100, 8), (8, 1)])
+def test_resize_weights_keep_a_constant(n: int, out: int) -> None:
+    weights = resize_weights(n, out)
+    assert weights.shape == (out, n) and np.allclose(weights.sum(1), 1, atol=1e-5) and (weights >= 0).all()
+    if n == out:
+        assert (weights == np.eye(n)).all()
+
+
+@settings(deadline=None)
+@given(masks, st.integers(0, 9))
+def test_a_reduced_pixel_is_defective_if_any_under_it_is(given: tuple[int, int, int, float], seed: int) -> None:
+    mask = random_mask(*given)
+    height, width = mask.shape
+    photo = as_photo(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    view = look(photo, mask, Box(0, 0, height, width), S)
+    edges_y = [(i * height // S, -(-(i + 1) * height // S)) for i in range(S)]
+    edges_x = [(i * width // S, -(-(i + 1) * width // S)) for i in range(S)]
+    slow = np.array([[mask[a:b, c:d].any() for c, d in edges_x] for a, b in edges_y])
+    assert (view.mask == slow).all()
+    assert (view.image[view.mask] == 0).all() and np.isfinite(view.image).all()
+
+
+@settings(deadline=None)
+@given(masks)
+def test_the_view_does_not_depend_on_the_hole(given: tuple[int, int, int, float]) -> None:
+    mask = random_mask(*given)
+    rng = np.random.default_rng(0)
+    pixels = rng.random((*mask.shape, 3), dtype=np.float32)
+    views = []
+    for content in (None, 0, np.nan, np.inf, -1e30):
+        other = pixels.copy()
+        if content is not None:
+            other[mask] = content
+        views += [look(as_photo(other), mask, window, S) for window in find_windows(mask, S)]
+    step = len(views) // 5
+    for i, view in enumerate(views):
+        assert view.image.tobytes() == views[i % step].image.tobytes()
+        assert view.mask.tobytes() == views[i % step].mask.tobytes()
+
+
+def test_colours_at_the_edge_are_of_known_pixels_only() -> None:
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    pixels[:, :31] = 100
+    mask = np.zeros((64, 64), bool)
+    mask[:, 31:] = True
+    for size in (64, 32, 16, 128):
+        view = look(as_photo(pixels), mask, Box(0, 0, 64, 64), size)
+        assert np.allclose(view.image[~view.mask], 100 / 255, atol=1e-6)
+
+
+def test_what_is_fully_transparent_is_not_looked_at() -> None:
+    pixels = np.full((32, 32, 4), 90, np.uint8)
+    pixels[:, :16, 3] = 0
+    mask = np.zeros((32, 32), bool)
+    mask[:4, 28:] = True
+    view = look(as_photo(pixels), mask, Box(0, 0, 32, 32), 32)
+    assert view.mask[:, :16].all() and view.mask[:4, 28:].all() and not view.mask[4:, 16:].any()
+
+
+def test_a_large_window_is_reduced_to_its_average() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 500, 1), dtype=np.uint8)
+    view = look(Photo(pixels=pixels, mode="L"), np.zeros((600, 500), bool), Box(0, 0, 600, 500), 10)
+    means = pixels.reshape(10, 60, 10, 50).mean((1, 3)) / 255
+    assert np.allclose(view.image, means[..., None], atol=1e-5)
