@@ -1,14 +1,17 @@
-"""What several tests share: a model folder with random weights, small enough to run in a blink."""
+"""What several tests share: a model folder with random weights, small enough to run in a blink; the command."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from nuwa_lip.cli import main
 from nuwa_lip.hub import SamplingDefaults, save_model
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.pipeline import InpaintPipeline
@@ -20,8 +23,9 @@ CAPTIONS = ["a black bear in the green grass", "two people on a sandy beach", "a
 def tiny_parts() -> tuple[DFVQGAN, MPS2S, CaptionTokenizer]:
     """The parts of a model with random weights, the same every time."""
     torch.manual_seed(0)
-    tokenizer = CaptionTokenizer.train(CAPTIONS, vocab_size=280)
-    dfvqgan, mps2s = DFVQGAN(DFVQGANConfig.preset("tiny")), MPS2S(MPS2SConfig.preset("tiny"))
+    config = MPS2SConfig.preset("tiny")
+    tokenizer = CaptionTokenizer.train(CAPTIONS, vocab_size=280, max_length=config.text_length)
+    dfvqgan, mps2s = DFVQGAN(DFVQGANConfig.preset("tiny")), MPS2S(config)
     return dfvqgan.eval().requires_grad_(False), mps2s.eval().requires_grad_(False), tokenizer
 
 
@@ -58,3 +62,27 @@ def mask_file(tmp_path: Path) -> Path:
     path = tmp_path / "mask.png"
     mask.save(path)
     return path
+
+
+class Done(NamedTuple):
+    """What a command has left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def nuwa_lip(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run `nuwa-lip WORDS...` within this process."""
+
+    def run(*words: object) -> Done:
+        capsys.readouterr()
+        try:
+            main([str(word) for word in words])
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        return Done(code, *capsys.readouterr())
+
+    return run

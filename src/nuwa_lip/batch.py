@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,24 @@ class Job:
 
 
 def is_captions_file(prompt: str) -> bool:
-    """Whether a prompt is the name of a captions file."""
-    path = Path(prompt)
-    return path.suffix.lower() in CAPTION_FILES and len(prompt) < 1000 and path.is_file()
+    """Whether a prompt is the name of a captions file.
+
+    Raises:
+        InputError: it looks like one, but there is no such file.
+    """
+    if not prompt.lower().endswith(CAPTION_FILES):
+        return False
+    try:
+        if Path(prompt).is_file():
+            return True
+    except (OSError, ValueError):  # too long for a name
+        return False
+    if len(prompt.split()) == 1:
+        raise InputError(f"there is no captions file {prompt}")
+    return False
 
 
-def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> Iterator[Job | InputError]:
+def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | InputError]:
     """The jobs for a folder of photos, in the order of their names, or why one of them cannot be done.
 
     Args:
@@ -41,29 +54,48 @@ def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> Iterator[Jo
         mask: a folder with a mask of the same stem for each photo, one mask for all, or None.
         prompt: one caption for all, or a captions file.
         out: folder for the results, STEM.png each.
+
+    Raises:
+        InputError: none can be done.
     """
-    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in READABLE)
+    files = _pictures(photos)
     if not files:
         raise InputError(f"there are no photos in {photos}")
     if mask is not None and not mask.exists():
         raise InputError(f"there is no file or folder {mask}")
     captions = read_captions(Path(prompt)) if is_captions_file(prompt) else None
-    masks = (
-        {path.stem: path for path in sorted(mask.iterdir())} if mask is not None and mask.is_dir() else None
-    )
+    masks = {path.stem: path for path in _pictures(mask)} if mask is not None and mask.is_dir() else None
+    jobs: list[Job | InputError] = []
     seen: dict[str, Path] = {}
     for photo in files:
-        caption = prompt if captions is None else captions.get(photo.name, captions.get(photo.stem))
+        caption = prompt if captions is None else caption_for(photo, captions)
         own_mask = mask if masks is None else masks.get(photo.stem)
         first = seen.setdefault(photo.stem, photo)
         if first is not photo:
-            yield InputError(f"{photo}: its result would replace that of {first.name}; rename one of them")
+            problem = f"its result would replace that of {first.name}; rename one of them"
         elif caption is None:
-            yield InputError(f"{photo}: there is no caption for it in {prompt}")
+            problem = f"there is no caption for it in {prompt}"
         elif masks is not None and own_mask is None:
-            yield InputError(f"{photo}: there is no mask {photo.stem}.* in {mask}")
+            problem = f"there is no mask {photo.stem}.* in {mask}"
         else:
-            yield Job(photo=photo, mask=own_mask, prompt=caption, out=out / f"{photo.stem}.png")
+            jobs.append(Job(photo=photo, mask=own_mask, prompt=caption, out=out / f"{photo.stem}.png"))
+            continue
+        jobs.append(InputError(f"{photo}: {problem}"))
+    return jobs
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The picture files in a folder by name; a computer's own hidden files are none."""
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    return [path for path in files if path.suffix.lower() in READABLE and not path.name.startswith(".")]
+
+
+def caption_for(photo: Path, captions: Mapping[str, str]) -> str | None:
+    """The caption under a photo's name, or under its name without the ending."""
+    return captions.get(photo.name, captions.get(photo.stem))
 
 
 def read_captions(path: Path) -> dict[str, str]:
@@ -78,41 +110,36 @@ def read_captions(path: Path) -> dict[str, str]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        kind = path.suffix.lower()
-        if kind == ".json":
-            content = json.loads(text)
-            rows = (
-                content
-                if isinstance(content, list)
-                else [{"file": k, "caption": v} for k, v in content.items()]
-            )
-            return _captions(rows)
-        if kind == ".jsonl":
-            return _captions(json.loads(line) for line in text.splitlines() if line.strip())
-        if kind == ".csv":
-            return _captions(csv.DictReader(text.splitlines()))
-    except (ValueError, AttributeError, csv.Error, KeyError, OSError) as error:
+        rows = _rows(text, path.suffix.lower())
+        return dict(_caption(row, number) for number, row in enumerate(rows, 1))
+    except (ValueError, csv.Error, OSError) as error:
         raise InputError(f"{path} holds no captions that can be read: {error}") from error
-    captions = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            name, tab, caption = line.partition("\t")
-            if not tab:
-                raise InputError(f"{path}, line {number}: there is no tab between name and caption")
-            captions[name.strip()] = caption.strip()
-    return captions
 
 
-def _captions(rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
-    captions = {}
-    for number, row in enumerate(rows, 1):
+def _rows(text: str, kind: str) -> Iterable[object]:
+    """The entries of a captions file, each with the fields `file` and `caption`."""
+    if kind == ".json":
+        content = json.loads(text)
+        if isinstance(content, dict):
+            return [{"file": name, "caption": caption} for name, caption in content.items()]
+        if not isinstance(content, list):
+            raise ValueError("neither {name: caption} nor a list of entries")
+        return content
+    if kind == ".jsonl":
+        return (json.loads(line) for line in text.splitlines() if line.strip())
+    if kind == ".csv":
+        return csv.DictReader(io.StringIO(text))
+    parts = (line.partition("\t") for line in text.splitlines() if line.strip())
+    return ({"file": name.strip(), "caption": text.strip() if tab else None} for name, tab, text in parts)
+
+
+def _caption(row: object, number: int) -> tuple[str, str]:
+    """(name of the photo, its caption) of an entry."""
+    if isinstance(row, Mapping):
         name = next((row[key] for key in NAME_KEYS if key in row), None)
         caption = next((row[key] for key in CAPTION_KEYS if key in row), None)
         if isinstance(caption, list) and caption:
             caption = caption[0]
-        if not isinstance(name, str) or not isinstance(caption, str):
-            raise ValueError(
-                f"entry {number} has no text in the fields {NAME_KEYS[0]!r} and {CAPTION_KEYS[0]!r}"
-            )
-        captions[name] = caption
-    return captions
+        if isinstance(name, str) and isinstance(caption, str):
+            return Path(name).name, caption
+    raise ValueError(f"entry {number} has no text for {NAME_KEYS[0]!r} and {CAPTION_KEYS[0]!r}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nuwa_lip
@@ -21,18 +22,28 @@ from nuwa_lip.errors import InputError
 COMMANDS: dict[str, tuple[str, str]] = {
     "inpaint": ("nuwa_lip.commands.inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
     "demo": ("nuwa_lip.commands.demo:demo", "repaint the bundled photos and show the result as one sheet"),
-    "data": ("nuwa_lip.commands.data:main", "make training shards, the synthetic set, benchmark folders"),
-    "train": ("nuwa_lip.commands.train:main", "train one of the two stages: dfvqgan, mps2s"),
-    "tokenize": ("nuwa_lip.commands.tokenize:main", "make the token cache that stage 2 trains on"),
+    "data shards": ("nuwa_lip.commands.data:shards", "make WebDataset shards of captioned photos"),
+    "data shapes": ("nuwa_lip.commands.data:shapes", "draw the synthetic captioned set of coloured shapes"),
+    "data benchmark": (
+        "nuwa_lip.commands.benchmark:benchmark",
+        "freeze photos, captions and masks to measure on",
+    ),
+    "train dfvqgan": ("nuwa_lip.commands.train:dfvqgan", "train stage 1, the tokenizer of photos with holes"),
+    "train mps2s": ("nuwa_lip.commands.train:mps2s", "train stage 2, which predicts the hole's tokens"),
+    "tokenize": ("nuwa_lip.commands.tokenize:tokenize", "make the token cache that stage 2 trains on"),
+    "convert": ("nuwa_lip.commands.convert:convert", "bring in the VQ weights of other projects"),
     "evaluate images": (
         "nuwa_lip.commands.evaluate:images",
         "measure a model or a folder of results on a benchmark",
     ),
-    "convert": ("nuwa_lip.commands.convert:main", "bring in the VQ weights of other projects"),
     "bench tokenizer": ("nuwa_lip.commands.bench:tokenizer", "time defect-free against plain encoding"),
     "bench inpaint": ("nuwa_lip.commands.bench:inpaint", "time and memory of repainting"),
 }
-"""Name → ("module:function", help); a function called `main` parses by itself, tyro for the others."""
+"""Name of one or two words → ("module:function", summary).
+
+A function's parameters are parsed by tyro, unless its only one is called `argv`: that gets the words as they
+are.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,25 +67,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> None:
     """Run the command that `argv` starts with; errors come out as exceptions."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(overview())
-        return
-    if argv[0] == "--version":
+    if argv[:1] == ["--version"]:
         print(f"nuwa-lip {nuwa_lip.__version__}")
         return
     for words in (2, 1):
         name = " ".join(argv[:words])
         if name in COMMANDS:
             return _call(name, argv[words:])
-    group = {name: entry for name, entry in COMMANDS.items() if name.split()[0] == argv[0]}
-    if group and (len(argv) == 1 or argv[1] in ("-h", "--help")):
-        print(overview(group))
+    group = {name: entry for name, entry in COMMANDS.items() if name.split()[0] == argv[0]} if argv else {}
+    rest = argv[1:] if group else argv
+    if not rest or rest[0] in ("-h", "--help"):
+        print(overview(group or COMMANDS))
         return
     raise InputError(_unknown(" ".join(argv[: 2 if group else 1]), group or COMMANDS))
 
 
-def overview(commands: dict[str, tuple[str, str]] = COMMANDS) -> str:
-    """The list of commands."""
+def overview(commands: Mapping[str, tuple[str, str]]) -> str:
+    """The list of some commands."""
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in commands.items()]
     return "\n".join(
@@ -91,14 +100,14 @@ def overview(commands: dict[str, tuple[str, str]] = COMMANDS) -> str:
 def _call(name: str, argv: list[str]) -> None:
     module, function = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), function)
-    if function == "main":
+    if list(inspect.signature(command).parameters) == ["argv"]:
         return command(argv)
     import tyro
 
     tyro.cli(command, prog=f"nuwa-lip {name}", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
 
 
-def _unknown(name: str, commands: dict[str, tuple[str, str]]) -> str:
+def _unknown(name: str, commands: Mapping[str, tuple[str, str]]) -> str:
     names = sorted({*commands, *(known.split()[0] for known in commands)})
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(commands)}"

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.images import viewable
 
 
 def clip_scores(images: list[Image.Image], prompt: str, name: str | Path) -> list[float]:
@@ -34,7 +35,7 @@ def clip_scores(images: list[Image.Image], prompt: str, name: str | Path) -> lis
             f"cache: fetch it once with 'hf download {name}'"
         ) from error
     inputs = processor(
-        text=[prompt], images=[image.convert("RGB") for image in images], return_tensors="pt", truncation=True
+        text=[prompt], images=[viewable(image) for image in images], return_tensors="pt", truncation=True
     )
     with torch.inference_mode():
         return model(**inputs).logits_per_text[0].div(model.logit_scale.exp()).tolist()

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.exif import describing_tags
+from nuwa_lip.images import reduce_depth
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 1}),
@@ -21,12 +23,14 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
 MODES = {  # what a format holds as it is
-    "PNG": ("1", "L", "LA", "RGB", "RGBA", "I;16", "I"),
+    "PNG": ("1", "L", "LA", "RGB", "RGBA", "I;16"),
     "WEBP": ("RGB", "RGBA"),
-    "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I"),
+    "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
     "JPEG": ("L", "RGB", "CMYK"),
 }
+GREY = ("1", "L", "LA", "I;16", "I", "F")
 READABLE = tuple(FORMATS) + (".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm", ".tga")
+PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program carry out
 
 
 def read_image(path: Path) -> Image.Image:
@@ -39,8 +43,12 @@ def read_image(path: Path) -> Image.Image:
         # up to twice Pillow's limit is a large photo; beyond, Pillow refuses
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                frames = getattr(image, "n_frames", 1)
+            # by a file, for from a path Pillow maps some into memory, and turns those wrongly
+            with open(path, "rb") as file, Image.open(file) as image:
+                if image.format in PROGRAMS:
+                    raise UnidentifiedImageError
+                # a phone's MPO has previews and depth maps behind the photo
+                animated = getattr(image, "is_animated", False) and image.format != "MPO"
                 deep = image.mode in ("RGB", "RGBA", "LA") and any(
                     ";16" in str(tile[3]) for tile in image.tile
                 )
@@ -49,43 +57,48 @@ def read_image(path: Path) -> Image.Image:
         raise InputError(f"there is no file {path}") from error
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder, not a picture") from error
-    except PermissionError as error:
-        raise InputError(f"{path} cannot be read: permission denied") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not a picture of a known format") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise InputError(
-            f"{path} has more than {limit:.0f} megapixels, which could be an attack: {error}"
-        ) from error
+        raise InputError(f"{path} has over {limit:.0f} megapixels: too large, or made to attack") from error
     except Exception as error:  # decoders of damaged files raise anything
+        if isinstance(error, OSError) and error.strerror:  # a decoder's have none
+            raise InputError(f"{path} cannot be read: {error.strerror.lower()}") from error
         raise InputError(f"{path} is damaged: {error or type(error).__name__}") from error
-    if frames > 1:
-        warnings.warn(f"{path} has {frames} frames; only the first is used", stacklevel=2)
+    if animated:
+        warnings.warn(f"{path} has several frames; only the first is used", stacklevel=2)
     if deep:
         warnings.warn(f"{path} has 16-bit colours; they are read with 8 bits", stacklevel=2)
     return image
 
 
-def check_output(path: Path, overwrite: bool) -> None:
+def check_output(path: Path, overwrite: bool, *, exact: bool = True) -> None:
     """Find out before the work whether a picture can be written there.
+
+    Args:
+        path: of the picture; its ending gives the format.
+        overwrite: it may exist.
+        exact: warn if the format would change known pixels.
 
     Raises:
         InputError: it cannot; nothing is left behind.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"cannot write {path}: the ending must be one of {', '.join(FORMATS)}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file for the result")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; give --overwrite to replace it")
     part = _part(path)
     try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a file for the result")
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists; give --overwrite to replace it")
+        if not path.parent.exists():
+            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
         part.touch()
         part.unlink()
     except OSError as error:
         raise InputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if exact and path.suffix.lower() in (".jpg", ".jpeg"):
         warnings.warn(f"{path}: JPEG cannot keep known pixels exact; .png, .webp and .tif can", stacklevel=2)
 
 
@@ -97,23 +110,52 @@ def save_image(image: Image.Image, path: Path) -> None:
     name, options = FORMATS[path.suffix.lower()]
     kept = {key: image.info[key] for key in ("exif", "icc_profile", "dpi") if image.info.get(key)}
     if image.mode not in MODES[name]:
-        image, kept = _convert(image, name, path), {key: v for key, v in kept.items() if key != "icc_profile"}
-        image.info.pop("icc_profile", None)  # it was for the other mode
+        converted = _convert(image, name, path)
+        if image.mode == "CMYK" or (image.mode in GREY) != (converted.mode in GREY):
+            for info in (kept, converted.info):
+                info.pop("icc_profile", None)  # it was for other colours
+        image = converted
+    if name == "TIFF" and "exif" in kept:
+        image, tags = _with_tiff_tags(image, kept.pop("exif"), path)
+        kept |= tags
     part = _part(path)
     try:
-        image.save(part, format=name, **options, **kept)
+        image.save(part, format=name, **(options | kept))
         os.replace(part, path)
-    except ValueError as error:  # what the format cannot hold
-        raise InputError(f"cannot write {path}: {error}") from error
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise
+        raise InputError(f"cannot write {path}: {error}") from error  # the format cannot hold the picture
     finally:
         part.unlink(missing_ok=True)
 
 
+def _with_tiff_tags(image: Image.Image, block: bytes, path: Path) -> tuple[Image.Image, dict[str, Any]]:
+    """The picture upright, for many readers show a TIFF as it is stored, and options that make tags of EXIF."""
+    tags = Image.Exif()
+    try:
+        image = ImageOps.exif_transpose(image)
+        tags.load(block)
+        tags = describing_tags(tags)
+        tags.pop(ExifTags.Base.Orientation, None)
+        tags.tobytes()
+    except Exception as error:  # of many kinds, for values of a wrong type
+        warnings.warn(f"{path}: the EXIF block does not fit and was left out ({error})", stacklevel=3)
+        return image, {}
+    # the library that compresses does not write such tags
+    return image, {"exif": tags, "compression": "raw"} if len(tags) else {}
+
+
 def _convert(image: Image.Image, name: str, path: Path) -> Image.Image:
     """Bring a picture to a mode that the format holds, with a warning where something is lost."""
-    if image.mode in ("I;16", "I"):
-        warnings.warn(f"{path}: {name} holds 8 bits only; .png and .tif keep 16", stacklevel=3)
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "I" and "I;16" in MODES[name]:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            warnings.warn(f"{path}: {name} holds 16 bits, what is beyond is cut; .tif keeps it", stacklevel=3)
+        return Image.fromarray(values.clip(0, 65535).astype(np.uint16))
+    if image.mode in ("I;16", "I", "F"):
+        warnings.warn(f"{path}: {name} holds 8 bits only; .tif keeps finer shades", stacklevel=3)
+        image = reduce_depth(image)
     if image.mode == "CMYK":
         warnings.warn(f"{path}: {name} cannot hold CMYK and becomes RGB; .tif keeps it", stacklevel=3)
     if image.mode in ("LA", "RGBA") and name == "JPEG":

@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nuwa_lip.assets import asset
 from nuwa_lip.errors import InputError
@@ -70,7 +71,7 @@ def resolve(name: str | Path) -> Path:
     if name in BUNDLED:
         return asset(str(name))
     path = Path(name)
-    if path.is_dir():
+    if str(name) and path.is_dir():
         return path
     local = path.exists() or path.parent != Path(".") and path.parent.is_dir()
     if local or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
@@ -113,6 +114,7 @@ def load_model(
     if config.get("mps2s") is not None:
         mps2s = _load(MPS2S, MPS2SConfig, config["mps2s"], folder, "mps2s", dtype)
         tokenizer = CaptionTokenizer.from_file(_present(folder / "tokenizer.json"))
+        _check_fit(dfvqgan.config, mps2s.config, tokenizer, str(folder))
     elif need_mps2s:
         raise InputError(
             f"{folder} holds a DF-VQGAN only (stage 1); a model with mps2s.safetensors is needed"
@@ -121,9 +123,8 @@ def load_model(
         SamplingDefaults, config.get("sampling") or {}, f"sampling in {folder / 'config.json'}"
     )
     card = folder / "README.md"
-    return ModelParts(
-        dfvqgan, mps2s, tokenizer, sampling, card.read_text("utf-8") if card.is_file() else None
-    )
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    return ModelParts(dfvqgan, mps2s, tokenizer, sampling, text)
 
 
 def save_model(
@@ -146,12 +147,18 @@ def save_model(
         dtype: precision to store the weights in; their own by default.
         max_file_size: split weights into files of at most so many bytes.
         card: text of README.md.
+
+    Raises:
+        InputError: the parts do not belong together, or the folder is a file.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; a model needs a folder")
     parts: dict[str, nn.Module] = {"dfvqgan": dfvqgan}
     if mps2s is not None:
         if tokenizer is None:
             raise InputError("an MP-S2S is of no use without its tokenizer; give both")
+        _check_fit(dfvqgan.config, mps2s.config, tokenizer, "what is to be saved")
         parts["mps2s"] = mps2s
     config = {
         "format_version": FORMAT_VERSION,
@@ -191,6 +198,27 @@ def push_to_hub(repo_id: str, *, private: bool | None = None, **parts: Any) -> s
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
             raise InputError(f"cannot upload to {repo_id!r}: {str(error).strip().splitlines()[0]}") from error
     return str(url)
+
+
+def _check_fit(dfvqgan: DFVQGANConfig, mps2s: MPS2SConfig, tokenizer: CaptionTokenizer, where: str) -> None:
+    """Refuse parts of different models, which would work together and make nonsense."""
+    pairs = {
+        "codes": (mps2s.codebook_size, dfvqgan.codebook_size),
+        "pixels on a side": (mps2s.image_size, dfvqgan.resolution),
+        "tokens on a side": (max(mps2s.grid), dfvqgan.grid),
+    }
+    for what, (wanted, given) in pairs.items():
+        if wanted != given:
+            raise InputError(f"{where}: the MP-S2S is for {wanted} {what}, the DF-VQGAN has {given}")
+    if "text" not in mps2s.perspectives:
+        return
+    if tokenizer.vocab_size > mps2s.text_vocab or tokenizer.max_length > mps2s.text_length:
+        raise InputError(
+            f"{where}: the MP-S2S reads {mps2s.text_length} of {mps2s.text_vocab} word pieces, "
+            f"the tokenizer gives {tokenizer.max_length} of {tokenizer.vocab_size}"
+        )
+    if tokenizer.pad_id != mps2s.pad_id:
+        raise InputError(f"{where}: the MP-S2S is padded with {mps2s.pad_id}, not {tokenizer.pad_id}")
 
 
 def _move_into_place(part: Path, folder: Path) -> None:
@@ -241,8 +269,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / 'config.json'} has no format_version: it is not a NÜWA-LIP model")
     if version > FORMAT_VERSION:
         raise InputError(
-            f"{folder / 'config.json'} has format_version {version}, this nuwa-lip reads up to {FORMAT_VERSION}: "
-            "update nuwa-lip"
+            f"{folder / 'config.json'} has format_version {version}, "
+            f"this nuwa-lip reads up to {FORMAT_VERSION}: update nuwa-lip"
         )
     unknown = sorted(set(config) - {"format_version", "dfvqgan", "mps2s", "sampling"})
     if unknown:
@@ -266,7 +294,9 @@ def _present(path: Path) -> Path:
     return path
 
 
-def _from_json(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
+def _from_json(kind: type[Config], values: Any, where: str) -> Config:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} is missing or not an object")
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
@@ -282,13 +312,15 @@ def _from_json(kind: type[Config], values: Mapping[str, Any], where: str) -> Con
 def _load(
     kind: type[Model], config_kind: type[Any], values: Any, folder: Path, name: str, dtype: torch.dtype
 ) -> Model:
-    """Build on the meta device, where weights cost nothing, and put the files' weights in."""
+    """Build without initial values, and put the files' weights in."""
     where = f"{name} in {folder / 'config.json'}"
-    if not isinstance(values, dict):
-        raise InputError(f"{where} is missing")
     config = _from_json(config_kind, values, where)
-    with torch.device("meta"):
-        model = kind(config)
+    try:
+        # not on the meta device: for some operations there torch imports its compiler, which takes a second
+        with _Uninitialised():
+            model = kind(config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{where} cannot be used: {error}") from error
     state = _read_weights(folder, name)
     expected = model.state_dict()
     for key in sorted(set(expected) | set(state)):
@@ -308,6 +340,18 @@ def _load(
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out initial values: no random number is drawn, and the memory they would stand in stays unused."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", None) == "torch.nn.init":
+            return named["tensor"] if "tensor" in named else args[0]
+        if func is torch.randn:
+            return torch.empty(*args, **named)
+        return func(*args, **named)
 
 
 def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:

@@ -9,14 +9,16 @@ Legend: H W stored height and width, h w those of a window, C channels of the mo
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.exif import read_exif
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,16 +26,8 @@ if TYPE_CHECKING:
     Picture = Image.Image | np.ndarray | Tensor
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I")
-CONVERTED = {
-    "PA": "RGBA",
-    "RGBa": "RGBA",
-    "La": "LA",
-    "RGBX": "RGB",
-    "I;16L": "I;16",
-    "I;16B": "I;16",
-    "I;16N": "I;16",
-}
+PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F")
+CONVERTED = {"RGBa": "RGBA", "La": "LA", "RGBX": "RGB"}
 BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 SCALES = {"b": 1.0, "u1": 255.0, "u2": 65535.0, "i4": 65535.0, "f": 1.0}
 OPAQUE = 128  # of 255: alpha from here on counts as opaque, grey as white
@@ -112,7 +106,7 @@ class Photo:
 
     def to_pil(self, pixels: np.ndarray) -> Image.Image:
         """Stored pixels as a Pillow image with the photo's profile, EXIF and resolution."""
-        if pixels.dtype.kind == "f":
+        if pixels.dtype.kind == "f" and self.mode != "F":
             pixels = np.rint(pixels * 255).astype(np.uint8)
         if self.mode == "CMYK":
             height, width = pixels.shape[:2]
@@ -176,61 +170,40 @@ def as_photo(image: Picture | Photo) -> Photo:
 
 def _from_pil(image: Image.Image) -> Photo:
     orientation, exif = read_exif(image)
-    kept = {"exif": exif, "icc_profile": image.info.get("icc_profile"), "dpi": image.info.get("dpi")}
-    if image.mode == "P":  # colours stay, their palette goes
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    kept = {"exif": exif, "icc_profile": image.info.get("icc_profile"), "dpi": _resolution(image)}
+    if image.mode in ("P", "PA"):
+        colours = "RGBA" if image.has_transparency_data else "RGB"
+        warnings.warn(f"the photo has a palette, too small for more: it becomes {colours}", stacklevel=2)
+        image = image.convert(colours)
     elif "transparency" in image.info and image.mode in ("1", "L", "RGB"):
         image = image.convert("RGBA" if image.mode == "RGB" else "LA")
     elif image.mode in CONVERTED:
         image = image.convert(CONVERTED[image.mode])
-    if image.mode not in PLAIN_MODES:
-        raise InputError(f"the photo has the mode {image.mode}, which cannot be repainted: convert it to RGB")
+    mode = "I;16" if image.mode.startswith("I;16") else image.mode
+    if mode not in PLAIN_MODES:
+        raise InputError(f"the photo has the mode {mode}, which cannot be repainted: convert it to RGB")
     pixels = np.asarray(image)
+    if mode == "I;16":  # in whatever order of bytes; Pillow's own conversion cuts to 8 bits
+        pixels = pixels.astype(np.uint16, copy=False)
     return Photo(
         pixels=pixels[..., None] if pixels.ndim == 2 else pixels,
-        mode=image.mode,
+        mode=mode,
         orientation=orientation,
         info={key: value for key, value in kept.items() if value},
     )
 
 
-def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
-    """(orientation, EXIF block without its thumbnail, which would still show what stood in the hole)."""
+def _resolution(image: Image.Image) -> tuple[float, float] | None:
+    """Dots per inch, if a file can say them."""
     try:
-        tags = image.getexif()
-        orientation = tags.get(ExifTags.Base.Orientation, 1)
-        block = image.info.get("exif")
-        if block is not None and tags.get_ifd(ExifTags.IFD.IFD1):
-            block = without_thumbnail(block)
-    except Exception as error:  # of many kinds, from a damaged block
-        warnings.warn(f"the photo's EXIF block is damaged and was left out ({error})", stacklevel=2)
-        return 1, None
-    return orientation if orientation in range(1, 9) else 1, block
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if 0 < across < math.inf and 0 < down < math.inf else None
 
 
-def without_thumbnail(block: bytes) -> bytes:
-    """Blank the thumbnail of an EXIF block and cut the link to it; all else stays byte for byte."""
-    start = 6 if block.startswith(b"Exif\0\0") else 0
-    data = bytearray(block)
-    order: Any = "little" if data[start : start + 2] == b"II" else "big"
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(data[start + at : start + at + size], order)
-
-    first = number(4, 4)
-    link = first + 2 + 12 * number(first, 2)
-    second = number(link, 4)
-    entries = range(second + 2, second + 2 + 12 * number(second, 2), 12)
-    # a value of type 3 is a short, which stands in the first two of four bytes
-    values = {number(at, 2): number(at + 8, 2 if number(at + 2, 2) == 3 else 4) for at in entries}
-    offset, length = values.get(0x0201, 0), values.get(0x0202, 0)
-    length = max(0, min(length, len(data) - start - offset))
-    data[start + offset : start + offset + length] = bytes(length)
-    data[start + link : start + link + 4] = bytes(4)
-    return bytes(data)
-
-
-class Hole(NamedTuple):
+@dataclass(frozen=True)
+class Hole:
     """What is to be repainted."""
 
     mask: np.ndarray
@@ -241,18 +214,21 @@ class Hole(NamedTuple):
     """It was the transparent part of the photo, which becomes opaque."""
 
 
-def as_hole(mask: Picture | Hole | None, photo: Photo) -> Hole:
+def as_hole(mask: Picture | Hole | None, photo: Photo, *, invert: bool = False) -> Hole:
     """Read a mask for a photo: white (128 and more of 255, True, 0.5 and more) is to be repainted.
 
     Args:
         mask: a Pillow image of any mode, or an array or tensor [H, W], [H, W, C] or [C, H, W]; as large as
             the photo, either as it is stored or as a viewer shows it. None: what is transparent in the photo.
         photo: what it is for.
+        invert: repaint what is not white; for masks only.
 
     Raises:
         InputError: another size, or nothing to repaint.
     """
     if mask is None:
+        if invert:
+            raise InputError("there is no mask to invert")
         return _hole_from_alpha(photo)
     if isinstance(mask, Hole):
         return mask
@@ -268,10 +244,10 @@ def as_hole(mask: Picture | Hole | None, photo: Photo) -> Hole:
                 "they must be of one size"
             )
         white, understood = upright(white, photo.orientation), f"{understood}, turned as the photo"
+    if invert:
+        white, understood = ~white, f"{understood}, inverted"
     if not white.any():
-        raise InputError(
-            f"nothing to repaint: the mask is empty ({understood}); white, 128 to 255, is repainted"
-        )
+        raise InputError(f"nothing to repaint: the mask is empty ({understood})")
     return Hole(white, understood)
 
 
@@ -291,11 +267,13 @@ def _read_mask_image(image: Image.Image) -> tuple[str, np.ndarray]:
         return "white = repaint", np.asarray(image.convert("L")) >= OPAQUE
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        return "white = repaint", np.asarray(values >= (0.5 if image.mode == "F" else OPAQUE * 257))
+        most = values.max()  # tells how wide the numbers are, whatever they are stored in
+        least = 0.5 if image.mode == "F" and most <= 1 else OPAQUE if most <= 255 else OPAQUE * 257
+        return "white = repaint", np.asarray(values >= least, bool)
     if not image.has_transparency_data:
         return "white = repaint", np.asarray(image.convert("L")) >= OPAQUE
     rgba = np.asarray(image.convert("RGBA"))
-    opaque = rgba[..., 3] >= OPAQUE
+    opaque = np.asarray(rgba[..., 3] >= OPAQUE)
     colours = rgba[opaque]
     if not opaque.all() and len(colours) and not np.ptp(colours[:, :3], axis=0).any():
         return "drawn on a transparent layer, opaque = repaint", opaque
@@ -308,9 +286,9 @@ def _read_mask_array(values: np.ndarray) -> tuple[str, np.ndarray]:
         return "True = repaint", values.any(-1)
     if values.dtype.kind == "f":
         return "0.5 and more = repaint", values[..., :3].mean(-1) >= 0.5
-    if values.dtype.kind in "iu" and values.dtype.itemsize > 1 or values.max(initial=0) == 1:
+    if values.dtype != np.uint8 or values.max(initial=0) == 1:
         raise InputError(
-            f"mask_image has type {values.dtype} and values up to {values.max(initial=0)}: "
+            f"mask_image has type {values.dtype} and values up to {values.max()}: "
             "give bool, uint8 with 255 = repaint, or floating point from 0 to 1"
         )
     if values.shape[2] == 1:
@@ -355,3 +333,20 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
             wide[:-step] |= before[step:]
             reached += step
     return grown
+
+
+def viewable(image: Image.Image) -> Image.Image:
+    """Any picture as a viewer shows it: upright, RGB, on white where it is transparent."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut rather than scale
+        image = reduce_depth(image)
+    return image.convert("RGB")
+
+
+def reduce_depth(image: Image.Image) -> Image.Image:
+    """A picture of 16 bits, or of numbers from 0 to 1, with 8 bits."""
+    values = np.asarray(image)
+    scaled = values * 255 if image.mode == "F" else values >> 8
+    return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))

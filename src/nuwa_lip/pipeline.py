@@ -10,7 +10,8 @@ Legend: B = 1 window, S side of the model's square, h w token grid, n candidates
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from nuwa_lip import hub
@@ -28,7 +28,6 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images import Hole, Patch, Photo, as_hole, as_photo
 from nuwa_lip.models import DFVQGAN, MPS2S
-from nuwa_lip.models.mps2s import Memory
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.windows import Box, View, find_windows, look
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 Callback = Callable[["InpaintPipeline", int, int, dict[str, Any]], Any]
 WINDOW_STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two windows of one candidate; far from any seed + i
 MAX_ENLARGEMENT = 2
+SMALL = 64_000_000
+"""Parameters of an MP-S2S whose steps are too short to be divided among cores."""
 
 
 @dataclass
@@ -138,7 +139,6 @@ class InpaintPipeline:
         names = ("dfvqgan", "mps2s", "tokenizer", "sampling", "card")
         return {name: getattr(self, name) for name in names}
 
-    @torch.inference_mode()
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -176,7 +176,7 @@ class InpaintPipeline:
             generator: with seed s candidate i gets the seed s + i; a list has one for each candidate.
             output_type: "pil", "np" or "pt".
             rank: what puts the best first: the model's likelihood, or CLIP's similarity to the caption.
-            callback_on_step_end: called as f(pipe, step, number_of_steps, {}) after each step.
+            callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
 
         Raises:
             InputError: something given cannot be used.
@@ -211,6 +211,7 @@ class InpaintPipeline:
                 used.append(candidates[i].seed)
         return InpaintOutput(_gather(pictures, output_type), scores, used)
 
+    @torch.inference_mode()
     def _repaint(
         self,
         candidates: list[Candidate],
@@ -253,30 +254,39 @@ class InpaintPipeline:
         image = image.masked_fill(mask, 0)
 
         encoding = self.dfvqgan.encode(image, mask)
-
-        def remember(text: str) -> Memory:
-            ids = self.tokenizer([text]).to(self.device)
-            return self.mps2s.encode(ids, image, mask, encoding.tokens, encoding.token_mask)
-
-        memory = remember(prompt)
-        unconditional = remember("") if sampling.guidance_scale != 1 else None
-        tokens, logp = sample(
-            self.mps2s,
-            memory,
-            num_candidates=len(seeds),
-            unconditional=unconditional,
-            guidance_scale=sampling.guidance_scale,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k or None,
-            top_p=sampling.top_p,
-            order=sampling.order,
-            num_inference_steps=sampling.num_inference_steps,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            callback=callback,
-        )
+        assert encoding.token_mask is not None
+        caption, none = (self.tokenizer([text]).to(self.device) for text in (prompt, ""))
+        memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask)
+        unconditional = self.mps2s.retell(memory, none) if sampling.guidance_scale != 1 else None
+        with _one_core(sum(p.numel() for p in self.mps2s.parameters()) < SMALL):
+            tokens, logp = sample(
+                self.mps2s,
+                memory,
+                num_candidates=len(seeds),
+                unconditional=unconditional,
+                guidance_scale=sampling.guidance_scale,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k or None,
+                top_p=sampling.top_p,
+                order=sampling.order,
+                num_inference_steps=sampling.num_inference_steps,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                callback=callback,
+            )
         # one by one: a candidate's picture must not depend on how many there are
         images = [self.dfvqgan.decode(one[None], encoding.skips) for one in tokens]
         return images, logp, int(memory.token_mask.sum())
+
+
+@contextmanager
+def _one_core(really: bool) -> Iterator[None]:
+    """Compute on one core: several wait for each other after each operation, long if others use them too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if really else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def candidate_seeds(
@@ -338,15 +348,16 @@ def _together(
 ) -> tuple[list[Picture | Photo], list[Picture | Hole | None], list[str]]:
     """Photos, masks and prompts as lists of one length; one of a kind serves all."""
     photos, masks = _as_list(image), [None] if mask is None else _as_list(mask)
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
     count = max(len(photos), len(masks), len(prompts))
     lists: list[list[Any]] = [photos, masks, prompts]
     if any(len(items) not in (1, count) for items in lists):
         numbers = f"{len(photos)} images, {len(masks)} masks and {len(prompts)} prompts"
         raise InputError(f"{numbers} do not go together: give as many of each, or one")
     photos, masks, prompts = (items if len(items) == count else items * count for items in lists)
-    if not all(isinstance(text, str) for text in prompts):
-        raise InputError("a prompt is not a string")
+    for text in prompts:
+        if not isinstance(text, str):
+            raise InputError(f'the prompt is {type(text).__name__}: give text, "" for none')
     return photos, masks, prompts
 
 

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from nuwa_lip.images import viewable
+
 GAP = 8
 HOLE = 200  # grey that a hole is shown in
 
 
 def show_hole(photo: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The photo with its hole (bool [H, W], True = to repaint) in grey."""
-    return Image.fromarray(np.where(mask[..., None], np.uint8(HOLE), np.asarray(photo.convert("RGB"))))
+    """The photo, upright, with its hole (bool [H, W], True = to repaint) in grey."""
+    return Image.fromarray(np.where(mask[..., None], np.uint8(HOLE), np.asarray(viewable(photo))))
 
 
 def draw_sheet(
@@ -22,7 +24,7 @@ def draw_sheet(
     """Draw rows of (pictures, caption).
 
     Args:
-        rows: at least one; pictures of any size and mode, shown upright as they are.
+        rows: at least one; pictures of any size and mode.
         headings: one above each column.
         cell: side in pixels of the square that each picture is fitted into.
     """
@@ -49,11 +51,8 @@ def draw_sheet(
 
 
 def _fit(picture: Image.Image, cell: int) -> Image.Image:
-    """Shrink or enlarge to fit into a square of `cell` pixels, on white where it is transparent."""
+    """Shrink or enlarge to fit into a square of `cell` pixels."""
+    picture = viewable(picture)
     scale = cell / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    if picture.has_transparency_data:
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut rather than scale
-        picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return picture.resize(size, Image.Resampling.LANCZOS)

@@ -24,9 +24,9 @@ def benchmark(
 ) -> None:
     """Build a benchmark folder from captioned photos, or check one against its hashes.
 
-    Examples:
-        nuwa-lip data benchmark --source test-000000.tar --rule rectangles-40-60 --seed 0 -o benchmarks/test
-        nuwa-lip data benchmark -o benchmarks/test --verify
+    Example: nuwa-lip data benchmark --source test-000000.tar --rule rectangles-40-60 -o benchmarks/test
+
+    Example: nuwa-lip data benchmark -o benchmarks/test --verify
 
     Args:
         out: The benchmark folder.

@@ -1,8 +1,7 @@
-"""`nuwa-lip data ...`: shards from published layouts, the synthetic set, benchmark folders."""
+"""`nuwa-lip data shards` and `data shapes`: shards from published layouts, and the synthetic set."""
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,35 +15,6 @@ from nuwa_lip.data.shapes import Difficulty, Split, shape_samples
 from nuwa_lip.data.shards import Sample, Skipped, write_shards
 from nuwa_lip.data.sources import SourceKind, list_source, load_entries, shuffled
 from nuwa_lip.errors import InputError
-
-COMMANDS = {
-    "shards": ("nuwa_lip.commands.data:shards", "captioned photos in any usual layout -> WebDataset shards"),
-    "shapes": ("nuwa_lip.commands.data:shapes", "draw the synthetic captioned set of coloured shapes"),
-    "benchmark": ("nuwa_lip.commands.benchmark:benchmark", "photos, captions and frozen masks to measure on"),
-}
-
-
-def main(argv: Sequence[str]) -> None:
-    """Run `nuwa-lip data NAME ...`.
-
-    Args:
-        argv: what follows `data` on the command line.
-
-    Raises:
-        InputError: no or an unknown name.
-    """
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: nuwa-lip data COMMAND ...\n")
-        for name, (_, summary) in COMMANDS.items():
-            print(f"  {name:10} {summary}")
-        print("\nnuwa-lip data COMMAND --help shows the options and an example.")
-        return
-    if not argv or argv[0] not in COMMANDS:
-        given = f"unknown command 'data {argv[0]}'" if argv else "data needs a command"
-        raise InputError(f"{given}; there are {', '.join(COMMANDS)}")
-    module, function = COMMANDS[argv[0]][0].split(":")
-    command = getattr(importlib.import_module(module), function)
-    tyro.cli(command, prog=f"nuwa-lip data {argv[0]}", args=list(argv[1:]))
 
 
 def shards(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import tyro
-from PIL import Image, ImageOps
+from PIL import Image
 
-from nuwa_lip.batch import Job, is_captions_file, plan, read_captions
+from nuwa_lip.batch import Job, caption_for, is_captions_file, plan, read_captions
 from nuwa_lip.errors import InputError
 from nuwa_lip.files import check_output, read_image, save_image
 from nuwa_lip.images import Hole, Photo, as_hole, as_photo, grow
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline
 
 GRID_COLUMNS = 4
+MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,10 @@ class Options:
     """Sample from the K likeliest tokens; 0 from all."""
     top_p: float | None = None
     """Sample from the likeliest tokens that together have this probability."""
-    order: str | None = None
-    """Order in which the hole is filled: raster, ..."""
+    order: Literal["raster", "random", "border"] | None = None
+    """Order in which the hole is filled: row by row, at random, from its border inwards."""
     steps: int | None = None
-    """Fill the hole in so many parallel steps."""
+    """Fill the hole in so many parallel steps; a great number means token by token."""
     padding_mask_crop: int | None = None
     """Pixels of context around a hole."""
     dilate: int = 0
@@ -68,36 +69,41 @@ class Options:
 
 
 def inpaint(
-    photo: Annotated[Path, tyro.conf.Positional],
+    photo: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")],
     *,
     prompt: Annotated[str, tyro.conf.arg(aliases=["--captions"])],
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     mask: Path | None = None,
-    options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 - frozen
+    more: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 - frozen
 ) -> None:
     """Repaint the hole of a photo from a caption; all other pixels stay exactly as they are.
 
-    Examples:
-        nuwa-lip inpaint photo.jpg --mask mask.png --prompt "green grass" -o result.png
-        nuwa-lip inpaint photo.jpg --mask mask.png --prompt "green grass" -o results.png -n 4 --seed 7 --grid
-        nuwa-lip inpaint photos/ --mask masks/ --prompt captions.json -o results/
+    Example: nuwa-lip inpaint photo.jpg --mask mask.png --prompt "green grass" -o result.png
+
+    Example: nuwa-lip inpaint photo.jpg --mask mask.png --prompt "grass" -o results.png -n 4 --seed 7 --grid
+
+    Example: nuwa-lip inpaint photos/ --mask masks/ --prompt captions.json -o results/
+
+    In a folder what cannot be repainted is named and left out; if there was any, the exit code is 1.
 
     Args:
         photo: Photo, or folder of photos.
-        prompt: Caption, "" for none; with a folder also a file: JSON {name: caption}, CSV or JSON lines with
-            `file` and `caption`, or lines name TAB caption.
-        out: Result: .png, .webp, .tif (all exact) or .jpg; with a folder, a folder.
-        mask: White is repainted; with a folder, one mask or a folder of masks of the same names. Without,
+        prompt: Caption, "" for none; or a file of captions: JSON {name: caption}, CSV or JSON lines with the
+            fields file and caption, or lines of name, tab, caption.
+        out: Result: .png, .webp, .tif (all exact) or .jpg; with a folder, a folder of .png.
+        mask: White is repainted; with a folder, one mask or a folder of masks of the same names. Without it,
             what is transparent in the photo is repainted.
-        options: How to repaint.
+        more: How to repaint.
     """
-    _check(options)
+    _check(more)
     if photo.is_dir():
-        return _repaint_folder(photo, mask, prompt, out, options)
+        return _repaint_folder(photo, mask, prompt, out, more)
     if is_captions_file(prompt):
-        captions = read_captions(Path(prompt))
-        prompt = captions.get(photo.name, captions.get(photo.stem, prompt))
-    _Runner(options).repaint(Job(photo=photo, mask=mask, prompt=prompt, out=out))
+        caption = caption_for(photo, read_captions(Path(prompt)))
+        if caption is None:
+            raise InputError(f"{photo}: there is no caption for it in {prompt}")
+        prompt = caption
+    _Runner(more).repaint(Job(photo=photo, mask=mask, prompt=prompt, out=out))
 
 
 def _check(options: Options) -> None:
@@ -109,23 +115,64 @@ def _check(options: Options) -> None:
         "dilate": 0,
         "top_k": 0,
         "guidance_scale": 0,
+        "temperature": 0,
     }
     for name, smallest in least.items():
         value = getattr(options, name)
         if value is not None and not value >= smallest:
             raise InputError(f"--{name.replace('_', '-')} {value} is too small: {smallest} at least")
+    if options.seed is not None and options.seed > MAX_SEED:
+        raise InputError(f"--seed {options.seed} is too large: {MAX_SEED} at most")
 
 
 def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, options: Options) -> None:
-    """Repaint what can be repainted; name the rest, and fail at the end if there was any."""
-    jobs = list(plan(photos, mask, prompt, out))
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; the results of a folder need a folder")
+    """Repaint what can be repainted; name the rest, and fail at the end if there was any.
+
+    Raises:
+        InputError: nothing could be repainted; nothing was written.
+        SystemExit: with 1, some photos could not.
+    """
+    jobs = plan(photos, mask, prompt, out)
+    runner = _Runner(options)
+    runner.load()  # first, for every photo would complain about the same model
+    made = _make_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        failed = _repaint_each(jobs, runner)
+    finally:
+        _remove_empty(made)
+    if failed == len(jobs):
+        raise InputError(f"none of {failed} photos could be repainted")
+    print(f"{out}: {len(jobs) - failed} of {len(jobs)} photos repainted")
+    if failed:
+        raise SystemExit(1)
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those around it; returns the new ones, outermost first."""
+    made: list[Path] = []
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; the results of a folder need a folder")
+        for path in reversed([folder, *folder.parents]):
+            if not path.exists():
+                path.mkdir()
+                made.append(path)
     except OSError as error:
-        raise InputError(f"cannot make the folder {out}: {error.strerror}") from error
-    runner, failed = _Runner(options), 0
+        _remove_empty(made)
+        raise InputError(f"cannot make the folder {folder}: {(error.strerror or '?').lower()}") from error
+    return made
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, given outermost first, as far as there is nothing in them."""
+    with suppress(OSError):
+        for folder in reversed(folders):
+            folder.rmdir()
+
+
+def _repaint_each(jobs: list[Job | InputError], runner: _Runner) -> int:
+    """How many jobs could not be done; each was named with its reason."""
+    failed = 0
     for job in jobs:
         try:
             if isinstance(job, InputError):
@@ -134,11 +181,7 @@ def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, opt
         except InputError as error:
             failed += 1
             print(f"nuwa-lip: {error}", file=sys.stderr)
-    if failed == len(jobs):
-        raise InputError(f"none of {failed} photos could be repainted")
-    print(f"{out}: {len(jobs) - failed} of {len(jobs)} photos repainted")
-    if failed:
-        raise SystemExit(1)
+    return failed
 
 
 class _Runner:
@@ -157,14 +200,14 @@ class _Runner:
             names = [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
         mask_name = [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
         for name in names + mask_name:
-            check_output(name, options.overwrite)
+            check_output(name, options.overwrite, exact=not options.grid)
         photo, hole = self._read(job)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
         print(
             f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.understood}), seed {self.seed}"
         )
-        pipe = self._load()
+        pipe = self.load()
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
@@ -182,17 +225,16 @@ class _Runner:
     def _read(self, job: Job) -> tuple[Photo, Hole]:
         photo = as_photo(read_image(job.photo))
         try:
-            hole = as_hole(None if job.mask is None else read_image(job.mask), photo)
+            mask_image = None if job.mask is None else read_image(job.mask)
+            hole = as_hole(mask_image, photo, invert=self.options.invert)
         except InputError as error:
             if job.mask is not None and str(job.mask) in str(error):
                 raise
             raise InputError(f"{job.mask or job.photo}: {error}") from error
-        mask = grow(~hole.mask if self.options.invert else hole.mask, self.options.dilate)
-        if not mask.any():
-            raise InputError(f"{job.mask or job.photo}: nothing to repaint: the inverted mask is empty")
-        return photo, hole._replace(mask=mask)
+        return photo, replace(hole, mask=grow(hole.mask, self.options.dilate))
 
-    def _load(self) -> InpaintPipeline:
+    def load(self) -> InpaintPipeline:
+        """The model, read when it is first asked for."""
         if self.pipe is None:
             import torch
 
@@ -233,12 +275,6 @@ class _Runner:
 
 def _grid(photo: Photo, hole: Hole, result: InpaintOutput, prompt: str) -> Image.Image:
     """The photo with its hole, then all candidates, the best first."""
-    pictures = [show_hole(_upright(photo.to_pil(photo.pixels)), hole.mask)]
-    pictures += [_upright(image) for image in result.images]
+    pictures = [show_hole(photo.to_pil(photo.pixels), hole.mask), *result.images]
     rows = [pictures[i : i + GRID_COLUMNS] for i in range(0, len(pictures), GRID_COLUMNS)]
     return draw_sheet([(row, prompt if row is rows[-1] else "") for row in rows])
-
-
-def _upright(image: Image.Image | np.ndarray) -> Image.Image:
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    return ImageOps.exif_transpose(picture)

@@ -1,8 +1,9 @@
 """DF-VQGAN (Eq. 7-12): a VQGAN whose encoder never lets the hole leak into the known part.
 
-E and E^DF are one set of weights: with `mask=None` every module is the plain VQGAN to the last bit, with a mask
-the encoder uses relative estimation (`defect_free`). The decoder is plain; the symmetrical connections mix the
-encoder's own known activations into it level by level, and at the pixel level the known pixels are the input's.
+E and E^DF are one set of weights: with `mask=None` every module is the plain VQGAN to the last bit, with a
+mask the encoder uses relative estimation (`defect_free`). The decoder is plain; the symmetrical connections
+mix the encoder's own known activations into it level by level, and at the pixel level the known pixels are
+the input's. The two networks are in `vqgan`.
 
 Legend: B batch, H W pixels, i level (0 = finest), C_i its channels, h w token grid, n_z width of a code.
 """
@@ -10,20 +11,19 @@ Legend: B batch, H W pixels, i level (0 = finest), C_i its channels, h w token g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.models import defect_free
-from nuwa_lip.models.defect_free import Conv2d, GroupNorm, pool_mask
+from nuwa_lip.models.defect_free import pool_mask
 from nuwa_lip.models.quantiser import Quantised, Quantiser
+from nuwa_lip.models.vqgan import Decoder, Encoder
 
 Skips = list[tuple[Tensor, Tensor]]
+COUNTS = ("encoder_blocks", "decoder_blocks", "groups", "latent_channels", "codebook_size", "codebook_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,12 @@ class DFVQGANConfig:
     """Residual blocks a level in the encoder."""
     decoder_blocks: int = 2
     """Residual blocks a level in the decoder (official: 2; taming-transformers and diffusers: 3)."""
+    mirrored_decoder: bool = False
+    """On (official): the decoder is the encoder's mirror image, so that a level narrows in its last block and
+    is connected where it begins. Off (taming-transformers, diffusers): it narrows in its first block and is
+    connected where it ends. Either way the connected features have as many channels as the encoder's."""
     attention_levels: tuple[int, ...] = ()
-    """Levels whose residual blocks are each followed by attention."""
+    """Levels whose residual blocks each have attention beside them."""
     mid_attention: bool = True
     """Attention between the two residual blocks of the middle."""
     groups: int = 32
@@ -58,22 +62,41 @@ class DFVQGANConfig:
     symmetrical_connections: bool = True
     """Off (Table 3): nothing of the encoder but the tokens reaches the decoder."""
     connection_weights: tuple[float, ...] | None = None
-    """λ_i of Eq. 12 for each level with a halving, finest first; None: 1 each."""
+    """λ_i of Eq. 12 for each level with a halving, finest first, inf allowed; None: 1 each."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "attention_levels", "connection_weights"):  # JSON has lists only
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
-        odd = [c for c in self.channels if c % self.groups]
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)} is too small: 1 at least")
+        if not self.channels:
+            raise InputError("channels is empty: one number a level is needed, as 128,128,256,512")
+        odd = [c for c in self.channels if c < 1 or c % self.groups]
         if odd:
-            raise InputError(f"channels {odd[0]} cannot be divided into {self.groups} groups: change channels or groups")
-        if self.connection_weights is not None and len(self.connection_weights) != len(self.channels) - 1:
             raise InputError(
-                f"connection_weights has {len(self.connection_weights)} values; "
-                f"{len(self.channels)} levels need {len(self.channels) - 1}"
+                f"channels {odd[0]} cannot be divided into {self.groups} groups: change channels or groups"
             )
-        if self.resolution % self.factor:
+        beyond = [i for i in self.attention_levels if not 0 <= i < len(self.channels)]
+        if beyond:
+            last = len(self.channels) - 1
+            raise InputError(f"attention_levels {beyond[0]} does not exist: levels are 0 to {last}")
+        if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
+        self._check_connection_weights()
+
+    def _check_connection_weights(self) -> None:
+        weights, levels = self.connection_weights, len(self.channels)
+        if weights is None:
+            return
+        if len(weights) != levels - 1:
+            raise InputError(
+                f"connection_weights has {len(weights)} values; {levels} levels need {levels - 1}"
+            )
+        negative = [weight for weight in weights if not weight >= 0]
+        if negative:
+            raise InputError(f"connection_weights {negative[0]} is not a weight: 0 or more, or inf")
 
     @property
     def factor(self) -> int:
@@ -95,21 +118,21 @@ class DFVQGANConfig:
 
 PRESETS = {
     # the official settings: 48.5 M parameters, 32 x 32 tokens
-    "paper-f8-8192": DFVQGANConfig(),
-    # taming-transformers' f16 shape, 16 x 16 tokens, with the official number of decoder blocks
+    "paper-f8-8192": DFVQGANConfig(mirrored_decoder=True),
+    # taming-transformers' f16 shape, 16 x 16 tokens, with the official decoder
     "paper-f16-1024": DFVQGANConfig(
-        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=1024
+        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=1024, mirrored_decoder=True
     ),
     "paper-f16-12288": DFVQGANConfig(
-        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=12288
+        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=12288, mirrored_decoder=True
     ),
     # the bundled model: 128 px, 16 x 16 tokens; first levels narrow, for they cost most on a CPU
     "mini": DFVQGANConfig(
         resolution=128,
-        channels=(32, 64, 128, 192),
+        channels=(16, 32, 64, 128),
         encoder_blocks=1,
         decoder_blocks=1,
-        groups=16,
+        groups=8,
         latent_channels=64,
         codebook_size=2048,
         codebook_dim=16,
@@ -134,7 +157,7 @@ class Encoding(NamedTuple):
     """What the encoder gives."""
 
     latents: Tensor
-    """float32 [B, n_z, h, w], before quantisation: z^x (Eq. 7), z^y without a mask, or the merged z (Eq. 9)."""
+    """float32 [B, n_z, h, w], before quantisation: z^x (Eq. 7), z^y without a mask, or merged (Eq. 9)."""
     tokens: Tensor
     """int64 [B, h, w], ζ."""
     token_mask: Tensor | None
@@ -150,145 +173,6 @@ class Reconstruction(NamedTuple):
     """ŷ, float32 [B, 3, H, W]."""
     encoding: Encoding
     quantised: Quantised
-
-
-class ResidualBlock(nn.Module):
-    """Norm, swish, convolution, twice, and the way around."""
-
-    def __init__(self, c_in: int, c_out: int, groups: int) -> None:
-        super().__init__()
-        self.norm1 = GroupNorm(groups, c_in, eps=1e-6)
-        self.conv1 = Conv2d(c_in, c_out, 3, padding=1)
-        self.norm2 = GroupNorm(groups, c_out, eps=1e-6)
-        self.conv2 = Conv2d(c_out, c_out, 3, padding=1)
-        self.shortcut = Conv2d(c_in, c_out, 1) if c_in != c_out else None
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x, mask)), mask)
-        h = self.conv2(F.silu(self.norm2(h, mask)), mask)
-        return (x if self.shortcut is None else self.shortcut(x, mask)) + h
-
-
-class AttentionBlock(nn.Module):
-    """Single-head attention over all positions (Eq. 6)."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        self.norm = GroupNorm(groups, channels, eps=1e-6)
-        self.q = Conv2d(channels, channels, 1)
-        self.k = Conv2d(channels, channels, 1)
-        self.v = Conv2d(channels, channels, 1)
-        self.out = Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        h = self.norm(x, mask)
-        q, k, v = (f(h, mask).flatten(2).mT[:, None] for f in (self.q, self.k, self.v))  # [B, 1, N, C]
-        h = defect_free.attention(q, k, v, None if mask is None else mask.flatten(1))
-        return x + self.out(h[:, 0].mT.reshape(x.shape), mask)
-
-
-class Downsample(nn.Module):
-    """Halve by a 3 x 3 convolution with stride 2; the odd row and column of padding stand right and below."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return defect_free.conv2d(x, mask, self.conv.weight, self.conv.bias, stride=2, padding=(0, 1, 0, 1))
-
-
-class Upsample(nn.Module):
-    """Double by repeating pixels, then a 3 x 3 convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class Blocks(nn.ModuleList):
-    """Modules that take (x, mask), one after another."""
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for block in self:
-            x = block(x, mask)
-        return x
-
-
-def _level(c_in: int, c_out: int, blocks: int, attend: bool, groups: int) -> Blocks:
-    """The residual blocks of one level, each followed by attention if asked."""
-    modules: list[nn.Module] = []
-    for n in range(blocks):
-        modules.append(ResidualBlock(c_in if n == 0 else c_out, c_out, groups))
-        if attend:
-            modules.append(AttentionBlock(c_out, groups))
-    return Blocks(modules)
-
-
-def _middle(channels: int, attend: bool, groups: int) -> Blocks:
-    attention = [AttentionBlock(channels, groups)] if attend else []
-    return Blocks([ResidualBlock(channels, channels, groups), *attention, ResidualBlock(channels, channels, groups)])
-
-
-class Encoder(nn.Module):
-    """E and E^DF: `stages` are the steps e_1 ... e_T of Eq. 9, each ending at a halving, and the last one at z."""
-
-    def __init__(self, config: DFVQGANConfig) -> None:
-        super().__init__()
-        c = config.channels
-        self.conv_in = Conv2d(3, c[0], 3, padding=1)
-        self.levels = nn.ModuleList(
-            _level(c[max(i - 1, 0)], c[i], config.encoder_blocks, i in config.attention_levels, config.groups)
-            for i in range(len(c))
-        )
-        self.downs = nn.ModuleList(Downsample(c[i]) for i in range(len(c) - 1))
-        self.middle = _middle(c[-1], config.mid_attention, config.groups)
-        self.norm_out = GroupNorm(config.groups, c[-1], eps=1e-6)
-        self.conv_out = Conv2d(c[-1], config.latent_channels, 3, padding=1)
-        self.to_code = Conv2d(config.latent_channels, config.codebook_dim, 1)
-
-    def stage(self, i: int, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """e_{i+1}: level i on h_i at its resolution → (h_{i+1} or z, the level's activation for the connection)."""
-        if i == 0:
-            h = self.conv_in(h, mask)
-        h = activation = self.levels[i](h, mask)
-        if i < len(self.downs):
-            return self.downs[i](h, mask), activation
-        h = self.middle(h, mask)
-        h = self.conv_out(F.silu(self.norm_out(h, mask)), mask)
-        return self.to_code(h, mask), activation
-
-
-class Decoder(nn.Module):
-    """G: plain operations; known activations of the encoder are mixed in after each connected level (Eq. 12)."""
-
-    def __init__(self, config: DFVQGANConfig) -> None:
-        super().__init__()
-        c = config.channels
-        self.from_code = nn.Conv2d(config.codebook_dim, config.latent_channels, 1)
-        self.conv_in = nn.Conv2d(config.latent_channels, c[-1], 3, padding=1)
-        self.middle = _middle(c[-1], config.mid_attention, config.groups)
-        self.levels = nn.ModuleList(
-            _level(
-                c[min(i + 1, len(c) - 1)], c[i], config.decoder_blocks, i in config.attention_levels, config.groups
-            )
-            for i in range(len(c))
-        )
-        self.ups = nn.ModuleList(Upsample(c[i + 1]) for i in range(len(c) - 1))
-        self.norm_out = nn.GroupNorm(config.groups, c[0], eps=1e-6)
-        self.conv_out = nn.Conv2d(c[0], 3, 3, padding=1)
-
-    def forward(self, codes: Tensor, connect: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """[B, n_z, h, w] → [B, 3, H, W]; `connect(i, h)` mixes level i's features (Eq. 12)."""
-        h = self.middle(self.conv_in(self.from_code(codes)))
-        for i in reversed(range(len(self.levels))):
-            h = connect(i, self.levels[i](h))
-            if i > 0:
-                h = self.ups[i - 1](h)
-        return self.conv_out(F.silu(self.norm_out(h)))
 
 
 class DFVQGAN(nn.Module):
@@ -348,7 +232,7 @@ class DFVQGAN(nn.Module):
         return self._encoding(h.float(), image, activations, masks)
 
     def quantise(self, latents: Tensor) -> Quantised:
-        """Nearest codes of latents [B, n_z, h, w], with losses and the straight-through gradient (Eq. 10, 13)."""
+        """Nearest codes of latents [B, n_z, h, w], with losses and straight-through gradient (Eq. 10, 13)."""
         return self.quantiser(latents)
 
     def decode(self, tokens: Tensor, skips: Skips | None = None) -> Tensor:
@@ -404,10 +288,13 @@ class DFVQGAN(nn.Module):
             masks.append(pool_mask(masks[-1]))
         return masks
 
-    def _encoding(self, latents: Tensor, image: Tensor, activations: list[Tensor], masks: list[Tensor]) -> Encoding:
+    def _encoding(
+        self, latents: Tensor, image: Tensor, activations: list[Tensor], masks: list[Tensor]
+    ) -> Encoding:
         # in the skips the hole is blank, for it must not be seen; h_T is never connected
         skips = [(image.masked_fill(masks[0], 0).float(), masks[0])]
-        skips += [(h.masked_fill(m, 0), m) for h, m in zip(activations[:-1], masks[:-1], strict=True)]
+        for h, m in zip(activations[:-1], masks[:-1], strict=True):
+            skips.append((h if self.config.relative_estimation else h.masked_fill(m, 0), m))
         return Encoding(latents, self.quantiser.tokens(latents), masks[-1], skips)
 
     def _connect(self, i: int, h: Tensor, skips: Skips | None) -> Tensor:
@@ -428,6 +315,7 @@ class DFVQGAN(nn.Module):
         if H % self.config.factor or W % self.config.factor:
             raise InputError(f"image is {H} x {W}; both sides must be multiples of {self.config.factor}")
         if mask is not None and (mask.dtype != torch.bool or mask.shape != (len(image), 1, H, W)):
+            needed = [len(image), 1, H, W]
             raise InputError(
-                f"mask is {mask.dtype} {list(mask.shape)}; bool {[len(image), 1, H, W]} is needed for this image"
+                f"mask is {mask.dtype} {list(mask.shape)}; this image needs torch.bool {needed}"
             )

@@ -1,139 +1,36 @@
 """MP-S2S (Eq. 15): three perspectives on a photo with a hole, and a decoder over the missing tokens.
 
-The caption, the known pixels and the known tokens are encoded apart and put one after the other into a memory. The
-decoder is causal over the K defective positions only, in any order: row k is given the token before it, where that
-one stands, and the position it is to predict. Whatever stands in the hole is removed by selection, so the encoders
-depend on what is known only.
+The caption, the known pixels and the known tokens are encoded apart and put one after the other into a
+memory. The decoder is causal over the K defective positions only, in any order: row k is given the token
+before it, where that one stands, and the position it is to predict. Whatever stands in the hole is removed by
+selection, so the encoders depend on what is known only.
 
-Legend: B batch, T text, P patches, h w token grid, N = h · w, K defective tokens, V codebook, D width, M = T + P + N
-length of the memory, G memories, C candidates of a memory, R rows of a decoding step.
+Legend: B batch, T text, P patches, h w token grid, N = h · w, K defective tokens, V codebook, D width,
+M = T + P + N length of the memory, G memories, C candidates of a memory, R rows of a decoding step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.models.mps2s_config import MPS2SConfig
+from nuwa_lip.models.orders import raster_order, target_tokens
+from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder
 from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, text_padding
 from nuwa_lip.models.transformer import Block, CachedRows, Encoder, KeysValues, KeyValueCache, initialise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PERSPECTIVES = ("text", "pixels", "tokens")
 NO_TOKEN = -1
 """Stands for "none before" where the decoder is told the token before a row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MPS2SConfig:
-    """Sizes and switches of an `MPS2S`; `preset` gives the named ones, the defaults are the official sizes."""
-
-    codebook_size: int = 8192
-    """V, of the DF-VQGAN."""
-    grid: tuple[int, int] = (32, 32)
-    """Rows and columns of tokens."""
-    image_size: int = 256
-    """Side of the square images in pixels."""
-    patch_size: int = 16
-    """Side of a patch of the pixel encoder."""
-    width: int = 1280
-    heads: int = 20
-    text_layers: int = 12
-    pixel_layers: int = 12
-    token_layers: int = 12
-    decoder_layers: int = 24
-    text_vocab: int = 49408
-    text_length: int = 77
-    """Most word pieces of a caption, begin and end included."""
-    text_width: int = 512
-    text_heads: int = 8
-    mlp_ratio: float = 4.0
-    """Hidden units of a feed-forward layer as a multiple of the width."""
-    text_mlp_ratio: float = 2.5
-    dropout: float = 0.1
-    layer_scale: float = 0.1
-    """Initial factor on what a layer adds."""
-    perspectives: tuple[str, ...] = PERSPECTIVES
-    """What the decoder sees (Table 4); the others are not built."""
-    pad_id: int = 0
-    """Word piece that fills captions up."""
-    text_encoder: dict[str, Any] | None = None
-    """Description of a ready-made text encoder (`text.describe`), in place of the built-in one."""
-
-    def __post_init__(self) -> None:
-        for name in ("grid", "perspectives"):  # JSON has lists only
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        unknown = [name for name in self.perspectives if name not in PERSPECTIVES]
-        if unknown or not self.perspectives:
-            raise InputError(f"perspectives {self.perspectives} must be one or more of {', '.join(PERSPECTIVES)}")
-        for width, heads in (("width", "heads"), ("text_width", "text_heads")):
-            if getattr(self, width) % getattr(self, heads):
-                raise InputError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}")
-        if self.image_size % self.patch_size:
-            raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-
-    @classmethod
-    def preset(cls, name: str) -> MPS2SConfig:
-        """A named configuration; `PRESETS` lists them."""
-        if name not in PRESETS:
-            raise InputError(f"no MP-S2S preset is called {name!r}; there are: {', '.join(PRESETS)}")
-        return PRESETS[name]
-
-
-PRESETS = {
-    # the official widths and depths: 1.49 billion parameters
-    "paper": MPS2SConfig(),
-    "base": MPS2SConfig(
-        width=768, heads=12, text_layers=6, pixel_layers=6, token_layers=6, decoder_layers=12, layer_scale=1.0
-    ),
-    # the bundled model: 128 px, 16 x 16 tokens, trainable on a CPU
-    "mini": MPS2SConfig(
-        codebook_size=2048,
-        grid=(16, 16),
-        image_size=128,
-        width=256,
-        heads=4,
-        text_layers=3,
-        pixel_layers=2,
-        token_layers=2,
-        decoder_layers=6,
-        text_vocab=4096,
-        text_length=32,
-        text_width=128,
-        text_heads=2,
-        mlp_ratio=2.0,
-        text_mlp_ratio=2.0,
-        layer_scale=1.0,
-    ),
-    # for tests: 32 px, 8 x 8 tokens
-    "tiny": MPS2SConfig(
-        codebook_size=64,
-        grid=(8, 8),
-        image_size=32,
-        patch_size=8,
-        width=32,
-        heads=2,
-        text_layers=1,
-        pixel_layers=1,
-        token_layers=1,
-        decoder_layers=2,
-        text_vocab=512,
-        text_length=16,
-        text_width=32,
-        text_heads=2,
-        mlp_ratio=2.0,
-        text_mlp_ratio=2.0,
-        dropout=0.0,
-        layer_scale=1.0,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -155,7 +52,11 @@ class Memory:
         """The memory of one photo of the batch, B = 1."""
         one = slice(image, image + 1)
         return dataclasses.replace(
-            self, states=self.states[one], mask=self.mask[one], tokens=self.tokens[one], token_mask=self.token_mask[one]
+            self,
+            states=self.states[one],
+            mask=self.mask[one],
+            tokens=self.tokens[one],
+            token_mask=self.token_mask[one],
         )
 
 
@@ -169,38 +70,6 @@ class DecoderCache:
     """bool [G, 1, 1, M], True = may be attended."""
 
 
-class PixelEncoder(nn.Module):
-    """E^l: the known pixels and the mask in patches, as in a ViT, through a transformer → [B, P, D]."""
-
-    def __init__(self, config: MPS2SConfig, encoder: Encoder) -> None:
-        super().__init__()
-        self.patch_size = config.patch_size
-        # the mask is a channel: without it a zeroed hole could be grey
-        self.patch = nn.Linear(4 * config.patch_size**2, config.width)
-        self.position = nn.Embedding((config.image_size // config.patch_size) ** 2, config.width)
-        self.encoder = encoder
-
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        known = image.masked_fill(mask, 0)
-        x = torch.cat([known, mask.to(known.dtype)], 1).to(self.patch.weight.dtype)
-        patches = F.pixel_unshuffle(x, self.patch_size).flatten(2).transpose(1, 2)  # [B, P, 4 · patch²]
-        return self.encoder(self.patch(patches) + self.position.weight)
-
-
-class TokenEncoder(nn.Module):
-    """E^h: embedded known tokens, one trainable vector for every defective one, through a transformer → [B, N, D]."""
-
-    def __init__(self, config: MPS2SConfig, encoder: Encoder) -> None:
-        super().__init__()
-        self.missing = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.position = nn.Embedding(config.grid[0] * config.grid[1], config.width)
-        self.encoder = encoder
-
-    def forward(self, embedded: Tensor, defective: Tensor) -> Tensor:
-        x = torch.where(defective[..., None], self.missing, embedded)
-        return self.encoder(x + self.position.weight)
-
-
 class Decoder(nn.Module):
     """Causal transformer over the defective positions in any order, with cross-attention to the memory."""
 
@@ -211,10 +80,17 @@ class Decoder(nn.Module):
         self.previous_position = nn.Embedding(cells, config.width)
         self.next_position = nn.Embedding(cells, config.width)
         self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale, cross=True)
+            Block(
+                config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale, cross=True
+            )
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, typed."""
+        return cast("list[Block]", list(self.blocks))
 
     def embed(self, embedding: nn.Embedding, previous: Tensor, previous_at: Tensor, at: Tensor) -> Tensor:
         """Rows [B, R, D] of the tokens `previous` (or `NO_TOKEN`), where they stand, and where to predict."""
@@ -231,13 +107,19 @@ class MPS2S(nn.Module):
         self.config = config
 
         def encoder(layers: int) -> Encoder:
-            return Encoder(layers, config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale)
+            return Encoder(
+                layers, config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale
+            )
 
         # one table for the token encoder, the decoder's input and its output
         self.embedding = nn.Embedding(config.codebook_size, config.width)
         self.decoder = Decoder(config)
-        self.pixels = PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
-        self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
+        self.pixels = (
+            PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
+        )
+        self.tokens = (
+            TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
+        )
         self.text: TextTransformer | ReadyMadeText | None = None
         if "text" in config.perspectives and config.text_encoder is None:
             self.text = TextTransformer(
@@ -271,7 +153,9 @@ class MPS2S(nn.Module):
             InputError: the text model is of another kind, or `config` has no text perspective.
         """
         if "text" not in config.perspectives:
-            raise InputError(f"perspectives {config.perspectives} leave no place for a text encoder; add 'text'")
+            raise InputError(
+                f"perspectives {config.perspectives} leave no place for a text encoder; add 'text'"
+            )
         description = describe(text_model)
         config = dataclasses.replace(
             config,
@@ -298,8 +182,8 @@ class MPS2S(nn.Module):
         Args:
             text_ids, image, mask, token_mask: as for `encode`.
             tokens: int64 [B, h, w], ζ^x at known and the targets ζ^y at defective positions.
-            order: int64 [B, K], each sample's defective positions (row-major) in the order of decoding, K at least
-                the largest number of them in the batch, any values after a sample's own; None: raster.
+            order: int64 [B, K], each sample's defective positions (row-major) in the order of decoding, K at
+                least the largest number of them in the batch, any values after a sample's own; None: raster.
 
         Returns:
             Logits, float32 [B, K, V], and which rows count, bool [B, K].
@@ -323,7 +207,8 @@ class MPS2S(nn.Module):
 
         Args:
             text_ids: int64 [B, T], padded with `config.pad_id`; ignored (None will do) without text.
-            image: float [B, 3, H, W] in [-1, 1], side `config.image_size`; anything in the hole, NaN included.
+            image: float [B, 3, H, W] in [-1, 1], side `config.image_size`; anything in the hole, NaN
+                included.
             mask: bool [B, 1, H, W], True = defective.
             tokens: int64 [B, h, w], ζ^x; anything at defective positions.
             token_mask: bool [B, 1, h, w], m'.
@@ -343,7 +228,9 @@ class MPS2S(nn.Module):
             parts.append(self.tokens(embedded, defective))
         states = torch.cat(parts, 1)
         text_length = padding.shape[1]
-        return Memory(states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length)
+        return Memory(
+            states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length
+        )
 
     def retell(self, memory: Memory, text_ids: Tensor) -> Memory:
         """The same photos with other captions; the pixel and token encoders do not run again.
@@ -364,12 +251,12 @@ class MPS2S(nn.Module):
         )
 
     def predict(self, states: Tensor, mask: Tensor, targets: Tensor, order: Tensor) -> Tensor:
-        """Teacher-forced logits, float32 [B, K, V], of targets int64 [B, K] at positions `order` int64 [B, K]."""
+        """Teacher-forced logits, float32 [B, K, V], of targets [B, K] at positions `order` [B, K]."""
         previous = F.pad(targets[:, :-1], (1, 0), value=NO_TOKEN)[:, : order.shape[1]]
         previous_at = F.pad(order[:, :-1], (1, 0))[:, : order.shape[1]]
         x = self.decoder.embed(self.embedding, previous, previous_at, order)
         visible = ~mask[:, None, None]
-        for block in self.decoder.blocks:
+        for block in self.decoder.layers:
             x = block(x, causal=True, keys_values=block.keys_values(states), memory_mask=visible)
         return self.head(self.decoder.norm(x))
 
@@ -378,19 +265,25 @@ class MPS2S(nn.Module):
         return F.linear(rows, self.embedding.weight).float()
 
     def prefill(self, states: Tensor, mask: Tensor, candidates: int, capacity: int) -> DecoderCache:
-        """Prepare cached decoding of `candidates` sequences of up to `capacity` tokens for each of G memories."""
+        """Prepare cached decoding of `candidates` sequences of `capacity` tokens for each of G memories."""
         config = self.config
         batch, head_width = len(states) * candidates, config.width // config.heads
         return DecoderCache(
             layers=[
-                KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.blocks
+                KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers
             ],
-            memory=[block.keys_values(states) for block in self.decoder.blocks],
+            memory=[block.keys_values(states) for block in self.decoder.layers],
             memory_mask=~mask[:, None, None],
         )
 
     def decode_rows(
-        self, cache: DecoderCache, previous: Tensor, previous_at: Tensor, at: Tensor, slots: Tensor, visible: Tensor
+        self,
+        cache: DecoderCache,
+        previous: Tensor,
+        previous_at: Tensor,
+        at: Tensor,
+        slots: Tensor,
+        visible: Tensor,
     ) -> Tensor:
         """Run R rows of each sequence and keep them in the cache → [G · C, R, D], for `head`.
 
@@ -403,7 +296,7 @@ class MPS2S(nn.Module):
             visible: bool [R, L], which of the first L slots a row attends to.
         """
         x = self.decoder.embed(self.embedding, previous, previous_at, at)
-        for block, layer, keys_values in zip(self.decoder.blocks, cache.layers, cache.memory, strict=True):
+        for block, layer, keys_values in zip(self.decoder.layers, cache.layers, cache.memory, strict=True):
             rows = CachedRows(layer, slots, visible)
             x = block(x, rows=rows, keys_values=keys_values, memory_mask=cache.memory_mask)
         return self.decoder.norm(x)
@@ -414,7 +307,7 @@ class MPS2S(nn.Module):
             return None, torch.zeros(batch, 0, dtype=torch.bool, device=self.embedding.weight.device)
         config = self.config
         if text_ids is None:
-            raise InputError("text_ids is None; this model reads captions: give those of \"\" for none")
+            raise InputError('text_ids is None; this model reads captions: give those of "" for none')
         if text_ids.ndim != 2 or len(text_ids) != batch or not 1 <= text_ids.shape[1] <= config.text_length:
             raise InputError(
                 f"text_ids has shape {list(text_ids.shape)}; needed: [{batch}, 1 to {config.text_length}]"
@@ -460,36 +353,10 @@ class MPS2S(nn.Module):
             named.scatter_(1, order.where(valid, cells), True)
             wrong = ((named[:, :cells] != defective).any(1)).nonzero().flatten().tolist()
             if wrong:
-                raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
+                raise InputError(
+                    f"order of sample {wrong[0]} is not a permutation of its defective positions"
+                )
         return real
-
-
-def raster_order(token_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Each sample's defective positions from top left to bottom right: int64 [B, K], and which count, bool [B, K]."""
-    return order_by(torch.arange(token_mask[0].numel(), device=token_mask.device), token_mask)
-
-
-def order_by(keys: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Each sample's defective positions by rising key.
-
-    Args:
-        keys: [B, N] or [N], one for each cell, all different.
-        token_mask: bool [B, 1, h, w].
-
-    Returns:
-        Positions, int64 [B, K], with zeros after a sample's own, and which count, bool [B, K].
-    """
-    defective = token_mask.flatten(1)
-    counts = defective.sum(1, keepdim=True)
-    longest = int(counts.max()) if len(counts) else 0
-    ranked = keys.to(torch.float64).expand(defective.shape).masked_fill(~defective, torch.inf).argsort(1)
-    real = torch.arange(longest, device=token_mask.device) < counts
-    return ranked[:, :longest].where(real, 0), real
-
-
-def target_tokens(tokens: Tensor, order: Tensor) -> Tensor:
-    """The tokens [B, h, w] at the positions `order` [B, K] → int64 [B, K]."""
-    return tokens.flatten(1).gather(1, order)
 
 
 def mps2s_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:

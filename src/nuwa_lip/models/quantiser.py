@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DISTANCES = 2**22
+"""Distances between latents and codes that are held at once."""
+
 
 class Quantised(NamedTuple):
     """What quantising latents gives."""
@@ -42,12 +45,18 @@ class Quantiser(nn.Module):
         return F.normalize(x, dim=dim) if self.normalise else x
 
     def tokens(self, latents: Tensor) -> Tensor:
-        """ζ = argmin_j ‖z - B_j‖² (Eq. 10): latents [B, n_z, h, w] → int64 [B, h, w]."""
-        z = self._on_sphere(latents.float(), 1).permute(0, 2, 3, 1)  # [B, h, w, n_z]
-        codes = self._on_sphere(self.codebook.float(), 1)
-        # ‖z‖² is the same for every code and left out
-        distance = codes.square().sum(1) - 2 * z @ codes.T  # [B, h, w, size]
-        return distance.argmin(-1)
+        """ζ = argmin_j ‖z - B_j‖² (Eq. 10): latents [B, n_z, h, w] → int64 [B, h, w].
+
+        In float32 whatever the precision around it, for neighbouring codes differ by less than bf16 resolves.
+        """
+        with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
+            z = self._on_sphere(latents.float(), 1).permute(0, 2, 3, 1)  # [B, h, w, n_z]
+            codes = self._on_sphere(self.codebook.float(), 1)
+            squares = codes.square().sum(1)  # [size]; ‖z‖² is the same for every code and left out
+            # a few rows at a time: all distances at once would be more memory than the encoder needs
+            rows = z.reshape(-1, z.shape[-1]).split(max(1, DISTANCES // len(codes)))
+            nearest = [torch.addmm(squares, some, codes.T, alpha=-2).min(1).indices for some in rows]
+            return torch.cat(nearest).view(z.shape[:-1])
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """B[ζ]: int64 [B, h, w] → [B, n_z, h, w]."""
@@ -56,8 +65,7 @@ class Quantiser(nn.Module):
     def forward(self, latents: Tensor) -> Quantised:
         """Quantise [B, n_z, h, w] with the two terms of Eq. 13 and the straight-through gradient."""
         z = self._on_sphere(latents.float(), 1)
-        with torch.no_grad():
-            tokens = self.tokens(z)
+        tokens = self.tokens(z)
         codes = self.lookup(tokens).float()
         return Quantised(
             codes=z + (codes - z).detach(),
@@ -68,7 +76,7 @@ class Quantiser(nn.Module):
 
     @torch.no_grad()
     def revive(self, dead: Tensor, latents: Tensor, generator: torch.Generator | None = None) -> None:
-        """Replace `dead` codes (bool [size]) by latents drawn from [B, n_z, h, w], so that they are used again."""
+        """Replace `dead` codes (bool [size]) by latents drawn from [B, n_z, h, w], so that they are used."""
         pool = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])  # [B h w, n_z]
         drawn = torch.randint(len(pool), (len(self.codebook),), generator=generator).to(pool.device)
         fresh = pool[drawn].to(self.codebook.dtype)

@@ -61,29 +61,38 @@ class ReadyMadeText(nn.Module):
         try:
             from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
         except ImportError as error:
-            raise InputError("this text encoder needs transformers: pip install 'nuwa-lip[transformers]'") from error
+            raise InputError(
+                "this text encoder needs transformers: pip install 'nuwa-lip[transformers]'"
+            ) from error
         self.clip = kind == "clip_text_model"
-        self.model: nn.Module
+        model: PreTrainedModel
         if self.clip:
-            config = CLIPTextConfig.from_dict(description)
-            self.model, self.width = CLIPTextModel(config), config.hidden_size
+            model = CLIPTextModel(CLIPTextConfig.from_dict(description))
         else:
-            config = T5Config.from_dict(description)
-            # the stack alone: the model around it names the embedding a second time
-            self.model, self.width = T5EncoderModel(config).encoder, config.d_model
+            model = T5EncoderModel(T5Config.from_dict(description))
+        self.model = _stack(model)
+        if self.clip:
+            # positions are given in `forward`: a buffer that no file holds would stay on the meta device
+            self.model.get_submodule("embeddings").register_buffer("position_ids", None)
+        self.width: int = model.config.hidden_size  # T5 calls it d_model and answers to both
 
     def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
         options = {}
         if self.clip:
-            # given, because the model's own are a buffer that is not stored with the weights
             options["position_ids"] = torch.arange(text_ids.shape[1], device=text_ids.device)[None]
         output = self.model(input_ids=text_ids, attention_mask=(~padding).long(), **options)
         return output.last_hidden_state
 
     def load(self, model: PreTrainedModel) -> None:
         """Copy the weights of the model that was described."""
-        stack = model.encoder if model.config.model_type == "t5" else getattr(model, "text_model", model)
-        self.model.load_state_dict(stack.state_dict())
+        self.model.load_state_dict(_stack(model).state_dict())
+
+
+def _stack(model: PreTrainedModel) -> nn.Module:
+    """The layers alone: a model around them may add a projection, or name T5's embedding a second time."""
+    stack = model.encoder if model.config.model_type == "t5" else getattr(model, "text_model", model)
+    assert isinstance(stack, nn.Module)
+    return stack
 
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
@@ -97,7 +106,8 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
     """
     if model.config.model_type not in READY_MADE:
         raise InputError(
-            f"a text encoder of type {model.config.model_type!r} cannot be used; give a CLIPTextModel or a T5EncoderModel"
+            f"a text encoder of type {model.config.model_type!r} cannot be used; "
+            "give a CLIPTextModel or a T5EncoderModel"
         )
     passing = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "transformers_version")
     return {key: value for key, value in model.config.to_dict().items() if key not in passing}

@@ -1,7 +1,8 @@
 """Pre-norm transformer blocks: attention, cross-attention, GEGLU, LayerScale, and a key-value cache.
 
-One block serves the encoders and the decoder. A block runs in two ways that give the same numbers: over a whole
-sequence (training), or over a few new rows that read the keys and values of earlier rows from a cache (decoding).
+One block serves the encoders and the decoder. A block runs in two ways that give the same numbers: over a
+whole sequence (training), or over a few new rows that read the keys and values of earlier rows from a cache
+(decoding).
 
 Legend: B batch, N rows of a sequence, M positions of a memory, D width, d width of a head, L cached rows.
 """
@@ -123,14 +124,21 @@ class Block(nn.Module):
         width: D, a multiple of `heads`.
         heads: attention heads.
         mlp_ratio: hidden units of the feed-forward layer as a multiple of `width`.
-        dropout: share dropped from what each layer adds, 0 to 1; never inside attention, where it would rule out
-            the fused kernels.
+        dropout: share dropped from what each layer adds, 0 to 1; never inside attention, where it would rule
+            out the fused kernels.
         layer_scale: initial value of the factors on what each layer adds.
         cross: with cross-attention to a memory.
     """
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, dropout: float, layer_scale: float, *, cross: bool = False
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        dropout: float,
+        layer_scale: float,
+        *,
+        cross: bool = False,
     ) -> None:
         super().__init__()
         self.attention = Branch(SelfAttention(width, heads), width, dropout, layer_scale)

@@ -1,0 +1,60 @@
+"""`nuwa-lip convert`: VQ weights of other projects become a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from nuwa_lip.errors import InputError
+
+
+def convert(
+    source: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    resolution: int = 256,
+    groups: int = 32,
+    overwrite: bool = False,
+) -> None:
+    """Make a model folder (stage 1) of a VQGAN of diffusers, taming-transformers or the official NÜWA-LIP.
+
+    Example: nuwa-lip convert vqgan.safetensors -o vqgan
+
+    Args:
+        source: Folder of diffusers' VQModel, or a .safetensors file in one of the other two layouts.
+        out: Where to make the model folder.
+        resolution: Side of the pictures that it was trained on; the weights do not tell.
+        groups: Groups of the group norms; a file does not tell, a folder does.
+        overwrite: Replace the model in the folder if there is one.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder for the model")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise InputError(f"{out} is not empty; give --overwrite to replace the model in it")
+
+    from nuwa_lip import convert as weights
+    from nuwa_lip.hub import save_model
+
+    model = weights.load(source, resolution=resolution, groups=groups)
+    try:
+        save_model(out, dfvqgan=model, card=CARD.format(name=out.name, source=source.name))
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {(error.strerror or str(error)).lower()}") from error
+    millions = sum(weight.numel() for weight in model.parameters()) / 1e6
+    config = model.config
+    print(
+        f"{out}: {millions:.1f} M parameters, {config.grid} x {config.grid} tokens of {config.codebook_size} "
+        f"for {config.resolution} x {config.resolution} pixels"
+    )
+
+
+CARD = """# {name}
+
+A VQGAN converted from `{source}` by `nuwa-lip convert`. The weights are under their maker's licence.
+
+It was trained without relative estimation and without connections: fine-tune it with
+`nuwa-lip train dfvqgan --init-from` before relying on what it says about pictures with holes.
+"""

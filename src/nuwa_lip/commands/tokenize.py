@@ -1,0 +1,75 @@
+"""`nuwa-lip tokenize`: a trained DF-VQGAN and captioned photos → the token cache of stage 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from nuwa_lip.data.augment import Augmentation
+from nuwa_lip.data.masks import MaskRecipe
+from nuwa_lip.errors import InputError
+
+
+MASKS = MaskRecipe(rectangles=0.7, strokes=0.1, border=0.15, everything=0.05)
+
+
+def tokenize(
+    *,
+    model: str,
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")],
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    variants: int = 2,
+    masks: MaskRecipe = MASKS,
+    augmentation: Augmentation = Augmentation(),
+    seed: int = 0,
+    batch_size: int = 32,
+    workers: int = 2,
+    overwrite: bool = False,
+) -> None:
+    """Make the token cache that stage 2 trains on.
+
+    Example: nuwa-lip tokenize --model runs/dfvqgan/model --data shards/ -o tokens/
+
+    Args:
+        model: Model folder with a DF-VQGAN.
+        data: Shards: files, folders, patterns.
+        out: Folder for the cache.
+        variants: Crops and holes of each photo; more for small sets.
+        masks: How holes are drawn; 40 to 60 % of the photo.
+        augmentation: How crops are drawn.
+        seed: Of all that is random.
+        batch_size: Crops encoded at a time.
+        workers: Threads that decode photos.
+        overwrite: Replace the cache in the folder.
+    """
+    if variants < 1 or batch_size < 1:
+        raise InputError(f"--variants {variants} and --batch-size {batch_size} must be 1 or more")
+    if out.exists() and not (overwrite and (out / "tokens.json").is_file()):
+        mend = "--overwrite replaces it" if (out / "tokens.json").is_file() else "it is not a token cache; name a new one"
+        raise InputError(f"{out} exists: {mend}")
+    import torch
+
+    from nuwa_lip.data.photos import PhotoSet
+    from nuwa_lip.hub import load_model
+    from nuwa_lip.training.tokens import write_cache
+
+    dfvqgan = load_model(model, need_mps2s=False).dfvqgan
+    photos = PhotoSet.load(data, dfvqgan.config.resolution * 5 // 4, workers=workers)
+    console = Console(stderr=True)
+    write_cache(
+        out,
+        dfvqgan.to("cuda" if torch.cuda.is_available() else "cpu"),
+        photos,
+        variants=variants,
+        masks=masks,
+        augmentation=augmentation,
+        seed=seed,
+        batch_size=batch_size,
+        progress=lambda batches: track(batches, "encoding", console=console, transient=True),
+    )
+    line = f"{out}: {len(photos)} photos, {variants} variants of each"
+    Console().print(line, highlight=False, markup=False, soft_wrap=True)

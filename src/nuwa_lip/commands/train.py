@@ -1,0 +1,224 @@
+"""`nuwa-lip train dfvqgan` and `nuwa-lip train mps2s`: a recipe, overrides, and where to read and write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from nuwa_lip import recipes
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import load_model
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from nuwa_lip.training.loop import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where a run reads and writes, and how it is started."""
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]
+    """Stage 1: shards (files, folders, patterns like 'photos-*.tar'). Stage 2: the token cache."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Run folder."""
+    recipe: Path | None = None
+    """A recipe.json, in place of a name."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run folder, if there is one."""
+    overwrite: bool = False
+    """Replace the run in the run folder."""
+    init_from: str | None = None
+    """Start from the weights of this model (fine-tuning); its sizes take the place of the recipe's."""
+    max_minutes: float | None = None
+    """Fit the number of steps to this time, measured on the first ones."""
+    cache: Literal["ram", "device", "none"] = "ram"
+    """Hold all photos decoded in memory, on the card, or read them as they are needed."""
+    workers: int = 2
+    """Threads or processes that decode photos."""
+    max_file_mb: int | None = None
+    """Largest size of an exported weight file, in MiB."""
+
+
+def dfvqgan(argv: list[str]) -> None:
+    """Stage 1: train DF-VQGAN on photos.
+
+    Example: nuwa-lip train dfvqgan mini --data shards/ --out runs/dfvqgan --schedule.steps 1000
+    """
+    options, recipe = parse("dfvqgan", argv)
+    from nuwa_lip.data.photos import open_photos
+    from nuwa_lip.training.dfvqgan import DFVQGANStage
+
+    weights = None
+    if options.init_from:
+        weights = load_model(options.init_from, need_mps2s=False).dfvqgan
+        recipe = dataclasses.replace(recipe, model=weights.config)
+
+    def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
+        # a little larger than the model, so that crops of it keep their sharpness
+        photos = open_photos(
+            options.data,
+            recipe.model.resolution * 5 // 4,
+            cache=options.cache,
+            device=accelerator.device,
+            workers=options.workers,
+        )
+        return lambda schedule: DFVQGANStage(
+            dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights, _bytes(options)
+        )
+
+    later = recipe.adversary.start if recipe.adversary.weight > 0 else None
+    _run(options, recipe, prepare, later)
+
+
+def mps2s(argv: list[str]) -> None:
+    """Stage 2: train MP-S2S on a token cache; the result is a complete model folder.
+
+    Example: nuwa-lip train mps2s mini --data tokens/ --out runs/mps2s --schedule.steps 1000
+    """
+    options, recipe = parse("mps2s", argv)
+    from nuwa_lip.training.mps2s import MPS2SStage
+    from nuwa_lip.training.tokens import TokenCache
+
+    if len(options.data) != 1:
+        raise InputError(f"--data names {len(options.data)} paths; stage 2 takes one token cache (nuwa-lip tokenize)")
+    weights = load_model(options.init_from) if options.init_from else None
+    if weights is not None and weights.mps2s is not None:
+        recipe = dataclasses.replace(recipe, model=weights.mps2s.config)
+    cache = TokenCache.open(Path(options.data[0]), recipe.model)
+
+    def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
+        held = cache if options.cache == "none" else cache.load("cpu" if options.cache == "ram" else accelerator.device)
+        return lambda schedule: MPS2SStage(
+            dataclasses.replace(recipe, schedule=schedule), held, accelerator, weights, _bytes(options)
+        )
+
+    _run(options, recipe, prepare, None)
+
+
+def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
+    """Command line → options and recipe.
+
+    Raises:
+        InputError: no or an unknown recipe; or a resumed run that differs from its recipe.json.
+    """
+    names = recipes.STAGES[stage][1]
+    name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    file, out = _value(rest, "--recipe"), _value(rest, "--out", "-o")
+    stored = Path(out) / "recipe.json" if out and "--resume" in rest else None
+    if stored and stored.is_file():
+        base = recipes.from_file(stage, stored)
+    elif file:
+        base = recipes.from_file(stage, Path(file))
+    elif name:
+        base = recipes.named(stage, name)
+    elif "-h" in rest or "--help" in rest:
+        base = recipes.named(stage, "mini")
+    else:
+        raise InputError(f"train {stage} needs a recipe: {', '.join(names)}, or --recipe FILE")
+    options, recipe = _cli(stage, base, rest)
+    if stored and stored.is_file() and recipe != base:
+        changed = [f.name for f in dataclasses.fields(base) if getattr(base, f.name) != getattr(recipe, f.name)]
+        raise InputError(
+            f"--resume follows {stored}, and {changed[0]} differs from it: leave it out, or start anew with --init-from"
+        )
+    return options, recipe
+
+
+def _cli(stage: str, base: Any, argv: list[str]) -> tuple[Options, Any]:
+    flat = tyro.conf.arg(name="")
+    command = {"dfvqgan": dfvqgan, "mps2s": mps2s}[stage]
+    kind = recipes.STAGES[stage][0]
+
+    def take(options: Options, recipe: Any) -> tuple[Options, Any]:
+        return options, recipe
+
+    take.__annotations__ = {"options": Annotated[Options, flat], "recipe": Annotated[kind, flat]}
+    take.__defaults__ = (base,)
+    return tyro.cli(
+        take,
+        prog=f"nuwa-lip train {stage} RECIPE",
+        description=command.__doc__,
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+        registry=_registry(),
+    )
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Lets a field of any contents (`model.text_encoder`) be given as JSON."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if info.type not in (dict[str, Any], dict[str, Any] | None):
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="JSON",
+            instance_from_str=lambda words: json.loads(words[0]),
+            is_instance=lambda value: value is None or isinstance(value, dict),
+            str_from_instance=lambda value: [json.dumps(value)],
+        )
+
+    return registry
+
+
+def _value(argv: list[str], *flags: str) -> str | None:
+    """What follows one of these flags, before tyro knows the recipe whose fields are flags."""
+    for i, word in enumerate(argv):
+        if word in flags and i + 1 < len(argv):
+            return argv[i + 1]
+        for flag in flags:
+            if word.startswith(f"{flag}="):
+                return word.split("=", 1)[1]
+    return None
+
+
+def _run(
+    options: Options,
+    recipe: Any,
+    prepare: Callable[[Accelerator], Callable[[recipes.Schedule], Stage]],
+    later: float | None,
+) -> None:
+    """Settle the number of steps, write recipe.json, train."""
+    from nuwa_lip.training.loop import make_accelerator, steps_within, train
+    from nuwa_lip.training.runs import RunFolder
+
+    accelerator = make_accelerator(recipe.schedule)
+    run = RunFolder(options.out, recipe.schedule.batch_size, accelerator.is_main_process)
+    going_on = options.resume and (options.out / "recipe.json").is_file()
+    if not going_on:
+        run.check(options.overwrite)
+    build = prepare(accelerator)
+    schedule = recipe.schedule
+    if not going_on:
+        if options.max_minutes is not None:
+            steps = steps_within(options.max_minutes, schedule, build, later)
+            schedule = dataclasses.replace(schedule, steps=accelerator_agrees(accelerator, steps))
+        run.begin(recipes.to_json(dataclasses.replace(recipe, schedule=schedule)))
+    if accelerator.is_main_process:
+        Console(stderr=True).print(f"{options.out}: {schedule.steps} steps on {accelerator.device}", highlight=False)
+    train(build(schedule), schedule, run, accelerator, going_on)
+    if accelerator.is_main_process:
+        Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def accelerator_agrees(accelerator: Accelerator, steps: int) -> int:
+    """The smallest number of steps that any process has found."""
+    import torch
+
+    found = accelerator.gather(torch.tensor([steps], device=accelerator.device))
+    return int(found.min())
+
+
+def _bytes(options: Options) -> int | None:
+    return None if options.max_file_mb is None else options.max_file_mb * 2**20

@@ -1,0 +1,121 @@
+"""Sizes and switches of an MP-S2S (Eq. 15), and the presets by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nuwa_lip.errors import InputError
+
+PERSPECTIVES = ("text", "pixels", "tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPS2SConfig:
+    """Sizes and switches of an `MPS2S`; the defaults are the official sizes, `preset` gives named ones."""
+
+    codebook_size: int = 8192
+    """V, of the DF-VQGAN."""
+    grid: tuple[int, int] = (32, 32)
+    """Rows and columns of tokens."""
+    image_size: int = 256
+    """Side of the square images in pixels."""
+    patch_size: int = 16
+    """Side of a patch of the pixel encoder."""
+    width: int = 1280
+    heads: int = 20
+    text_layers: int = 12
+    pixel_layers: int = 12
+    token_layers: int = 12
+    decoder_layers: int = 24
+    text_vocab: int = 49408
+    text_length: int = 77
+    """Most word pieces of a caption, begin and end included."""
+    text_width: int = 512
+    text_heads: int = 8
+    mlp_ratio: float = 4.0
+    """Hidden units of a feed-forward layer as a multiple of the width."""
+    text_mlp_ratio: float = 2.5
+    dropout: float = 0.1
+    layer_scale: float = 0.1
+    """Initial factor on what a layer adds."""
+    perspectives: tuple[str, ...] = PERSPECTIVES
+    """What the decoder sees (Table 4); the others are not built."""
+    pad_id: int = 0
+    """Word piece that fills captions up."""
+    text_encoder: dict[str, Any] | None = None
+    """Description of a ready-made text encoder (`text.describe`), in place of the built-in one."""
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "perspectives"):  # JSON has lists only
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        unknown = [name for name in self.perspectives if name not in PERSPECTIVES]
+        if unknown or not self.perspectives:
+            raise InputError(
+                f"perspectives {self.perspectives} must be one or more of {', '.join(PERSPECTIVES)}"
+            )
+        for width, heads in (("width", "heads"), ("text_width", "text_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise InputError(
+                    f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}"
+                )
+        if self.image_size % self.patch_size:
+            raise InputError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+
+    @classmethod
+    def preset(cls, name: str) -> MPS2SConfig:
+        """A named configuration; `PRESETS` lists them."""
+        if name not in PRESETS:
+            raise InputError(f"no MP-S2S preset is called {name!r}; there are: {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+
+PRESETS = {
+    # the official widths and depths: 1.49 billion parameters
+    "paper": MPS2SConfig(),
+    "base": MPS2SConfig(
+        width=768, heads=12, text_layers=6, pixel_layers=6, token_layers=6, decoder_layers=12, layer_scale=1.0
+    ),
+    # the bundled model: 128 px, 16 x 16 tokens, trainable on a CPU
+    "mini": MPS2SConfig(
+        codebook_size=2048,
+        grid=(16, 16),
+        image_size=128,
+        width=256,
+        heads=4,
+        text_layers=3,
+        pixel_layers=2,
+        token_layers=2,
+        decoder_layers=6,
+        text_vocab=4096,
+        text_length=32,
+        text_width=128,
+        text_heads=2,
+        mlp_ratio=2.0,
+        text_mlp_ratio=2.0,
+        layer_scale=1.0,
+    ),
+    # for tests: 32 px, 8 x 8 tokens
+    "tiny": MPS2SConfig(
+        codebook_size=64,
+        grid=(8, 8),
+        image_size=32,
+        patch_size=8,
+        width=32,
+        heads=2,
+        text_layers=1,
+        pixel_layers=1,
+        token_layers=1,
+        decoder_layers=2,
+        text_vocab=512,
+        text_length=32,
+        text_width=32,
+        text_heads=2,
+        mlp_ratio=2.0,
+        text_mlp_ratio=2.0,
+        dropout=0.0,
+        layer_scale=1.0,
+    ),
+}

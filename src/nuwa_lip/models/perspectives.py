@@ -1,0 +1,47 @@
+"""Two of MP-S2S's three perspectives: the known pixels and the known tokens (the third is `text`).
+
+Both exclude the hole by selection, so that nothing in it has any influence, NaN included.
+
+Legend: B batch, P patches, N tokens of the grid, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nuwa_lip.models.mps2s_config import MPS2SConfig
+from nuwa_lip.models.transformer import Encoder
+
+
+class PixelEncoder(nn.Module):
+    """E^l: the known pixels and the mask in patches, as in a ViT, through a transformer → [B, P, D]."""
+
+    def __init__(self, config: MPS2SConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        # the mask is a channel: without it a zeroed hole could be grey
+        self.patch = nn.Linear(4 * config.patch_size**2, config.width)
+        self.position = nn.Embedding((config.image_size // config.patch_size) ** 2, config.width)
+        self.encoder = encoder
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        known = image.masked_fill(mask, 0)
+        x = torch.cat([known, mask.to(known.dtype)], 1).to(self.patch.weight.dtype)
+        patches = F.pixel_unshuffle(x, self.patch_size).flatten(2).transpose(1, 2)  # [B, P, 4 · patch²]
+        return self.encoder(self.patch(patches) + self.position.weight)
+
+
+class TokenEncoder(nn.Module):
+    """E^h: known tokens, one trainable vector for every defective one, through a transformer → [B, N, D]."""
+
+    def __init__(self, config: MPS2SConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.missing = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.position = nn.Embedding(config.grid[0] * config.grid[1], config.width)
+        self.encoder = encoder
+
+    def forward(self, embedded: Tensor, defective: Tensor) -> Tensor:
+        x = torch.where(defective[..., None], self.missing, embedded)
+        return self.encoder(x + self.position.weight)

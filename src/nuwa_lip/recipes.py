@@ -1,0 +1,315 @@
+"""Recipes: complete training configurations by name, as functions whose docstrings say what to expect.
+
+A run writes its recipe to recipe.json, which `--recipe FILE` loads back. Any field can be overridden on the
+command line, nested ones with dots: `--schedule.steps 1000 --model.channels 16 32 64`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from nuwa_lip.data.augment import Augmentation
+from nuwa_lip.data.masks import MaskRecipe
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import SamplingDefaults
+from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long, how much at a time, and how fast; moments are shares of `steps`, so that a budget moves them."""
+
+    steps: int
+    """Optimizer steps in all."""
+    batch_size: int
+    """Photos of one step, of all processes together."""
+    accumulate: int = 1
+    """Parts that a process takes its share of a batch in, to save memory; the result is that of one part."""
+    learning_rate: float
+    """After the warm-up; from there it falls along a cosine."""
+    final_learning_rate: float = 0.05
+    """At the last step, as a share of `learning_rate`."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises from zero."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
+    weight_decay: float = 0.05
+    """Of AdamW, on matrices only."""
+    clip: float = 1.0
+    """Largest norm of a step's gradients."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones that are saved; less in the first steps. 0: no average."""
+    precision: Precision = "auto"
+    """auto: bf16 where the hardware computes faster in it, else fp32."""
+    seed: int = 0
+    """Of everything that is random."""
+    log_every: int = 10
+    """Steps from one line of metrics to the next."""
+    sheet_every: int = 500
+    """Steps from one sheet of samples to the next."""
+    checkpoint_every: int = 500
+    """Steps from one checkpoint to the next."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "sheet_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.batch_size % self.accumulate:
+            raise InputError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal parts")
+        if not (0 <= self.warmup <= 1 and 0 <= self.ema < 1):
+            raise InputError(f"schedule.warmup {self.warmup} and ema {self.ema} must be within 0 to 1")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Of a step, counted from 0."""
+        rise = math.ceil(self.warmup * self.steps)
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        done = (step - rise) / max(1, self.steps - rise)
+        low = self.final_learning_rate
+        return self.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * done)) / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversary:
+    """The PatchGAN of stage 1 (L_G of Eq. 13)."""
+
+    weight: float = 0.8
+    """Factor on the adaptive weight; 0: none."""
+    start: float = 0.3
+    """Share of the steps after which it begins; too early ruins a VQGAN."""
+    filters: int = 64
+    layers: int = 3
+    learning_rate: float = 1.0
+    """As a multiple of the schedule's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DFVQGANRecipe:
+    """Stage 1."""
+
+    model: DFVQGANConfig
+    schedule: Schedule
+    masks: MaskRecipe = MaskRecipe(rectangles=0.4, everything=0.4, nothing=0.2, ratio=(0.1, 0.4))
+    """Official mixture: up to 40 % of the photo in rectangles, all of it, or nothing."""
+    connect: float = 0.5
+    """Share of the photos with a hole that are decoded with the symmetrical connections; the others without."""
+    augmentation: Augmentation = Augmentation()
+    pixel_loss: Literal["l1", "l2"] = "l1"
+    pixel_weight: float = 1.0
+    perceptual: str = "auto"
+    """Q: squeezenet, vgg16, a safetensors file of either, or auto: VGG-16 if the hub's cache has it."""
+    perceptual_weight: float = 1.0
+    codebook_weight: float = 1.0
+    adversary: Adversary = Adversary()
+    revive_after: int = 200
+    """Steps without use after which a code is replaced; 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPS2SRecipe:
+    """Stage 2."""
+
+    model: MPS2SConfig
+    schedule: Schedule
+    orders: Mapping[str, float] = field(default_factory=lambda: {"raster": 1.0})
+    """How often each order of decoding is trained (see `nuwa_lip.sampling`)."""
+    caption_dropout: float = 0.1
+    """Share of the captions replaced by "", for guidance."""
+    sampling: SamplingDefaults = SamplingDefaults()
+    """Written into the model's config.json."""
+
+
+Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe)
+
+
+def dfvqgan_mini() -> DFVQGANRecipe:
+    """Stage 1 of the bundled model: 128 px, 16 x 16 tokens, 5.4 M parameters.
+
+    nuwa-lip train dfvqgan mini --data 'shards/*-train-*.tar' --out runs/dfvqgan
+    """
+    return DFVQGANRecipe(
+        model=DFVQGANConfig.preset("mini"),
+        schedule=Schedule(
+            steps=2400, batch_size=16, learning_rate=4e-4, ema=0.995, sheet_every=200, checkpoint_every=200
+        ),
+        masks=MaskRecipe(rectangles=0.5, strokes=0.1, border=0.1, everything=0.2, nothing=0.1, ratio=(0.2, 0.6)),
+        adversary=Adversary(start=0.6, filters=32, layers=2),
+        revive_after=50,
+    )
+
+
+def dfvqgan_tiny() -> DFVQGANRecipe:
+    """Stage 1 for the synthetic shapes at 32 px, for tests and to try a change: a minute or two on two cores.
+
+    nuwa-lip train dfvqgan tiny --data shapes/ --out runs/dfvqgan
+    """
+    return DFVQGANRecipe(
+        model=DFVQGANConfig.preset("tiny"),
+        schedule=Schedule(steps=600, batch_size=32, learning_rate=2e-3, ema=0.98, weight_decay=0.0),
+        masks=MaskRecipe(rectangles=0.6, everything=0.2, nothing=0.2, ratio=(0.2, 0.6)),
+        augmentation=Augmentation(scale=(1.0, 1.0), flip=False, colour=0.0, stretch=False),
+        perceptual_weight=0.0,
+        adversary=Adversary(weight=0.0),
+        revive_after=25,
+    )
+
+
+def dfvqgan_paper_f8() -> DFVQGANRecipe:
+    """Stage 1 with the official settings (ImageNet, 256 px, 32 x 32 tokens, 48.5 M parameters); many GPUs, days.
+
+    accelerate launch -m nuwa_lip train dfvqgan paper-f8-8192 --data 'imagenet-{000000..000127}.tar' --out runs/dfvqgan
+    """
+    return DFVQGANRecipe(
+        model=DFVQGANConfig.preset("paper-f8-8192"),
+        schedule=Schedule(
+            steps=500_000, batch_size=128, learning_rate=5.76e-4, betas=(0.5, 0.9), weight_decay=0.0, ema=0.9999,
+            log_every=50, sheet_every=5000, checkpoint_every=5000,
+        ),
+        adversary=Adversary(start=0.1),
+    )
+
+
+def dfvqgan_paper_f16(codes: int) -> DFVQGANRecipe:
+    """As `dfvqgan_paper_f8`, with 16 x 16 tokens and 1024 or 12288 codes."""
+    return dataclasses.replace(dfvqgan_paper_f8(), model=DFVQGANConfig.preset(f"paper-f16-{codes}"))
+
+
+def mps2s_mini() -> MPS2SRecipe:
+    """Stage 2 of the bundled model.
+
+    nuwa-lip train mps2s mini --data tokens/ --out runs/mps2s
+    """
+    return MPS2SRecipe(
+        model=MPS2SConfig.preset("mini"),
+        schedule=Schedule(
+            steps=3000, batch_size=32, learning_rate=8e-4, ema=0.998, sheet_every=250, checkpoint_every=250
+        ),
+        orders={"raster": 0.6, "border": 0.2, "random": 0.2},
+        sampling=SamplingDefaults(temperature=0.9, top_p=0.9),
+    )
+
+
+def mps2s_tiny() -> MPS2SRecipe:
+    """Stage 2 for the synthetic shapes at 32 px.
+
+    nuwa-lip train mps2s tiny --data tokens/ --out runs/mps2s
+    """
+    return MPS2SRecipe(
+        model=MPS2SConfig.preset("tiny"),
+        schedule=Schedule(steps=1200, batch_size=64, learning_rate=2e-3, ema=0.99, weight_decay=0.01),
+    )
+
+
+def mps2s_base() -> MPS2SRecipe:
+    """Stage 2 at width 768 on 16 x 16 or 32 x 32 tokens of 256 px; one GPU, some 100,000 photos or more."""
+    return MPS2SRecipe(
+        model=MPS2SConfig.preset("base"),
+        schedule=Schedule(
+            steps=200_000, batch_size=64, learning_rate=5e-4, ema=0.9999,
+            log_every=50, sheet_every=2500, checkpoint_every=2500,
+        ),
+        orders={"raster": 0.5, "random": 0.5},
+    )
+
+
+def mps2s_paper() -> MPS2SRecipe:
+    """Stage 2 with the official settings: 1.49 B parameters; the paper trained on 64 A100 for two weeks."""
+    return MPS2SRecipe(
+        model=MPS2SConfig.preset("paper"),
+        schedule=Schedule(
+            steps=1_000_000, batch_size=512, learning_rate=5e-4, ema=0.9999,
+            log_every=50, sheet_every=5000, checkpoint_every=5000,
+        ),
+        sampling=SamplingDefaults(top_k=128),
+    )
+
+
+DFVQGAN_RECIPES: dict[str, Callable[[], DFVQGANRecipe]] = {
+    "mini": dfvqgan_mini,
+    "tiny": dfvqgan_tiny,
+    "paper-f8-8192": dfvqgan_paper_f8,
+    "paper-f16-1024": lambda: dfvqgan_paper_f16(1024),
+    "paper-f16-12288": lambda: dfvqgan_paper_f16(12288),
+}
+MPS2S_RECIPES: dict[str, Callable[[], MPS2SRecipe]] = {
+    "mini": mps2s_mini,
+    "tiny": mps2s_tiny,
+    "base": mps2s_base,
+    "paper": mps2s_paper,
+}
+STAGES: dict[str, tuple[type[Any], dict[str, Callable[[], Any]]]] = {
+    "dfvqgan": (DFVQGANRecipe, DFVQGAN_RECIPES),
+    "mps2s": (MPS2SRecipe, MPS2S_RECIPES),
+}
+
+
+def named(stage: str, name: str) -> Any:
+    """The recipe of a stage by its name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    recipes = STAGES[stage][1]
+    if name not in recipes:
+        raise InputError(f"no {stage} recipe is called {name!r}; there are: {', '.join(recipes)}")
+    return recipes[name]()
+
+
+def to_json(recipe: Any) -> dict[str, Any]:
+    """A recipe as recipe.json holds it."""
+    stage = next(name for name, (kind, _) in STAGES.items() if isinstance(recipe, kind))
+    return {"stage": stage, **dataclasses.asdict(recipe)}
+
+
+def from_file(stage: str, path: Path) -> Any:
+    """The recipe in a recipe.json.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it is of the other stage.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("stage") != stage:
+        found = content.get("stage") if isinstance(content, dict) else type(content).__name__
+        raise InputError(f"{path} is not a recipe of {stage} (its stage is {found!r})")
+    values = {name: value for name, value in content.items() if name != "stage"}
+    return _build(STAGES[stage][0], values, str(path))
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from what JSON makes of it."""
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InputError(f"{where} has the unknown field {unknown[0]!r}: update nuwa-lip, or remove it")
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = _build(typing.cast(type[Any], hints[name]), value, f"{where}: {name}")
+        elif isinstance(value, list) and _is_tuple(hints[name]):
+            value = tuple(value)
+        built[name] = value
+    try:
+        return kind(**built)
+    except TypeError as error:
+        raise InputError(f"{where} cannot be used: {error}") from error
+
+
+def _is_tuple(hint: Any) -> bool:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_is_tuple(part) for part in typing.get_args(hint))
+    return typing.get_origin(hint) is tuple

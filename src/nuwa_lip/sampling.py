@@ -1,0 +1,362 @@
+"""Sampling of the missing tokens: orders of decoding, parallel steps, guidance, filters, candidates.
+
+K defective tokens are decided in S groups. In one step the decoder (`models.mps2s`) runs two kinds of rows:
+
+    chain row k    (token k - 1, its position → position k) of a decided token; stays in the cache
+    query row j    (last decided token, its position → position j) of a token of this group; sees the chain
+                   and itself
+
+A group's first query row is the next chain row; its other query rows are replaced by chain rows in the next
+step. So every step is one pass, and with one token a step (the paper's way) there are chain rows only.
+
+A candidate's tokens are the same to the bit however many candidates there are, and wherever it stands among
+them: everything random comes from its own seed, and because the last bit of a matrix product depends on its
+number of rows, the decoder always runs the same number of candidates, filled up with copies
+(`candidates_at_once`).
+
+Legend: B photos, n candidates of a photo, C candidates at once, h w token grid, K defective tokens, S steps,
+g tokens of a group, V codebook, G memories (2 with guidance).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.models.mps2s import MPS2S, NO_TOKEN, Memory
+from nuwa_lip.models.orders import check_order, decoding_order
+
+CHUNK = 4
+"""Most candidates at once: four rows cost a small model a quarter more than one, a large one nothing."""
+FULL_GROUP = 4
+"""With so many tokens a step on the CPU the rows of one candidate fill its matrix units: then one at once."""
+
+Callback = Callable[[int, int], None]
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How a token is drawn from its logits.
+
+    Args:
+        guidance_scale: 1 is the model itself, above it the caption counts for more.
+        temperature: 0 takes the likeliest.
+        top_k: draw from the k likeliest only.
+        top_p: draw from the likeliest only, as many as have this probability together (after `temperature`).
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    guidance_scale: float = 1.0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance_scale):
+            raise InputError(f"guidance_scale is {self.guidance_scale}; it must be a finite number")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(f"temperature is {self.temperature}; it must be 0 or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k is {self.top_k}; it must be 1 or more, or None for all tokens")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the unconditional memory takes part."""
+        return self.guidance_scale != 1
+
+    def guide(self, logits: Tensor) -> Tensor:
+        """Logits of the memories [G · C, ..., V] → those to draw from, float64 [C, ..., V]."""
+        logits = logits.double()
+        if not self.guided:
+            return logits
+        conditional, unconditional = logits.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def __call__(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Draw tokens int64 [...] from logits [..., V] by inverting the distribution function at `uniform`.
+
+        Args:
+            logits: float.
+            uniform: float64 [...], from 0 to below 1.
+        """
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        # the largest is taken off first, so that no temperature can overflow
+        scaled = (logits.double() - logits.amax(-1, keepdim=True)) / self.temperature
+        probabilities = scaled.softmax(-1)
+        if self.top_k is None and self.top_p is None:
+            return _invert(probabilities, uniform)
+        probabilities, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+        if self.top_k is not None:
+            probabilities[..., self.top_k :] = 0
+        if self.top_p is not None:
+            before = probabilities.cumsum(-1) - probabilities  # probability of all that are likelier
+            probabilities[before >= self.top_p * probabilities.sum(-1, keepdim=True)] = 0
+        return tokens.gather(-1, _invert(probabilities, uniform)[..., None])[..., 0]
+
+
+def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The token [...] under which each of `uniform` [...] falls; probabilities [..., V] in any scale."""
+    total = probabilities.cumsum(-1)
+    index = torch.searchsorted(total, uniform[..., None] * total[..., -1:], right=True)
+    return index[..., 0].clamp(max=probabilities.shape[-1] - 1)
+
+
+@torch.no_grad()
+def sample(
+    mps2s: MPS2S,
+    memory: Memory,
+    *,
+    num_candidates: int = 1,
+    unconditional: Memory | None = None,
+    guidance_scale: float = 1.0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    order: str = "raster",
+    num_inference_steps: int | None = None,
+    generator: Generators = None,
+    use_cache: bool = True,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Fill in the defective tokens of B photos, n candidates for each.
+
+    Args:
+        mps2s: in eval mode.
+        memory: what `mps2s.encode` gives.
+        num_candidates: n.
+        unconditional: the memory with the caption ""; needed for guidance only.
+        guidance_scale: logits are u + scale · (c - u), c with and u without the caption.
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: draw from the k likeliest tokens only.
+        top_p: draw from the likeliest tokens only that have this probability together.
+        order: one of `ORDERS`.
+        num_inference_steps: S; more than K mean K; None: one token a step.
+        generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
+            one for each candidate of a photo, or of all photos; None: a random seed.
+        use_cache: False runs the whole decoder for every token, which gives the same and is slow.
+        callback: called as f(step, steps) after each step, from 1; steps: of all photos and candidates.
+
+    Returns:
+        Tokens, int64 [B · n, h, w], and the mean log-probability of each one's new tokens, float32 [B · n]:
+        by the model with guidance, if there is any, at temperature 1 and without top-k and top-p; 0 if there
+        are none. Candidates of a photo stand next to each other.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+    draw = Draw(guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p)
+    photos = len(memory.tokens)
+    _check(num_candidates, order, num_inference_steps)
+    unconditional = _unconditional(unconditional, draw, photos)
+    seeds = _seeds(generator, num_candidates, photos)
+
+    memories = [[memory[i], unconditional[i]] if unconditional else [memory[i]] for i in range(photos)]
+    groups = [group_sizes(int(one[0].token_mask.sum()), num_inference_steps) for one in memories]
+    chunks = [candidates_at_once(sizes, memory.states.device) for sizes in groups]
+    rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
+    progress = _Progress(callback, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
+    decoder = _Cached if use_cache else _Uncached
+    tokens, scores = [], []
+    for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
+        for first in range(0, num_candidates, chunk):
+            few = own[first : first + chunk]
+            plan = _Plan.make(order, one[0].token_mask, few + few[-1:] * (chunk - len(few)))
+            drawn, logp = _decode(decoder(mps2s, *_together(one), plan), sizes, draw, progress)
+            known = one[0].tokens.flatten(1).expand(chunk, -1)
+            filled = known.scatter(1, plan.positions, drawn)
+            tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
+            scores.append(logp[: len(few)])
+    return torch.cat(tokens), torch.cat(scores)
+
+
+def candidates_at_once(sizes: list[int], device: torch.device) -> int:
+    """C, which must not depend on how many candidates are asked for.
+
+    Args:
+        sizes: of the groups.
+        device: where the decoder runs.
+    """
+    parallel = sum(sizes) >= FULL_GROUP * max(1, len(sizes))
+    return 1 if parallel and device.type == "cpu" else CHUNK
+
+
+def group_sizes(tokens: int, steps: int | None) -> list[int]:
+    """How many of K tokens each of S steps decides, from few to many.
+
+    MaskGIT's cosine: after step s about K · (1 - cos(π/2 · s/S)) are decided. Every step decides at least
+    one, the sizes never fall, and their sum is K. More steps than tokens, or None, mean one token a step.
+    """
+    steps = tokens if steps is None else min(steps, tokens)
+    decided = [0]
+    for step in range(1, steps + 1):
+        aim = round(tokens * (1 - math.cos(math.pi / 2 * step / steps)))
+        decided.append(min(max(aim, decided[-1] + 1), tokens - steps + step))
+    return sorted(b - a for a, b in pairwise(decided))  # sorted: rounding leaves a dip here and there
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is settled for C candidates before the first step."""
+
+    positions: Tensor
+    """int64 [C, K], in the order of decoding."""
+    uniform: Tensor
+    """float64 [C, K], one for each token."""
+
+    @classmethod
+    def make(cls, order: str, token_mask: Tensor, seeds: list[int]) -> _Plan:
+        positions, uniform = [], []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            positions.append(decoding_order(order, token_mask, generator))
+            uniform.append(torch.rand(len(positions[0]), generator=generator, dtype=torch.float64))
+        return cls(torch.stack(positions), torch.stack(uniform).to(token_mask.device))
+
+
+class _Progress:
+    """Counts steps for the caller."""
+
+    def __init__(self, callback: Callback | None, total: int) -> None:
+        self.callback, self.total, self.step = callback, total, 0
+
+    def __call__(self) -> None:
+        self.step += 1
+        if self.callback is not None:
+            self.callback(self.step, self.total)
+
+
+def _decode(
+    steps: _Cached | _Uncached, sizes: list[int], draw: Draw, progress: _Progress
+) -> tuple[Tensor, Tensor]:
+    """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C]."""
+    plan = steps.plan
+    chosen = torch.zeros_like(plan.positions)
+    logp = torch.zeros_like(plan.uniform)
+    for stop, size in zip(accumulate(sizes), sizes, strict=True):
+        group = slice(stop - size, stop)
+        logits = draw.guide(steps(chosen, size, stop))  # [C, g, V]
+        chosen[:, group] = draw(logits, plan.uniform[:, group])
+        logp[:, group] = logits.log_softmax(-1).gather(-1, chosen[:, group, None])[..., 0]
+        progress()
+    return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
+
+
+class _Cached:
+    """Steps with a key-value cache, for the C candidates of each of G memories.
+
+    Args:
+        mps2s: the model.
+        states, mask: [G, M, D] and bool [G, M] of the memories.
+        plan: of the candidates.
+    """
+
+    def __init__(self, mps2s: MPS2S, states: Tensor, mask: Tensor, plan: _Plan) -> None:
+        self.mps2s, self.memories, self.plan = mps2s, len(states), plan
+        self.cache = mps2s.prefill(states, mask, *plan.positions.shape)
+        self.kept = 0  # chain rows in the cache
+
+    def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:
+        """Logits of the next group.
+
+        Args:
+            chosen: int64 [C, K], the tokens, as far as they are decided.
+            size, stop: the group is the tokens stop - size to stop - 1.
+
+        Returns:
+            float32 [G · C, g, V].
+        """
+        start = stop - size  # so many are decided
+        slots = torch.arange(self.kept, stop, device=chosen.device)  # missing chain rows, then the queries
+        columns = torch.arange(stop, device=chosen.device)
+        visible = (columns < start) & (columns < slots[:, None]) | (columns == slots[:, None])
+        before = (slots - 1).clamp(max=start - 1)
+        first, before = before < 0, before.clamp(min=0)
+        rows = self.mps2s.decode_rows(
+            self.cache,
+            chosen[:, before].masked_fill(first, NO_TOKEN).repeat(self.memories, 1),
+            self.plan.positions[:, before].repeat(self.memories, 1),
+            self.plan.positions[:, slots].repeat(self.memories, 1),
+            slots,
+            visible,
+        )
+        self.kept = start + 1
+        return self.mps2s.head(rows[:, -size:])
+
+
+class _Uncached:
+    """The slow twin of `_Cached`: teacher-forced prediction of every token of a group, from the beginning."""
+
+    def __init__(self, mps2s: MPS2S, states: Tensor, mask: Tensor, plan: _Plan) -> None:
+        self.mps2s, self.states, self.mask, self.plan = mps2s, states, mask, plan
+
+    def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:
+        """As `_Cached.__call__`."""
+        start, memories = stop - size, len(self.states)
+        targets = F.pad(chosen[:, :start], (0, 1)).repeat(
+            memories, 1
+        )  # of its own target a row knows nothing
+        logits = []
+        for k in range(start, stop):
+            order = torch.cat([self.plan.positions[:, :start], self.plan.positions[:, k : k + 1]], 1)
+            every = self.mps2s.predict(self.states, self.mask, targets, order.repeat(memories, 1))
+            logits.append(every[:, -1])
+        return torch.stack(logits, 1)
+
+
+def _together(memories: list[Memory]) -> tuple[Tensor, Tensor]:
+    """States [G, M, D] and mask [G, M] of memories of one photo each, whose captions differ in length."""
+    longest = max(memory.states.shape[1] for memory in memories)
+    states = [F.pad(memory.states, (0, 0, 0, longest - memory.states.shape[1])) for memory in memories]
+    masks = [F.pad(memory.mask, (0, longest - memory.mask.shape[1]), value=True) for memory in memories]
+    return torch.cat(states), torch.cat(masks)
+
+
+def _unconditional(memory: Memory | None, draw: Draw, photos: int) -> Memory | None:
+    """The unconditional memory, if guidance needs it."""
+    if not draw.guided:
+        return None
+    if memory is None:
+        raise InputError(
+            f'guidance_scale is {draw.guidance_scale}: unlike 1 it needs `unconditional`, the memory of ""'
+        )
+    if len(memory.tokens) != photos:
+        raise InputError(f"unconditional is the memory of {len(memory.tokens)} photos; needed: {photos}")
+    return memory
+
+
+def _seeds(generator: Generators, count: int, photos: int) -> list[list[int]]:
+    """The seeds of each photo's candidates."""
+    if generator is None or isinstance(generator, torch.Generator):
+        first = int(torch.randint(2**31, ())) if generator is None else generator.initial_seed()
+        return [[(first + i) % 2**64 for i in range(count)]] * photos
+    seeds = [one.initial_seed() for one in generator]
+    if len(seeds) == count:
+        return [seeds] * photos
+    if len(seeds) != count * photos:
+        raise InputError(
+            f"there are {len(seeds)} generators for {count * photos} candidates; give one for each"
+        )
+    return [seeds[i * count : (i + 1) * count] for i in range(photos)]
+
+
+def _check(num_candidates: int, order: str, steps: int | None) -> None:
+    if num_candidates < 1:
+        raise InputError(f"num_candidates is {num_candidates}; it must be 1 or more")
+    if steps is not None and steps < 1:
+        raise InputError(
+            f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step"
+        )
+    check_order(order)

@@ -1,0 +1,178 @@
+"""Captions to word pieces: byte-level byte-pair encoding in one `tokenizer.json`.
+
+    tokenizer = CaptionTokenizer.train(captions, vocab_size=4096, max_length=32)
+    ids = tokenizer(["a red boat", ""])        # int64 [2, T], padded; "" is the unconditional caption
+
+Any text can be written with the 256 bytes, so there are no unknown words. Letters are lower-cased, accents
+composed (NFC), runs of white space become one space.
+
+Legend: B batch, T word pieces of the longest caption in it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from nuwa_lip.errors import InputError
+
+PAD, BEGIN, END = SPECIAL = ("<pad>", "<begin>", "<end>")  # pieces 0, 1, 2
+MIN_VOCAB = len(SPECIAL) + 256  # a piece for every byte
+WORDS_SHOWN = 4  # where the warning says that a caption was cut
+
+
+class CaptionTokenizer:
+    """Turns captions into word pieces between a begin and an end, padded to the longest of a batch.
+
+    Args:
+        tokenizer: its truncation gives `max_length`, its padding gives `pad_id`; both are kept in its file.
+
+    Raises:
+        InputError: it has no truncation or no padding.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        truncation, padding = tokenizer.truncation, tokenizer.padding
+        if truncation is None or padding is None:
+            missing = "truncation (the longest caption)" if truncation is None else "padding (the pad piece)"
+            raise InputError(f"the tokenizer has no {missing}; it was not made by CaptionTokenizer.train")
+        self.max_length: int = truncation["max_length"]
+        """Most pieces of a caption, begin and end included."""
+        self.pad_id: int = padding["pad_id"]
+        tokenizer.no_padding()  # done here, into one tensor
+        tokenizer.encode_special_tokens = True  # a caption that spells "<end>" does not end there
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, captions: Iterable[str], vocab_size: int = 4096, max_length: int = 32) -> CaptionTokenizer:
+        """Learn word pieces; the same captions in the same order give the same tokenizer.
+
+        Args:
+            captions: texts, any number.
+            vocab_size: most pieces, at least 259; few captions give fewer.
+            max_length: most pieces of a caption, begin and end included, at least 3.
+
+        Raises:
+            InputError: a size is too small.
+        """
+        if vocab_size < MIN_VOCAB:
+            raise InputError(
+                f"vocab_size is {vocab_size}; it must be {MIN_VOCAB} or more (bytes, pad, begin, end)"
+            )
+        if max_length < len(SPECIAL):
+            raise InputError(
+                f"max_length is {max_length}; it must be {len(SPECIAL)} or more (begin, a piece, end)"
+            )
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.Sequence(
+            [
+                normalizers.Lowercase(),
+                normalizers.NFC(),
+                normalizers.Replace(Regex(r"\s+"), " "),
+                normalizers.Strip(),
+            ]
+        )
+        # a space before the first word makes it the same piece as within a caption
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator((_valid(caption) for caption in captions), trainer)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{BEGIN} $A {END}",
+            special_tokens=[(piece, SPECIAL.index(piece)) for piece in (BEGIN, END)],
+        )
+        tokenizer.enable_truncation(max_length)
+        tokenizer.enable_padding(pad_id=SPECIAL.index(PAD), pad_token=PAD)
+        return cls(tokenizer)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> CaptionTokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        path = Path(path)
+        try:
+            content = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise InputError(f"there is no tokenizer file {path}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        try:
+            return cls(Tokenizer.from_str(content))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except Exception as error:  # the library raises nothing more precise
+            raise InputError(f"{path} is damaged or not a tokenizer: {_line(error)}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into one JSON file, under another name first."""
+        path = Path(path)
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.enable_padding(pad_id=self.pad_id, pad_token=tokenizer.id_to_token(self.pad_id) or PAD)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces; ids are smaller."""
+        return self._tokenizer.get_vocab_size()
+
+    def __call__(self, captions: str | Sequence[str]) -> Tensor:
+        """Word pieces, int64 [B, T], padded with `pad_id` to the longest caption of the batch.
+
+        Args:
+            captions: texts; "" is the unconditional caption. One that is too long is cut, with a warning.
+
+        Raises:
+            InputError: something is not a string.
+        """
+        texts = [captions] if isinstance(captions, str) else list(captions)
+        for text in texts:
+            if not isinstance(text, str):
+                raise InputError(f"a caption is {type(text).__name__}, not a string: {text!r:.60}")
+        texts = [_valid(text) for text in texts]
+        # one by one: a batch would start threads, of which worker processes forked later complain
+        encodings = [self._tokenizer.encode(text) for text in texts]
+        for text, encoding in zip(texts, encodings, strict=True):
+            if encoding.overflowing:
+                self._warn(text, encoding)
+        longest = max((len(encoding.ids) for encoding in encodings), default=0)
+        ids = torch.full((len(texts), longest), self.pad_id, dtype=torch.int64)
+        for row, encoding in zip(ids, encodings, strict=True):
+            row[: len(encoding.ids)] = torch.tensor(encoding.ids)
+        return ids
+
+    def _warn(self, text: str, encoding: Encoding) -> None:
+        """Say which words of a caption that was cut are the last to remain."""
+        end = max(stop for _, stop in encoding.offsets)
+        kept = " ".join(text[:end].split()[-WORDS_SHOWN:])
+        warnings.warn(
+            f"the prompt is longer than {self.max_length} word pieces; it was cut after '... {kept}'",
+            stacklevel=3,
+        )
+
+
+def _valid(text: str) -> str:
+    """Replace what UTF-8 cannot hold: surrogates, as from a command line in another encoding."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _line(error: Exception) -> str:
+    """The first line of what the library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

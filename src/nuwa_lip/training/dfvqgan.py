@@ -1,0 +1,309 @@
+"""Stage 1: DF-VQGAN (Eq. 13, 14) from photos alone.
+
+One step: photos are cropped and given holes, encoded by both branches merged (Eq. 9), quantised and decoded,
+with the symmetrical connections for a share of those with a hole. The generator is trained on
+L_V + L_P + w L_G, with w such that the adversary's gradient at the last layer has the size of the other
+losses'; then the discriminator. Accumulated parts give what one big batch gives: all that is nonlinear in the
+batch (w, revival of dead codes, perplexity) is computed once a step, of the whole batch.
+
+Legend: B photos of this process, A parts, V codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nuwa_lip.assets import asset
+from nuwa_lip.data.augment import augment
+from nuwa_lip.data.masks import random_masks
+from nuwa_lip.data.photos import PhotoBatch, Photos
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import save_model
+from nuwa_lip.models import DFVQGAN
+from nuwa_lip.models.dfvqgan import Reconstruction
+from nuwa_lip.models.losses import PatchGAN, adaptive_weight, discriminator_loss, generator_loss
+from nuwa_lip.models.perceptual import Features, lpips, squeezenet, vgg16
+from nuwa_lip.recipes import DFVQGANRecipe
+from nuwa_lip.sheets import draw_sheet, show_hole
+from nuwa_lip.training.loop import Average, generator_for, make_optimizer
+from nuwa_lip.training.runs import RunFolder
+
+SHEET_ROWS = 8
+SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
+
+
+class Batch(NamedTuple):
+    """What a step works on, or a part of it."""
+
+    image: Tensor
+    """y, [B, 3, H, W] in [-1, 1]"""
+    mask: Tensor
+    """m, bool [B, 1, H, W]"""
+    connect: Tensor
+    """bool [B], decoded with the symmetrical connections."""
+
+    def parts(self, count: int) -> list[Batch]:
+        """Cut into equal parts."""
+        return [Batch(*part) for part in zip(*(t.chunk(count) for t in self), strict=True)]
+
+
+class DFVQGANStage:
+    """The first stage as the loop drives it.
+
+    Args:
+        recipe: with a schedule whose number of steps is settled.
+        photos: what to train on.
+        accelerator: device, precision, processes.
+        weights: a model to start from (fine-tuning), with the recipe's configuration.
+        splits: largest size in bytes of an exported file.
+    """
+
+    def __init__(
+        self,
+        recipe: DFVQGANRecipe,
+        photos: Photos,
+        accelerator: Accelerator,
+        weights: DFVQGAN | None = None,
+        max_file_size: int | None = None,
+    ) -> None:
+        self.recipe, self.photos, self.accelerator = recipe, photos, accelerator
+        self.max_file_size = max_file_size
+        schedule = recipe.schedule
+        torch.manual_seed(schedule.seed)
+        model = DFVQGAN(recipe.model)
+        if weights is not None:
+            model.load_state_dict(weights.state_dict())
+        model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        critic = PatchGAN(recipe.adversary.filters, recipe.adversary.layers).to(accelerator.device)
+        self.average = Average(deepcopy(model), schedule.ema)
+        self.modules: dict[str, nn.Module] = {"model": model, "average": self.average.model, "critic": critic}
+        self.q = load_perceptual(recipe.perceptual).to(accelerator.device)
+        optimizer = make_optimizer(model, schedule)
+        critic_optimizer = make_optimizer(critic, schedule, recipe.adversary.learning_rate)
+        self.raw, self.raw_critic = model, critic
+        self.model, self.critic, self.optimizer, self.critic_optimizer = accelerator.prepare(
+            model, critic, optimizer, critic_optimizer
+        )
+        self.optimizers = {"model": self.optimizer, "critic": self.critic_optimizer}
+        idle = torch.zeros(recipe.model.codebook_size, dtype=torch.int64, device=accelerator.device)
+        self.buffers = {"idle": idle}
+        """Steps since each code was last used, [V]"""
+
+    def batches(self, first_step: int) -> Iterator[PhotoBatch]:
+        """This process's photos of each step."""
+        return self.photos.batches(
+            self.recipe.schedule.batch_size,
+            seed=self.recipe.schedule.seed,
+            start_step=first_step,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def prepare(self, step: int, photos: PhotoBatch) -> Batch:
+        """Crops, holes and connections of a step."""
+        recipe, size = self.recipe, self.recipe.model.resolution
+        seeds = (recipe.schedule.seed, step, self.accelerator.process_index)
+        device = self.accelerator.device
+        generator = generator_for("cpu", 1, *seeds)
+        image = augment(photos.images.to(device), photos.aspects, size, recipe.augmentation, generator)
+        rng = np.random.default_rng([2, *seeds])
+        mask = random_masks(len(image), size, size, recipe.masks, rng)
+        connect = torch.from_numpy(rng.random(len(image)) < recipe.connect) & mask.flatten(1).any(1)
+        image = image.contiguous(memory_format=torch.channels_last)
+        return Batch(image, mask.to(device), connect.to(device))
+
+    def step(self, step: int, batch: PhotoBatch) -> dict[str, Tensor]:
+        """One optimizer step of the generator and, once it has begun, of the discriminator."""
+        adversary = self.recipe.adversary
+        adversarial = adversary.weight > 0 and step >= adversary.start * self.recipe.schedule.steps
+        parts = self.prepare(step, batch).parts(self.recipe.schedule.accumulate)
+        outputs, figures = self._generator_step(parts, adversarial)
+        if adversarial:
+            figures["discriminator"] = self._critic_step(parts, [output.image for output in outputs])
+        figures |= self._codebook_step(step, outputs)
+        self.average.update(self.raw, step)
+        return figures
+
+    def losses(self, part: Batch, output: Reconstruction) -> dict[str, Tensor]:
+        """The terms of L_V and L_P (Eq. 13) of one part, unweighted."""
+        difference = output.image - part.image
+        pixel = difference.abs() if self.recipe.pixel_loss == "l1" else difference.square()
+        losses = {
+            "pixel": pixel.mean(),
+            "codebook": output.quantised.codebook_loss,
+            "commitment": output.quantised.commitment_loss,
+        }
+        if self.recipe.perceptual_weight:
+            losses["perceptual"] = lpips(self.q, output.image, part.image).mean()
+        return losses
+
+    def _reconstruction(self, losses: dict[str, Tensor]) -> Tensor:
+        """What the decoder's last layer sees of L_V + L_P."""
+        perceptual = losses.get("perceptual", torch.zeros_like(losses["pixel"]))
+        return self.recipe.pixel_weight * losses["pixel"] + self.recipe.perceptual_weight * perceptual
+
+    def _generator_step(
+        self, parts: list[Batch], adversarial: bool
+    ) -> tuple[list[Reconstruction], dict[str, Tensor]]:
+        """Gradients of all parts, then one step → what was decoded, and the mean of each loss."""
+        recipe, outputs, figures = self.recipe, [], {}
+        # the adversary's weight needs the gradients of all parts before the first backward pass
+        ready = [self._forward(parts[0], adversarial)] if len(parts) == 1 else []
+        weight = self._adversary_weight(ready or (self._forward(p, True) for p in parts)) if adversarial else None
+        for i, part in enumerate(parts):
+            output, losses = ready[i] if ready else self._forward(part, adversarial)
+            loss = self._reconstruction(losses) + recipe.codebook_weight * (
+                losses["codebook"] + recipe.model.commitment * losses["commitment"]
+            )
+            if weight is not None:
+                loss = loss + weight * losses["adversarial"]
+            syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.model)
+            with syncing:
+                self.accelerator.backward(loss / len(parts))
+            outputs.append(_detach(output))
+            for name, value in losses.items():
+                figures[name] = figures.get(name, 0) + value.detach() / len(parts)
+        figures["gradient"] = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.schedule.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if weight is not None:
+            figures["adversary_weight"] = weight
+        return outputs, self._mean(figures)
+
+    def _forward(self, part: Batch, adversarial: bool) -> tuple[Reconstruction, dict[str, Tensor]]:
+        """One part through model and losses."""
+        with self.accelerator.autocast():
+            output = self.model(*part)
+            losses = self.losses(part, output)
+            if adversarial:
+                # D's own gradients are not wanted here
+                weights = {name: p.detach() for name, p in self.raw_critic.named_parameters()}
+                judged = torch.func.functional_call(self.raw_critic, weights, (output.image,))
+                losses["adversarial"] = generator_loss(judged)
+        return output, losses
+
+    def _adversary_weight(self, passes: Any) -> Tensor:
+        """w, from gradients at the decoder's last layer over all parts of all processes."""
+        last = self.raw.last_layer
+        reconstruction, adversarial = torch.zeros_like(last), torch.zeros_like(last)
+        for _, losses in passes:
+            reconstruction += torch.autograd.grad(self._reconstruction(losses), last, retain_graph=True)[0]
+            adversarial += torch.autograd.grad(losses["adversarial"], last, retain_graph=True)[0]
+        both = self.accelerator.reduce(torch.stack([reconstruction, adversarial]), "mean")
+        return self.recipe.adversary.weight * adaptive_weight(both[0], both[1])
+
+    def _critic_step(self, parts: list[Batch], fakes: list[Tensor]) -> Tensor:
+        total = torch.zeros((), device=self.accelerator.device)
+        for i, (part, fake) in enumerate(zip(parts, fakes, strict=True)):
+            syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.critic)
+            with syncing:
+                with self.accelerator.autocast():
+                    real, decoded = self.critic(torch.cat([part.image, fake])).chunk(2)
+                    loss = discriminator_loss(real, decoded)
+                self.accelerator.backward(loss / len(parts))
+            total += loss.detach() / len(parts)
+        self.accelerator.clip_grad_norm_(self.critic.parameters(), self.recipe.schedule.clip)
+        self.critic_optimizer.step()
+        self.critic_optimizer.zero_grad()
+        return self.accelerator.reduce(total, "mean")
+
+    @torch.no_grad()
+    def _codebook_step(self, step: int, outputs: list[Reconstruction]) -> dict[str, Tensor]:
+        """Usage and perplexity of the batch; codes that were idle for long are revived."""
+        size, idle = self.recipe.model.codebook_size, self.buffers["idle"]
+        tokens = torch.cat([output.quantised.tokens.flatten() for output in outputs])
+        counts = self.accelerator.reduce(torch.bincount(tokens, minlength=size), "sum")
+        idle.copy_(torch.where(counts > 0, 0, idle + 1))
+        share = counts / counts.sum()
+        entropy = -(share * share.clamp(min=1e-12).log()).sum()
+        if self.recipe.revive_after:
+            dead = idle >= self.recipe.revive_after
+            if dead.any():
+                latents = torch.cat([output.encoding.latents for output in outputs])
+                latents = self.accelerator.gather(latents.contiguous())
+                self.raw.quantiser.revive(dead, latents, generator_for("cpu", 3, self.recipe.schedule.seed, step))
+                idle.masked_fill_(dead, 0)
+        return {"usage": (counts > 0).float().mean(), "perplexity": entropy.exp()}
+
+    def _mean(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Figures averaged over processes."""
+        if self.accelerator.num_processes == 1:
+            return figures
+        return {name: self.accelerator.reduce(value, "mean") for name, value in figures.items()}
+
+    @torch.no_grad()
+    def sheet(self) -> Image.Image:
+        """Photos, holes, reconstruction without a hole, oracle inpainting (the hole's tokens from the whole photo)."""
+        recipe, model = self.recipe, self.average.model
+        photos = next(self.photos.batches(SHEET_ROWS, seed=recipe.schedule.seed))
+        batch = self.prepare(10**9, photos)
+        whole, known = model.encode(batch.image), model.encode(batch.image, batch.mask)
+        plain = model.decode(whole.tokens)
+        merged = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
+        oracle = model.decode(merged, known.skips)
+        rows = []
+        for i in range(len(batch.image)):
+            photo = to_pil(batch.image[i])
+            hole = show_hole(photo, batch.mask[i, 0].cpu().numpy())
+            rows.append(([photo, to_pil(plain[i]), hole, to_pil(oracle[i])], photos.captions[i]))
+        return draw_sheet(rows, ("photo", "reconstruction", "hole", "hole's tokens from the photo"), cell=160)
+
+    def export(self, run: RunFolder) -> None:
+        """Write the model folder (stage 1: DF-VQGAN only)."""
+        save_model(run.path / "model", dfvqgan=self.average.model, max_file_size=self.max_file_size)
+
+
+def load_perceptual(name: str) -> Features:
+    """Q: "squeezenet", "vgg16", "auto", or the path of a safetensors file of either.
+
+    Raises:
+        InputError: the weights are not at hand.
+    """
+    if name == "squeezenet":
+        return squeezenet(load_file(asset(SQUEEZENET)))
+    if name in ("auto", "vgg16"):
+        path = _cached_vgg16()
+        if path is None and name == "auto":
+            return squeezenet(load_file(asset(SQUEEZENET)))
+        if path is None:
+            raise InputError(
+                "the weights of VGG-16 are not at hand: fetch model.safetensors of timm/vgg16.tv_in1k from the "
+                "hub, and give its path as --perceptual"
+            )
+        return vgg16(load_file(path))
+    if not Path(name).is_file():
+        raise InputError(f"there is no file {name}; --perceptual is squeezenet, vgg16, auto, or a safetensors file")
+    state = load_file(name)
+    return vgg16(state) if "features.28.weight" in state else squeezenet(state)
+
+
+def _cached_vgg16() -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache("timm/vgg16.tv_in1k", "model.safetensors")
+    return path if isinstance(path, str) else None
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """[3, H, W] in [-1, 1] → RGB."""
+    pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def _detach(output: Reconstruction) -> Reconstruction:
+    """Without its graph, which would keep every part's activations."""
+    quantised = output.quantised._replace(codes=output.quantised.codes.detach())
+    encoding = output.encoding._replace(latents=output.encoding.latents.detach(), skips=None)
+    return Reconstruction(output.image.detach(), encoding, quantised)

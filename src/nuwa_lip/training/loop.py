@@ -1,0 +1,176 @@
+"""What both stages share: the loop, the run folder, the budget, the averaged weights.
+
+A run is a function of its recipe: whatever is random is drawn from (seed, step, process), so that a run that is
+interrupted and resumed ends with the same weights to the bit on a CPU. A run folder holds
+
+    recipe.json      as run; `--recipe` loads it back, `--resume` follows it
+    metrics.jsonl    one line every `log_every` steps; the same goes to TensorBoard
+    sheets/          samples drawn with the averaged weights
+    checkpoints/     step-N/ with safetensors and state.json, written under another name and renamed
+    model/           a model folder with the averaged weights of the last checkpoint
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from nuwa_lip.recipes import Schedule
+from nuwa_lip.training.runs import RunFolder, hold_signals
+
+REHEARSAL = 4
+"""Steps that are timed for a budget; the first of them does not count."""
+RESERVE = 0.06
+"""Share of a budget kept for what the rehearsal does not see: checkpoints, sheets, a busy machine."""
+
+
+class Stage(Protocol):
+    """What the loop drives. Everything that a checkpoint must hold is in the first three."""
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    buffers: dict[str, Tensor]
+
+    def batches(self, first_step: int) -> Iterator[Any]:
+        """This process's part of the batch of each step, from a step on, for ever."""
+        ...
+
+    def step(self, step: int, batch: Any) -> dict[str, Tensor]:
+        """One optimizer step; figures to log, averaged over the batch of all processes."""
+        ...
+
+    def sheet(self) -> Image.Image:
+        """Samples to look at, with the averaged weights."""
+        ...
+
+    def export(self, run: RunFolder) -> None:
+        """Write the model folder with the averaged weights."""
+        ...
+
+
+def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Accelerator, resume: bool) -> None:
+    """Train a stage to the end of its schedule; Ctrl-C stops it after a last checkpoint."""
+    first = run.restore(stage) if resume else 0
+    batches = stage.batches(first)
+    with run.logging(schedule.steps, first) as log, hold_signals() as stopped:
+        for step in range(first, schedule.steps):
+            rate = schedule.learning_rate_at(step)
+            set_learning_rate(stage.optimizers, rate)
+            figures = stage.step(step, next(batches))
+            done = step + 1
+            last = done == schedule.steps or stopped()
+            if done % schedule.log_every == 0 or last:
+                log(done, {"learning_rate": rate, **{name: float(value) for name, value in figures.items()}})
+            if accelerator.is_main_process:
+                if done % schedule.sheet_every == 0 or last:
+                    run.write_sheet(done, stage.sheet())
+                if done % schedule.checkpoint_every == 0 or last:
+                    run.checkpoint(done, stage)
+                    stage.export(run)
+            accelerator.wait_for_everyone()
+            if stopped():
+                raise KeyboardInterrupt
+
+
+def steps_within(
+    minutes: float, schedule: Schedule, build: Callable[[Schedule], Stage], later: float | None
+) -> int:
+    """How many steps fit a budget, measured on a few steps of a stage that is then thrown away.
+
+    Args:
+        minutes: the whole budget, rehearsal included.
+        schedule: what is to be fitted.
+        build: makes the stage; called with schedules of a few steps.
+        later: the share of the steps after which steps become dearer (the adversary's start); None: they do not.
+    """
+    began = time.perf_counter()
+    cheap = _seconds_per_step(build(dataclasses.replace(schedule, steps=10**9)))
+    dear = cheap if later is None else _seconds_per_step(build(dataclasses.replace(schedule, steps=1)), at=1)
+    share = 1.0 if later is None else later
+    left = minutes * 60 * (1 - RESERVE) - (time.perf_counter() - began)
+    return max(1, int(left / (share * cheap + (1 - share) * dear)))
+
+
+def _seconds_per_step(stage: Stage, at: int = 0) -> float:
+    batches, times = stage.batches(0), []
+    for _ in range(REHEARSAL):
+        batch = next(batches)
+        start = time.perf_counter()
+        figures = stage.step(at, batch)
+        for value in figures.values():
+            float(value)  # waits for the device
+        times.append(time.perf_counter() - start)
+    return sum(times[1:]) / len(times[1:])
+
+
+def set_learning_rate(optimizers: Mapping[str, Optimizer], rate: float) -> None:
+    """Give every group the rate of this step, times its own `scale`."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("scale", 1.0)
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> AdamW:
+    """AdamW with weight decay on matrices only.
+
+    Args:
+        model: its trainable parameters are taken.
+        schedule: betas and decay.
+        scale: of the learning rate.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay, "scale": scale},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "scale": scale},
+    ]
+    return AdamW(groups, lr=schedule.learning_rate * scale, betas=schedule.betas, fused=True)
+
+
+def make_accelerator(schedule: Schedule) -> Accelerator:
+    """Device, precision and processes."""
+    precision = schedule.precision if schedule.precision != "auto" else ("bf16" if bf16_is_fast() else "no")
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+
+
+def bf16_is_fast() -> bool:
+    """Whether this machine computes faster in bf16 than in fp32.
+
+    On a CPU that needs tiles (AMX): convolutions with AVX-512 instructions alone run at about half the speed
+    of fp32, and without either bf16 is emulated.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mps.is_available() or torch.cpu._is_amx_tile_supported()
+
+
+class Average:
+    """Exponential moving average of a model's weights, with a shorter memory in the first steps."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights after a step, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages = [p for p in self.model.state_dict().values() if p.is_floating_point()]
+        weights = [p.detach() for p in model.state_dict().values() if p.is_floating_point()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def generator_for(device: torch.device | str, *seeds: int) -> torch.Generator:
+    """A generator whose stream is a function of these numbers."""
+    mixed = 0x243F6A8885A308D3
+    for seed in seeds:
+        mixed = (mixed ^ (seed + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed ^= mixed >> 31
+    return torch.Generator(device).manual_seed(mixed % 2**63)

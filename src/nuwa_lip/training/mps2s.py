@@ -1,0 +1,174 @@
+"""Stage 2: MP-S2S (Eq. 15) from a token cache; DF-VQGAN is frozen and only drawn upon for the sheets.
+
+Legend: B photos of this process, A parts, K defective tokens, V codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from itertools import chain
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import ModelParts, load_model, save_model
+from nuwa_lip.models import MPS2S
+from nuwa_lip.models.mps2s import mps2s_loss
+from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
+from nuwa_lip.recipes import MPS2SRecipe
+from nuwa_lip.sampling import sample
+from nuwa_lip.sheets import draw_sheet, show_hole
+from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training.dfvqgan import to_pil
+from nuwa_lip.training.loop import Average, generator_for, make_optimizer
+from nuwa_lip.training.runs import RunFolder
+from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
+
+SHEET_ROWS = 6
+SHEET_STEPS = 32  # parallel steps of the sheet's samples: a look, not a measurement
+
+
+class MPS2SStage:
+    """The second stage as the loop drives it.
+
+    Args:
+        recipe: with a schedule whose number of steps is settled.
+        cache: what to train on.
+        accelerator: device, precision, processes.
+        weights: a complete model to start from (fine-tuning); its tokenizer is kept.
+        max_file_size: largest size in bytes of an exported file.
+    """
+
+    def __init__(
+        self,
+        recipe: MPS2SRecipe,
+        cache: TokenCache,
+        accelerator: Accelerator,
+        weights: ModelParts | None = None,
+        max_file_size: int | None = None,
+    ) -> None:
+        _check_orders(recipe)
+        self.recipe, self.cache, self.accelerator = recipe, cache, accelerator
+        self.max_file_size = max_file_size
+        schedule = recipe.schedule
+        self.dfvqgan = load_model(cache.folder / "dfvqgan", need_mps2s=False).dfvqgan
+        if weights is not None and weights.tokenizer is not None:
+            self.tokenizer = weights.tokenizer
+        else:
+            captions = chain.from_iterable(cache.captions)
+            self.tokenizer = CaptionTokenizer.train(captions, recipe.model.text_vocab, recipe.model.text_length)
+        torch.manual_seed(schedule.seed)
+        model = MPS2S(recipe.model)
+        if weights is not None and weights.mps2s is not None:
+            model.load_state_dict(weights.mps2s.state_dict())
+        model = model.to(accelerator.device)
+        self.average = Average(deepcopy(model), schedule.ema)
+        self.modules: dict[str, nn.Module] = {"model": model, "average": self.average.model}
+        self.raw = model
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, schedule))
+        self.optimizers = {"model": self.optimizer}
+        self.buffers: dict[str, Tensor] = {}
+
+    def batches(self, first_step: int) -> Iterator[TokenBatch]:
+        """This process's part of the batch of each step."""
+        return self.cache.batches(
+            self.recipe.schedule.batch_size,
+            seed=self.recipe.schedule.seed,
+            start_step=first_step,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def step(self, step: int, batch: TokenBatch) -> dict[str, Tensor]:
+        """One optimizer step."""
+        schedule = self.recipe.schedule
+        seeds = (schedule.seed, step, self.accelerator.process_index)
+        torch.manual_seed(generator_for("cpu", 7, *seeds).initial_seed())  # dropout
+        inputs = self.prepare(batch, np.random.default_rng([8, *seeds]))
+        parts = list(zip(*(t.chunk(schedule.accumulate) for t in inputs), strict=True))
+        total = torch.zeros((), device=self.accelerator.device)
+        for i, part in enumerate(parts):
+            syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.model)
+            with syncing:
+                with self.accelerator.autocast():
+                    loss = self.loss(part)
+                self.accelerator.backward(loss / len(parts))
+            total += loss.detach() / len(parts)
+        gradient = self.accelerator.clip_grad_norm_(self.model.parameters(), schedule.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update(self.raw, step)
+        return {"loss": self.accelerator.reduce(total, "mean"), "gradient": gradient}
+
+    def prepare(self, batch: TokenBatch, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Captions as word pieces, some of them dropped, and an order for each sample: the model's arguments."""
+        device = self.accelerator.device
+        dropped = rng.random(len(batch.captions)) < self.recipe.caption_dropout
+        captions = ["" if drop else text for drop, text in zip(dropped, batch.captions, strict=True)]
+        masks = batch.masks.to(device)
+        defective = token_mask(masks, self.cache.factor)
+        order = self._orders(defective, rng)
+        ids = self.tokenizer(captions).to(device)
+        return ids, batch.images.to(device), masks, batch.tokens.to(device), defective, order
+
+    def loss(self, part: tuple[Tensor, ...]) -> Tensor:
+        """Eq. 15, nats for each defective token."""
+        *inputs, tokens, defective, order = part
+        logits, real = self.model(*inputs, tokens, defective, order)
+        return mps2s_loss(logits, target_tokens(tokens, order), real)
+
+    def _orders(self, defective: Tensor, rng: np.random.Generator) -> Tensor:
+        """An order for each sample, by the recipe's shares: int64 [B, K]."""
+        weights = np.array([self.recipe.orders.get(name, 0.0) for name in ORDERS])
+        choice = torch.from_numpy(rng.choice(len(ORDERS), size=len(defective), p=weights / weights.sum()))
+        generator = generator_for("cpu", int(rng.integers(2**31)))
+        keys = torch.stack([order_keys(name, defective, generator) for name in ORDERS])  # [orders, B, N]
+        return order_by(keys[choice.to(keys.device), torch.arange(len(defective))], defective)[0]
+
+    @torch.no_grad()
+    def sheet(self) -> Image.Image:
+        """Photos, holes, what is painted with the caption and without."""
+        batch = self.cache.batch(10**6, SHEET_ROWS, seed=self.recipe.schedule.seed)
+        dfvqgan = self.dfvqgan.to(self.accelerator.device)
+        image, mask = batch.images.to(self.accelerator.device), batch.masks.to(self.accelerator.device)
+        known = dfvqgan.encode(image, mask)
+        painted = []
+        for captions in (batch.captions, [""] * SHEET_ROWS):
+            ids = self.tokenizer(captions).to(self.accelerator.device)
+            memory = self.average.model.encode(ids, image, mask, known.tokens, known.token_mask)
+            tokens, _ = sample(
+                self.average.model, memory, temperature=0.9, top_p=0.9, num_inference_steps=SHEET_STEPS,
+                generator=torch.Generator().manual_seed(0),
+            )
+            painted.append(dfvqgan.decode(tokens, known.skips))
+        rows = []
+        for i, caption in enumerate(batch.captions):
+            photo = to_pil(image[i])
+            hole = show_hole(photo, mask[i, 0].cpu().numpy())
+            rows.append(([photo, hole, *(to_pil(p[i]) for p in painted)], caption))
+        return draw_sheet(rows, ("photo", "hole", "with the caption", "without"), cell=160)
+
+    def export(self, run: RunFolder) -> None:
+        """Write the complete model folder."""
+        save_model(
+            run.path / "model",
+            dfvqgan=self.dfvqgan,
+            mps2s=self.average.model,
+            tokenizer=self.tokenizer,
+            sampling=self.recipe.sampling,
+            max_file_size=self.max_file_size,
+        )
+
+
+def _check_orders(recipe: MPS2SRecipe) -> None:
+    unknown = set(recipe.orders) - set(ORDERS)
+    if unknown:
+        raise InputError(f"orders names {sorted(unknown)[0]!r}; there are: {', '.join(ORDERS)}")
+    if not sum(recipe.orders.values()) > 0 or min(recipe.orders.values()) < 0:
+        raise InputError(f"orders {dict(recipe.orders)} must not be negative, and one of them must be positive")

@@ -1,0 +1,234 @@
+"""The run folder: recipe, metrics, sheets and checkpoints, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nuwa_lip.errors import InputError
+
+if TYPE_CHECKING:
+    from nuwa_lip.training.loop import Stage
+
+KEPT = 2
+"""Checkpoints that are kept; older ones are removed."""
+
+
+class RunFolder:
+    """Where a run writes.
+
+    Args:
+        path: the folder.
+        photos: photos of one step, for the figure of photos a second.
+        main: whether this process writes; the others only read.
+    """
+
+    def __init__(self, path: Path, photos: int, main: bool = True) -> None:
+        self.path, self.photos, self.main = path, photos, main
+
+    def check(self, overwrite: bool) -> None:
+        """Find out before the work whether a new run can be written.
+
+        Raises:
+            InputError: there is one, and it is not to be replaced; or the folder cannot be written.
+        """
+        if (self.path / "recipe.json").exists() and not overwrite:
+            raise InputError(f"{self.path} holds a run: give --resume to go on with it, or --overwrite to replace it")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
+
+    def begin(self, recipe: dict[str, Any]) -> None:
+        """Start a new run in place of what is there."""
+        if not self.main:
+            return
+        for name in ("checkpoints", "sheets", "model", "tensorboard"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        write_json(self.path / "recipe.json", recipe)
+
+    def checkpoints(self) -> list[Path]:
+        """All of them, oldest first."""
+        found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
+        return sorted(found, key=lambda p: int(p.name[5:]))
+
+    def checkpoint(self, step: int, stage: Stage) -> None:
+        """Write the state after `step` steps; the folder appears when it is whole, and old ones go."""
+        folder = self.path / "checkpoints" / f"step-{step}"
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            for name, module in stage.modules.items():
+                _save(module.state_dict(), part / f"{name}.safetensors")
+            for name, optimizer in stage.optimizers.items():
+                _save(_flatten(optimizer), part / f"{name}.optimizer.safetensors")
+            _save(stage.buffers, part / "buffers.safetensors")
+            write_json(part / "state.json", {"step": step})
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        for old in self.checkpoints()[:-KEPT]:
+            shutil.rmtree(old)
+
+    def restore(self, stage: Stage) -> int:
+        """Load the last checkpoint into a stage, and return the number of steps done.
+
+        Raises:
+            InputError: there is none, or it does not fit.
+        """
+        checkpoints = self.checkpoints()
+        if not checkpoints:
+            return 0
+        folder = checkpoints[-1]
+        try:
+            for name, module in stage.modules.items():
+                module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+            for name, optimizer in stage.optimizers.items():
+                _unflatten(optimizer, load_file(folder / f"{name}.optimizer.safetensors"))
+            for name, value in load_file(folder / "buffers.safetensors").items():
+                stage.buffers[name].copy_(value)
+            return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"cannot resume from {folder}: {reason}") from error
+
+    def write_sheet(self, step: int, sheet: Image.Image) -> None:
+        """Write samples/sheet of a step."""
+        path = self.path / "sheets" / f"step-{step:07}.png"
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        sheet.save(part, format="PNG")
+        os.replace(part, path)
+
+    @contextmanager
+    def logging(self, steps: int, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+        """A progress bar, metrics.jsonl and TensorBoard: gives log(steps done, figures)."""
+        if not self.main:
+            yield lambda step, figures: None
+            return
+        board = _tensorboard(self.path / "tensorboard", first)
+        self._forget_after(first)
+        last_time, last_step = time.perf_counter(), first
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines, _progress() as bar:
+            task = bar.add_task("training", total=steps, completed=first, figures="")
+
+            def log(step: int, figures: dict[str, float]) -> None:
+                nonlocal last_time, last_step
+                now = time.perf_counter()
+                figures["images_per_second"] = (step - last_step) * self.photos / (now - last_time)
+                last_time, last_step = now, step
+                rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+                lines.write(json.dumps({"step": step, **rounded}) + "\n")
+                lines.flush()
+                for name, value in figures.items() if board else ():
+                    board.add_scalar(name, value, step)
+                shown = [n for n in figures if n != "learning_rate"]
+                text = "  ".join(f"{name.replace('_per_', '/')} {figures[name]:.3g}" for name in shown)
+                bar.update(task, completed=step, figures=text)
+
+            try:
+                yield log
+            finally:
+                if board:
+                    board.close()
+
+    def _forget_after(self, step: int) -> None:
+        """Drop metrics of steps that will be run again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+@contextmanager
+def hold_signals() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM wait for the end of a step: gives a function that says whether one came.
+
+    A second one stops at once; the last checkpoint is whole in any case.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON under another name, then rename."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+
+
+def _tensorboard(path: Path, first: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # an extra: metrics.jsonl holds the same figures
+        return None
+    return SummaryWriter(str(path), purge_step=first + 1 if first else None)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut short by a crash
+        return float("inf")
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+
+
+def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as tensors by "parameter.name"."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

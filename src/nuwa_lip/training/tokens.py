@@ -1,0 +1,256 @@
+"""The token cache between the stages: what a frozen DF-VQGAN says of photos with holes, worked out once.
+
+    tokens.json      sizes, counts, the mask recipe, captions of each photo
+    images.npy       uint8 [N, 3, S, S], complete; N = photos x variants, a photo's variants in a row
+    masks.npy        uint8 [N, S * S / 8], the holes as bits
+    tokens.npy       int32 [N, h, w]: ζ^x where known, the targets ζ^y where defective
+    dfvqgan/         the model folder it was made with
+
+A variant is another crop and another hole of the same photo. The folder appears when it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nuwa_lip.data.augment import Augmentation, augment
+from nuwa_lip.data.masks import MaskRecipe, random_masks
+from nuwa_lip.data.photos import PhotoSet
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import save_model
+from nuwa_lip.models import DFVQGAN, MPS2SConfig
+from nuwa_lip.models.defect_free import pool_mask
+from nuwa_lip.training.loop import generator_for
+
+FORMAT_VERSION = 1
+
+
+class TokenBatch(NamedTuple):
+    """One process's part of a batch."""
+
+    images: Tensor
+    """y, float32 [B, 3, S, S] in [-1, 1]"""
+    masks: Tensor
+    """m, bool [B, 1, S, S]"""
+    tokens: Tensor
+    """int64 [B, h, w]: ζ^x where known, ζ^y where defective."""
+    captions: list[str]
+    """One of each photo's captions; "" for a photo without any."""
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """A cache, memory-mapped (`open`) or held in memory (`load`)."""
+
+    folder: Path
+    images: Tensor
+    masks: Tensor
+    tokens: Tensor
+    captions: list[list[str]]
+    variants: int
+    factor: int
+    """Pixels on a token's side."""
+
+    @classmethod
+    def open(cls, folder: Path, model: MPS2SConfig) -> TokenCache:
+        """Open a cache for a model.
+
+        Raises:
+            InputError: it is missing, damaged, of a newer version, or of other sizes than the model's.
+        """
+        if not (folder / "tokens.json").is_file():
+            raise InputError(f"{folder} is not a token cache (it has no tokens.json): make one with nuwa-lip tokenize")
+        try:
+            about = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
+            version, captions = about["format_version"], about["captions"]
+            # copy-on-write, because torch wants writable memory
+            arrays = {name: _map(folder / f"{name}.npy") for name in ("images", "masks", "tokens")}
+            found = (about["resolution"], tuple(about["grid"]), about["codebook_size"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{folder} is a damaged token cache: {error}") from error
+        if version > FORMAT_VERSION:
+            raise InputError(f"{folder} is a token cache of version {version}: update nuwa-lip")
+        wanted = (model.image_size, tuple(model.grid), model.codebook_size)
+        if found != wanted:
+            raise InputError(
+                f"{folder} has pictures of {found[0]} pixels, {found[1][0]} x {found[1][1]} tokens and {found[2]} codes; "
+                f"the recipe's model has {wanted[0]}, {wanted[1][0]} x {wanted[1][1]} and {wanted[2]}"
+            )
+        return cls(folder, **arrays, captions=captions, variants=about["variants"], factor=found[0] // found[1][0])
+
+    def load(self, device: torch.device | str) -> TokenCache:
+        """The same, held in memory of a device."""
+        held = {name: getattr(self, name).to(device, copy=True) for name in ("images", "masks", "tokens")}
+        return dataclasses.replace(self, **held)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(
+        self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> TokenBatch:
+        """The batch of one step, a pure function of (seed, step): epochs are permutations.
+
+        Args:
+            step: 0-based.
+            batch_size: of all processes together.
+            seed: of the order and the choice of captions.
+            rank, world_size: which part to give.
+        """
+        if batch_size % world_size:
+            raise InputError(f"batch size {batch_size} is not a multiple of the {world_size} processes")
+        share = batch_size // world_size
+        positions = range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share)
+        rows = [_row(len(self), seed, position) for position in positions]
+        picks = np.random.default_rng([seed, step, 4]).random(batch_size)[rank * share : (rank + 1) * share]
+        choices = [self.captions[row // self.variants] for row in rows]
+        index = torch.tensor(rows, device=self.tokens.device)
+        return TokenBatch(
+            images=self.images[index].float().mul_(2 / 255).sub_(1),
+            masks=unpack_masks(self.masks[index], self.images.shape[-1]),
+            tokens=self.tokens[index].long(),
+            captions=[c[int(u * len(c))] if c else "" for c, u in zip(choices, picks, strict=True)],
+        )
+
+    def batches(
+        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[TokenBatch]:
+        """Yield `batch(step, ...)` for ever, from `start_step` on."""
+        step = start_step
+        while True:
+            yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
+            step += 1
+
+
+@torch.inference_mode()
+def write_cache(
+    folder: Path,
+    model: DFVQGAN,
+    photos: PhotoSet,
+    *,
+    variants: int,
+    masks: MaskRecipe,
+    augmentation: Augmentation,
+    seed: int,
+    batch_size: int = 32,
+    progress: Callable[[range], Any] = iter,
+) -> None:
+    """Make a token cache.
+
+    Args:
+        folder: must not exist, or be a cache, which is replaced.
+        model: on the device to compute on.
+        photos: a little larger than the model's resolution, so that crops keep their sharpness.
+        variants: crops and holes of each photo.
+        masks, augmentation: how these are drawn.
+        seed: of all of it; the same arguments give the same cache.
+        batch_size: crops encoded at a time.
+        progress: wraps the range of batches, to show it.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    size, grid = model.config.resolution, model.config.grid
+    count = len(photos) * variants
+    try:
+        images = _new(part / "images.npy", np.uint8, (count, 3, size, size))
+        bits = _new(part / "masks.npy", np.uint8, (count, -(-size * size // 8)))
+        tokens = _new(part / "tokens.npy", np.int32, (count, grid, grid))
+        for start in progress(range(0, count, batch_size)):
+            rows = range(start, min(start + batch_size, count))
+            image, mask = _crops(photos, rows, variants, size, masks, augmentation, seed)
+            images[rows.start : rows.stop] = _to_bytes(image)
+            bits[rows.start : rows.stop] = np.packbits(mask.flatten(1).numpy(), axis=1)
+            tokens[rows.start : rows.stop] = encode_pair(model, image, mask).cpu().numpy()
+        for array in (images, bits, tokens):
+            array.flush()
+        about = {
+            "format_version": FORMAT_VERSION,
+            "resolution": size,
+            "grid": [grid, grid],
+            "codebook_size": model.config.codebook_size,
+            "variants": variants,
+            "seed": seed,
+            "masks": dataclasses.asdict(masks),
+            "augmentation": dataclasses.asdict(augmentation),
+            "captions": photos.captions,
+        }
+        (part / "tokens.json").write_text(json.dumps(about), encoding="utf-8")
+        save_model(part / "dfvqgan", dfvqgan=model)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> Tensor:
+    """ζ^x of the photo with its hole where known, ζ^y of the complete photo where defective: int64 [B, h, w]."""
+    image, mask = image.to(model.last_layer.device), mask.to(model.last_layer.device)
+    known, whole = model.encode(image, mask), model.encode(image)
+    assert known.token_mask is not None
+    return torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
+
+
+def token_mask(masks: Tensor, factor: int) -> Tensor:
+    """m' of masks bool [B, 1, S, S]: a token is defective if any pixel under it is (Eq. 8)."""
+    while factor > 1:
+        masks, factor = pool_mask(masks), factor // 2
+    return masks
+
+
+def unpack_masks(bits: Tensor, size: int) -> Tensor:
+    """uint8 [B, S * S / 8] → bool [B, 1, S, S]."""
+    weights = 2 ** torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
+    flat = (bits[:, :, None] & weights).bool().flatten(1)
+    return flat[:, : size * size].reshape(len(bits), 1, size, size)
+
+
+def _crops(
+    photos: PhotoSet, rows: range, variants: int, size: int, masks: MaskRecipe, augmentation: Augmentation, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Crops and holes of some rows of the cache, on the CPU."""
+    index = torch.tensor([row // variants for row in rows])
+    captions = [" ".join(photos.captions[i]) for i in index.tolist()]  # any that names a side forbids the flip
+    generator = generator_for("cpu", 5, seed, rows.start)
+    image = augment(photos.images[index], photos.aspects[index], size, augmentation, generator, captions)
+    mask = random_masks(len(rows), size, size, masks, np.random.default_rng([6, seed, rows.start]))
+    # what the model sees must be what the cache gives back
+    return _to_bytes_tensor(image).float().mul_(2 / 255).sub_(1), mask
+
+
+def _to_bytes_tensor(image: Tensor) -> Tensor:
+    return ((image + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def _to_bytes(image: Tensor) -> np.ndarray:
+    return _to_bytes_tensor(image).numpy()
+
+
+def _new(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _map(path: Path) -> Tensor:
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _row(count: int, seed: int, position: int) -> int:
+    """Row at a place in the endless sequence of permuted epochs."""
+    epoch, place = divmod(position, count)
+    return int(_permutation(count, seed, epoch)[place])
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)

@@ -1,0 +1,422 @@
+"""Sampling: the cache against its slow twin, bits against batch sizes, distributions, bad arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from nuwa_lip import sampling
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.models.mps2s import Memory
+from nuwa_lip.models.orders import ORDERS
+from nuwa_lip.sampling import Draw, candidates_at_once, decoding_order, group_sizes, sample
+
+VOCAB, K = 64, 12
+STEPS = (None, 1, 3, K)
+
+
+def make_model(**changes: Any) -> MPS2S:
+    """Tiny, with weights so large that tokens depend on one another."""
+    torch.manual_seed(0)
+    model = MPS2S(dataclasses.replace(MPS2SConfig.preset("tiny"), **changes)).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.mul_(6)
+    return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def make_memories(model: MPS2S, *holes: tuple[int, int, int, int]) -> tuple[Memory, Memory]:
+    """Of photos with a hole (top, left, height, width in tokens) each: with a caption, and with none."""
+    generator = torch.Generator().manual_seed(0)
+    count, (height, width) = len(holes), model.config.grid
+    token_mask = torch.zeros(count, 1, height, width, dtype=torch.bool)
+    for mask, (top, left, rows, columns) in zip(token_mask, holes, strict=True):
+        mask[:, top : top + rows, left : left + columns] = True
+    cell = model.config.image_size // height
+    image = torch.rand(count, 3, height * cell, width * cell, generator=generator) * 2 - 1
+    mask = token_mask.repeat_interleave(cell, 2).repeat_interleave(cell, 3)
+    tokens = torch.randint(VOCAB, (count, height, width), generator=generator)
+    ids = torch.randint(3, 512, (count, 6), generator=generator)
+    memory = model.encode(ids, image, mask, tokens, token_mask)
+    return memory, model.retell(memory, torch.tensor([[1, 2]] * count))
+
+
+HOLE = (2, 3, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def model() -> MPS2S:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def memories(model: MPS2S) -> tuple[Memory, Memory]:
+    return make_memories(model, HOLE)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def logits_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Every step's logits, as they come from the model."""
+    seen: list[Tensor] = []
+    guide = Draw.guide
+
+    def spy(self: Draw, logits: Tensor) -> Tensor:
+        seen.append(logits)
+        return guide(self, logits)
+
+    monkeypatch.setattr(Draw, "guide", spy)
+    return seen
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_cached_equals_uncached(
+    model: MPS2S,
+    memories: tuple[Memory, Memory],
+    logits_seen: list[Tensor],
+    order: str,
+    steps: int | None,
+    scale: float,
+) -> None:
+    results = []
+    for use_cache in (True, False):
+        logits_seen.clear()
+        tokens, logp = sample(
+            model,
+            memories[0],
+            num_candidates=3,
+            unconditional=memories[1],
+            guidance_scale=scale,
+            order=order,
+            num_inference_steps=steps,
+            generator=seeded(5),
+            use_cache=use_cache,
+        )
+        results.append((tokens, logp, torch.cat(logits_seen, 1)))
+    (tokens, logp, logits), (other_tokens, other_logp, other_logits) = results
+    assert torch.equal(tokens, other_tokens)
+    torch.testing.assert_close(logits, other_logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logp, other_logp, atol=1e-5, rtol=0)
+    assert logits.std() > 0.5  # tokens are not drawn from noise around zero
+
+
+WIDE: dict[str, Any] = {"width": 128, "text_width": 64, "codebook_size": 512}  # other kernels than tiny's
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def wide(request: pytest.FixtureRequest) -> tuple[MPS2S, Memory, Memory]:
+    model = make_model(**WIDE).to(request.param)
+    return model, *make_memories(model, HOLE)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize("steps", [None, 2, 5])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_candidate_is_the_same_whatever_their_number(
+    wide: tuple[MPS2S, Memory, Memory], order: str, steps: int | None, scale: float
+) -> None:
+    model, memory, unconditional = wide
+
+    def run(count: int, seed: int) -> tuple[Tensor, Tensor]:
+        return sample(
+            model,
+            memory,
+            num_candidates=count,
+            unconditional=unconditional,
+            guidance_scale=scale,
+            order=order,
+            num_inference_steps=steps,
+            generator=seeded(seed),
+        )
+
+    tokens, logp = run(8, 7)
+    assert len({tuple(one.flatten().tolist()) for one in tokens}) == 8
+    for count, seed in ((1, 7), (3, 7), (1, 9), (2, 12)):
+        few, few_logp = run(count, seed)
+        first = seed - 7
+        assert torch.equal(few, tokens[first : first + count])
+        assert torch.equal(few_logp, logp[first : first + count])
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_logp_is_the_models_own_and_known_tokens_stay(
+    model: MPS2S, memories: tuple[Memory, Memory], steps: int | None
+) -> None:
+    memory = memories[0]
+    tokens, logp = sample(
+        model, memory, num_inference_steps=steps, generator=seeded(1), temperature=0.7, top_k=20
+    )
+    hole = memory.token_mask[:, 0]
+    assert tokens.shape == (1, 8, 8)
+    assert tokens.dtype == torch.int64
+    assert torch.equal(tokens[~hole], memory.tokens[~hole])
+    assert not torch.equal(tokens[hole], memory.tokens[hole])
+    if steps is None:
+        # teacher-forced with what was drawn, at temperature 1 and without filters
+        order = decoding_order("raster", memory.token_mask)[None]
+        drawn = tokens.flatten(1).gather(1, order)
+        logits = model.predict(memory.states, memory.mask, drawn, order)
+        expected = logits.log_softmax(-1).gather(-1, drawn[..., None]).mean()
+        assert float(logp) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_with_guidance_logp_is_the_guided_models(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
+    order = decoding_order("raster", memories[0].token_mask)[None]
+    tokens, logp = sample(
+        model, memories[0], unconditional=memories[1], guidance_scale=3.0, generator=seeded(1)
+    )
+    drawn = tokens.flatten(1).gather(1, order)
+    c, u = (model.predict(memory.states, memory.mask, drawn, order) for memory in memories)
+    expected = (u + 3 * (c - u)).log_softmax(-1).gather(-1, drawn[..., None]).mean()
+    assert float(logp) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_guidance_zero_is_the_unconditional_model(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
+    guided = sample(model, memories[0], unconditional=memories[1], guidance_scale=0.0, generator=seeded(2))
+    plain = sample(model, memories[1], generator=seeded(2))
+    assert torch.equal(guided[0], plain[0])
+    torch.testing.assert_close(guided[1], plain[1], atol=1e-5, rtol=0)
+
+
+def test_without_guidance_the_unconditional_memory_costs_nothing(
+    model: MPS2S, memories: tuple[Memory, Memory], logits_seen: list[Tensor]
+) -> None:
+    sample(model, memories[0], unconditional=memories[1], num_inference_steps=1)
+    assert len(logits_seen[0]) == candidates_at_once([K], torch.device("cpu"))
+
+
+def test_temperature_zero_takes_the_likeliest(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
+    memory = memories[0]
+    tokens, _ = sample(model, memory, num_candidates=2, temperature=0)
+    assert torch.equal(tokens[0], tokens[1])
+    order = decoding_order("raster", memory.token_mask)[None]
+    drawn = tokens[:1].flatten(1).gather(1, order)
+    assert torch.equal(model.predict(memory.states, memory.mask, drawn, order).argmax(-1), drawn)
+
+
+def test_photos_of_a_batch_are_as_if_alone(model: MPS2S) -> None:
+    memory, unconditional = make_memories(model, HOLE, (0, 0, 0, 0), (0, 0, 8, 8))
+    options: dict[str, Any] = {"num_candidates": 2, "guidance_scale": 2.0, "num_inference_steps": 4}
+    tokens, logp = sample(
+        model, memory, unconditional=unconditional, generator=[seeded(i) for i in range(6)], **options
+    )
+    assert tokens.shape == (6, 8, 8)
+    for i in range(3):
+        generators = [seeded(2 * i), seeded(2 * i + 1)]
+        alone = sample(model, memory[i], unconditional=unconditional[i], generator=generators, **options)
+        assert torch.equal(alone[0], tokens[2 * i : 2 * i + 2])
+        assert torch.equal(alone[1], logp[2 * i : 2 * i + 2])
+    assert torch.equal(tokens[2:4], memory.tokens[1].expand(2, -1, -1))  # K = 0
+    assert logp[2:4].tolist() == [0, 0]
+
+
+def test_one_generator_counts_its_seed_up(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
+    counted = sample(model, memories[0], num_candidates=3, generator=seeded(4))
+    listed = sample(model, memories[0], num_candidates=3, generator=[seeded(4), seeded(5), seeded(6)])
+    assert torch.equal(counted[0], listed[0])
+    largest = sample(model, memories[0], num_candidates=2, generator=seeded(2**64 - 1))
+    assert torch.equal(largest[0][1], sample(model, memories[0], generator=seeded(0))[0][0])
+
+
+def test_without_a_generator_results_differ_and_follow_the_global_seed(
+    model: MPS2S, memories: tuple[Memory, Memory]
+) -> None:
+    torch.manual_seed(0)
+    first, second = (sample(model, memories[0])[0] for _ in range(2))
+    torch.manual_seed(0)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, sample(model, memories[0])[0])
+
+
+@pytest.mark.parametrize(("steps", "count", "total"), [(3, 1, 3), (None, 5, 2 * K), (99, 1, K)])
+def test_the_callback_counts_all_steps(
+    model: MPS2S, memories: tuple[Memory, Memory], steps: int | None, count: int, total: int
+) -> None:
+    calls: list[tuple[int, int]] = []
+    sample(
+        model,
+        memories[0],
+        num_candidates=count,
+        num_inference_steps=steps,
+        callback=lambda step, of: calls.append((step, of)),
+    )
+    assert calls == [(i + 1, total) for i in range(total)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 1100), st.none() | st.integers(1, 1200))
+def test_group_sizes_grow_and_sum_up(tokens: int, steps: int | None) -> None:
+    sizes = group_sizes(tokens, steps)
+    assert sum(sizes) == tokens
+    assert len(sizes) == (tokens if steps is None else min(steps, tokens))
+    assert all(size >= 1 for size in sizes)
+    assert sizes == sorted(sizes)
+
+
+def test_group_sizes_follow_the_cosine() -> None:
+    assert group_sizes(5, None) == [1] * 5
+    assert group_sizes(7, 1) == [7]
+    sizes = group_sizes(256, 8)
+    for step in range(1, 9):
+        assert sum(sizes[:step]) == pytest.approx(256 * (1 - math.cos(math.pi / 16 * step)), abs=2)
+
+
+def test_candidates_at_once_know_nothing_of_their_number() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert candidates_at_once([1] * 9, cpu) == candidates_at_once([64], gpu) == sampling.CHUNK
+    assert candidates_at_once([2, 9], cpu) == 1
+    assert candidates_at_once([], cpu) == sampling.CHUNK
+
+
+PROBABILITIES = torch.tensor([0.4, 0.05, 0.3, 0.15, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.4, 0.05, 0.3, 0.15, 0.1]),
+        ({"top_k": 2}, [4 / 7, 0, 3 / 7, 0, 0]),
+        ({"top_k": 99}, [0.4, 0.05, 0.3, 0.15, 0.1]),
+        ({"top_k": 1}, [1, 0, 0, 0, 0]),
+        ({"top_p": 0.69}, [4 / 7, 0, 3 / 7, 0, 0]),
+        ({"top_p": 0.71}, [0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85, 0]),
+        ({"top_p": 1e-9}, [1, 0, 0, 0, 0]),
+        ({"top_p": 1.0}, [0.4, 0.05, 0.3, 0.15, 0.1]),
+        ({"top_k": 3, "top_p": 0.8}, [4 / 7, 0, 3 / 7, 0, 0]),  # 0.3 + 0.4 of 0.85 are more than 0.8
+        ({"temperature": 0.5}, [p * p / 0.285 for p in (0.4, 0.05, 0.3, 0.15, 0.1)]),
+        ({"temperature": 0.5, "top_p": 0.8}, [16 / 25, 0, 9 / 25, 0, 0]),
+        ({"temperature": 1e-300}, [1, 0, 0, 0, 0]),
+        ({"temperature": 0}, [1, 0, 0, 0, 0]),
+        ({"temperature": 1e9}, [0.2] * 5),
+    ],
+)
+def test_tokens_are_drawn_from_the_filtered_distribution(
+    options: dict[str, Any], expected: list[float]
+) -> None:
+    count = 2000
+    uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # evenly spread: no luck involved
+    tokens = Draw(**options)(PROBABILITIES.log().expand(count, -1), uniform)
+    shares = tokens.bincount(minlength=5) / count
+    torch.testing.assert_close(shares, torch.tensor(expected, dtype=shares.dtype), atol=1.5 / count, rtol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=9),
+    st.sampled_from([0.0, 0.5, 1 - 2**-53]),
+    st.none() | st.integers(1, 9),
+    st.none() | st.floats(0.01, 1.0),
+)
+def test_a_token_that_is_filtered_out_is_never_drawn(
+    values: list[float], uniform: float, top_k: int | None, top_p: float | None
+) -> None:
+    logits = torch.tensor(values)
+    token = int(Draw(top_k=top_k, top_p=top_p)(logits[None], torch.tensor([uniform], dtype=torch.float64)))
+    likelier = logits > logits[token]
+    assert 0 <= token < len(values)
+    assert top_k is None or int(likelier.sum()) < top_k
+    mass = float(logits.double().softmax(-1)[likelier].sum())
+    assert top_p is None or top_k is not None or mass < top_p + 1e-9
+
+
+def test_ties_do_not_widen_top_k() -> None:
+    uniform = torch.linspace(0, 0.999, 50, dtype=torch.float64)
+    tokens = Draw(top_k=2)(torch.zeros(50, 8), uniform)
+    assert set(tokens.tolist()) == {0, 1}
+
+
+def test_candidates_follow_the_models_distribution(model: MPS2S) -> None:
+    memory, _ = make_memories(model, (4, 4, 1, 1))
+    tokens, _ = sample(model, memory, num_candidates=400, generator=seeded(0))
+    order = torch.tensor([[36]])
+    logits = model.predict(memory.states, memory.mask, torch.zeros_like(order), order)
+    probabilities = logits[0, 0].softmax(-1)
+    shares = Counter(tokens[:, 4, 4].tolist())
+    for token in probabilities.topk(3).indices.tolist():
+        p = float(probabilities[token])
+        assert shares[token] / 400 == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / 400))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": math.inf}, "temperature is inf"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"top_p": math.nan}, "top_p is nan"),
+        ({"guidance_scale": math.inf}, "guidance_scale is inf"),
+        ({"guidance_scale": 2.0}, "guidance_scale is 2.0.*unconditional"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"num_candidates": 0}, "num_candidates is 0"),
+        ({"order": "spiral"}, "'spiral'; there are: raster, random, border"),
+        ({"generator": [seeded(0)] * 3, "num_candidates": 2}, "3 generators for 2 candidates"),
+    ],
+)
+def test_bad_arguments_are_named(
+    model: MPS2S, memories: tuple[Memory, Memory], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        sample(model, memories[0], **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unconditional_memory_of_other_photos_is_refused(
+    model: MPS2S, memories: tuple[Memory, Memory]
+) -> None:
+    other, _ = make_memories(model, HOLE, HOLE)
+    with pytest.raises(InputError, match="memory of 2 photos; needed: 1"):
+        sample(model, memories[0], unconditional=other, guidance_scale=2.0)
+
+
+def test_it_runs_within_autocast(model: MPS2S) -> None:
+    """Training draws samples from float32 weights that way."""
+    with torch.autocast("cpu", torch.bfloat16):
+        memory, unconditional = make_memories(model, HOLE)
+        results = [
+            sample(
+                model,
+                memory,
+                unconditional=unconditional,
+                guidance_scale=2.0,
+                num_inference_steps=4,
+                generator=seeded(0),
+                use_cache=use_cache,
+            )
+            for use_cache in (True, False)
+        ]
+    assert all(torch.isfinite(logp).all() for _, logp in results)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_draws_the_same(model: MPS2S) -> None:
+    memory, _ = make_memories(model, HOLE)
+    moved = dataclasses.replace(
+        memory, **{name: getattr(memory, name).cuda() for name in ("states", "mask", "tokens", "token_mask")}
+    )
+    gpu = make_model().cuda()
+    for order in ORDERS:
+        for steps in STEPS:
+            options: dict[str, Any] = {"order": order, "num_inference_steps": steps, "num_candidates": 2}
+            here = sample(model, memory, generator=seeded(0), **options)
+            there = sample(gpu, moved, generator=seeded(0), **options)
+            assert torch.equal(here[0], there[0].cpu())
+            torch.testing.assert_close(here[1], there[1].cpu(), atol=1e-4, rtol=0)
