@@ -1,4 +1,4 @@
-"""What several tests share: a model folder with random weights, small enough to run in a blink; the command."""
+"""What several tests share: the command, and a model with random weights that runs in a blink."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from nuwa_lip.errors import InputError
 
 LAYOUTS = {
     "a.json": '{"1.jpg": "a bear", "2": "the sea, grey"}',
-    "b.json": '[{"file": "1.jpg", "caption": "a bear"}, {"file_name": "2", "caption": ["the sea, grey", "x"]}]',
+    "b.json": '[{"file": "1.jpg", "caption": "a bear"}, {"name": "2", "caption": ["the sea, grey", "x"]}]',
     "a.jsonl": '{"image": "x/1.jpg", "prompt": "a bear"}\n\n{"name": "2", "text": "the sea, grey"}\n',
     "a.csv": 'file,caption,more\n1.jpg,a bear,1\n2,"the sea, grey",2\n',
     "a.tsv": "1.jpg\ta bear\n\n2\tthe sea, grey\n",

@@ -1,4 +1,4 @@
-"""EXIF goes along: orientation wherever it stands, tags of every kind, and no thumbnail of what was repainted."""
+"""EXIF goes along: orientation wherever it stands, tags of every kind, but no thumbnail of the old hole."""
 
 import io
 

@@ -1,8 +1,10 @@
-"""Picture files: what is written is read again to the bit; what cannot be read or written gives one clear line."""
+"""Picture files: what is written is read again to the bit; what cannot be gives one clear line."""
 
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.files import FORMATS, MODES, check_output, read_image, save_image
+from nuwa_lip.files import FORMATS, MODES, check_fits, check_output, read_image, save_image
 
 EXACT = [
     (ending, mode)
@@ -51,9 +53,7 @@ def shown(image: Image.Image) -> np.ndarray:
 @pytest.mark.parametrize("details", [False, True])
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize(("ending", "mode"), EXACT)
-def test_pixels_and_metadata_come_back(
-    ending: str, mode: str, orientation: int, details: bool, tmp_path: Path
-) -> None:
+def test_pixels_and_metadata_come_back(ending: str, mode: str, orientation: int, details: bool, tmp_path: Path) -> None:
     image = with_metadata(picture(mode), orientation, details)
     info = dict(image.info)
     path = tmp_path / f"x{ending}"
@@ -97,9 +97,7 @@ def test_an_uncompressed_tiff_is_turned_as_its_tag_says(mode: str, tmp_path: Pat
         ("LA", ".jpg", "L", "JPEG has no transparency"),
     ],
 )
-def test_what_a_format_cannot_hold_is_said(
-    mode: str, ending: str, result: str, says: str, tmp_path: Path
-) -> None:
+def test_what_a_format_cannot_hold_is_said(mode: str, ending: str, result: str, says: str, tmp_path: Path) -> None:
     image = with_metadata(picture(mode))
     with pytest.warns(UserWarning, match=says):
         save_image(image, tmp_path / f"x{ending}")
@@ -137,8 +135,6 @@ def bomb() -> bytes:
     picture("L").save(buffer, "PNG")
     data = bytearray(buffer.getvalue())
     data[16:24] = (30000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     return bytes(data)
 
@@ -195,9 +191,6 @@ def test_of_an_animation_the_first_frame_is_used(tmp_path: Path) -> None:
 
 
 def test_16_bit_colours_are_read_with_8_and_said_so(tmp_path: Path) -> None:
-    import struct
-    import zlib
-
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -235,6 +228,14 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
     check_output(tmp_path / "new.PNG", overwrite=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "old.png"]
     assert (tmp_path / "old.png").read_bytes() == b"old"
+
+
+def test_formats_have_a_largest_size(tmp_path: Path) -> None:
+    for name, side in (("x.webp", 16383), ("x.jpg", 65500), ("x.png", 10**6), ("x.tif", 10**6)):
+        check_fits(tmp_path / name, (side, side))
+    for name, size in (("x.webp", (3, 16384)), ("x.jpeg", (65501, 3))):
+        with pytest.raises(InputError, match=f"cannot write .*{name}: .* pixels a side; .png and .tif more"):
+            check_fits(tmp_path / name, size)
 
 
 def test_jpeg_is_announced_as_inexact(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Model folders: written whole or not at all, read back to the bit, and refused by name where something is off."""
+"""Model folders: written whole or not at all, read back to the bit, refused where something is off."""
 
 import dataclasses
 import json
@@ -93,7 +93,9 @@ def test_a_ready_made_text_encoder_comes_back(tiny_model: Path, tmp_path: Path) 
     from transformers import CLIPTextConfig, CLIPTextModel
 
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=300, max_position_embeddings=40, pad_token_id=0, eos_token_id=2, **sizes))
+    text = CLIPTextModel(
+        CLIPTextConfig(vocab_size=300, max_position_embeddings=40, pad_token_id=0, eos_token_id=2, **sizes)
+    )
     parts = parts_of(tiny_model)
     mps2s = MPS2S.with_text_encoder(MPS2SConfig.preset("tiny"), text).eval()
     save_model(tmp_path / "clip", **(parts | {"mps2s": mps2s}))
@@ -163,7 +165,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "torn tokenizer": (cut("tokenizer.json", 100), "tokenizer.json is damaged"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "config.json holds list, not an object"),
     "bytes": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json is not valid JSON"),
-    "newer": (lambda f: change(f, lambda c: c.update(format_version=99)), "format_version 99.*update nuwa-lip"),
+    "newer": (
+        lambda f: change(f, lambda c: c.update(format_version=99)),
+        "format_version 99.*update nuwa-lip",
+    ),
     "no version": (lambda f: change(f, lambda c: c.pop("format_version")), "has no format_version"),
     "odd version": (lambda f: change(f, lambda c: c.update(format_version="1")), "has no format_version"),
     "new part": (lambda f: change(f, lambda c: c.update(sr={})), "unknown field 'sr'.*update nuwa-lip"),
@@ -220,7 +225,10 @@ def test_parts_of_different_models_are_refused(tiny_model: Path, tmp_path: Path)
     config = DFVQGANConfig.preset("tiny")
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"dfvqgan": DFVQGAN(dataclasses.replace(config, codebook_size=32))}, "for 64 codes, .* has 32"),
-        ({"dfvqgan": DFVQGAN(dataclasses.replace(config, resolution=64))}, "for 32 pixels on a side, .* has 64"),
+        (
+            {"dfvqgan": DFVQGAN(dataclasses.replace(config, resolution=64))},
+            "for 32 pixels on a side, .* has 64",
+        ),
         (
             {"dfvqgan": DFVQGAN(dataclasses.replace(config, channels=(16, 32)))},
             "for 8 tokens on a side, .* has 16",
@@ -248,9 +256,7 @@ def test_names_lead_to_folders(tiny_model: Path, tmp_path: Path, monkeypatch: py
             resolve(name)
 
 
-def test_a_hub_id_is_downloaded_without_pickles(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_id_is_downloaded_without_pickles(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, list[str]]] = []
 
     def download(repo_id: str, allow_patterns: list[str]) -> str:
@@ -293,5 +299,5 @@ def test_upload(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_network_is_touched_here_alone() -> None:
     for path in Path(hub.__file__).parent.rglob("*.py"):
-        if re.search("snapshot_download|HfApi|hf_hub_download|urllib|httpx|requests", path.read_text()):
-            assert path.name == "hub.py" or "serving" in path.parts
+        if re.search("snapshot_download|HfApi|hf_hub_download|urlopen|httpx", path.read_text()):
+            assert path.name == "hub.py"

@@ -1,4 +1,4 @@
-"""Photos and masks in, photos out: known pixels equal the input's bit for bit in every mode and orientation."""
+"""Photos and masks in, photos out: known pixels are the input's bit for bit in every mode and orientation."""
 
 import warnings
 from typing import Any

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import io
 import os
 import sys
 import traceback
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with the exit code, if it is not 0.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know every name's alphabet
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
@@ -79,7 +82,7 @@ def run(argv: list[str]) -> None:
     if not rest or rest[0] in ("-h", "--help"):
         print(overview(group or COMMANDS))
         return
-    raise InputError(_unknown(" ".join(argv[: 2 if group else 1]), group or COMMANDS))
+    raise InputError(_unknown(" ".join(argv[: 2 if group else 1]), group))
 
 
 def overview(commands: Mapping[str, tuple[str, str]]) -> str:
@@ -107,10 +110,12 @@ def _call(name: str, argv: list[str]) -> None:
     tyro.cli(command, prog=f"nuwa-lip {name}", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
 
 
-def _unknown(name: str, commands: Mapping[str, tuple[str, str]]) -> str:
-    names = sorted({*commands, *(known.split()[0] for known in commands)})
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(commands)}"
+def _unknown(name: str, group: Mapping[str, tuple[str, str]]) -> str:
+    """What to say of a name that is none, within a group or (if that is empty) at all."""
+    close = difflib.get_close_matches(
+        name, group or sorted({*COMMANDS, *(command.split()[0] for command in COMMANDS)}), n=1
+    )
+    hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(group or COMMANDS)}"
     return f"there is no command '{name}'; {hint}"
 
 

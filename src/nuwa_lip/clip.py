@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,12 +13,11 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.images import viewable
 
 
-def clip_scores(images: list[Image.Image], prompt: str, name: str | Path) -> list[float]:
-    """Cosine similarity of each picture to the caption, by a CLIP that is on this machine already.
+@lru_cache(maxsize=1)
+def load_clip(name: str | Path) -> tuple[Any, Any]:
+    """A CLIP that is on this machine already, and what prepares its inputs.
 
     Args:
-        images: pictures of any mode.
-        prompt: the caption; CLIP reads its first 77 tokens.
         name: folder of weights, or hub id in the local cache; nothing is downloaded.
 
     Raises:
@@ -28,14 +29,29 @@ def clip_scores(images: list[Image.Image], prompt: str, name: str | Path) -> lis
         raise InputError("rank 'clip' needs transformers: pip install 'nuwa-lip[transformers]'") from error
     try:
         model = CLIPModel.from_pretrained(name, local_files_only=True, use_safetensors=True).eval()
-        processor = CLIPProcessor.from_pretrained(name, local_files_only=True)
+        return model, CLIPProcessor.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(
             f"rank 'clip' needs CLIP's weights; {str(name)!r} is neither a folder of them nor in the local "
             f"cache: fetch it once with 'hf download {name}'"
         ) from error
+
+
+@torch.inference_mode()
+def clip_scores(images: list[Image.Image], prompt: str, name: str | Path) -> list[float]:
+    """Cosine similarity of each picture to the caption.
+
+    Args:
+        images: pictures of any mode.
+        prompt: the caption; CLIP reads its first 77 tokens.
+        name: as for `load_clip`.
+    """
+    model, processor = load_clip(name)
     inputs = processor(
-        text=[prompt], images=[viewable(image) for image in images], return_tensors="pt", truncation=True
+        text=[prompt],
+        images=[viewable(image) for image in images],
+        return_tensors="pt",
+        truncation=True,
+        max_length=model.config.text_config.max_position_embeddings,
     )
-    with torch.inference_mode():
-        return model(**inputs).logits_per_text[0].div(model.logit_scale.exp()).tolist()
+    return model(**inputs).logits_per_text[0].div(model.logit_scale.exp()).tolist()

@@ -28,6 +28,7 @@ MODES = {  # what a format holds as it is
     "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
     "JPEG": ("L", "RGB", "CMYK"),
 }
+LARGEST = {"WEBP": 16383, "JPEG": 65500}  # pixels on a side
 GREY = ("1", "L", "LA", "I;16", "I", "F")
 READABLE = tuple(FORMATS) + (".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm", ".tga")
 PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program carry out
@@ -49,9 +50,7 @@ def read_image(path: Path) -> Image.Image:
                     raise UnidentifiedImageError
                 # a phone's MPO has previews and depth maps behind the photo
                 animated = getattr(image, "is_animated", False) and image.format != "MPO"
-                deep = image.mode in ("RGB", "RGBA", "LA") and any(
-                    ";16" in str(tile[3]) for tile in image.tile
-                )
+                deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
                 image.load()
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
@@ -102,6 +101,17 @@ def check_output(path: Path, overwrite: bool, *, exact: bool = True) -> None:
         warnings.warn(f"{path}: JPEG cannot keep known pixels exact; .png, .webp and .tif can", stacklevel=2)
 
 
+def check_fits(path: Path, size: tuple[int, int]) -> None:
+    """Find out before the work whether a format can hold a picture of (height, width).
+
+    Raises:
+        InputError: it cannot.
+    """
+    name = FORMATS[path.suffix.lower()][0]
+    if name in LARGEST and max(size) > LARGEST[name]:
+        raise InputError(f"cannot write {path}: {name} holds {LARGEST[name]} pixels a side; .png and .tif more")
+
+
 def save_image(image: Image.Image, path: Path) -> None:
     """Write a picture with its EXIF, profile and resolution (from `image.info`); lossless but for JPEG.
 
@@ -131,7 +141,7 @@ def save_image(image: Image.Image, path: Path) -> None:
 
 
 def _with_tiff_tags(image: Image.Image, block: bytes, path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """The picture upright, for many readers show a TIFF as it is stored, and options that make tags of EXIF."""
+    """The picture upright (many readers show a TIFF as it is stored), and options that make tags of EXIF."""
     tags = Image.Exif()
     try:
         image = ImageOps.exif_transpose(image)

@@ -89,14 +89,10 @@ def _download(repo_id: str) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "README.md"]))
     except Exception as error:  # of many libraries: no network, no such repository, no access
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model {repo_id!r} is neither a local folder nor could it be downloaded: {reason}"
-        ) from error
+        raise InputError(f"model {repo_id!r} is neither a local folder nor could it be downloaded: {reason}") from error
 
 
-def load_model(
-    name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps2s: bool = True
-) -> ModelParts:
+def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps2s: bool = True) -> ModelParts:
     """Read a model, in eval mode.
 
     Args:
@@ -116,12 +112,8 @@ def load_model(
         tokenizer = CaptionTokenizer.from_file(_present(folder / "tokenizer.json"))
         _check_fit(dfvqgan.config, mps2s.config, tokenizer, str(folder))
     elif need_mps2s:
-        raise InputError(
-            f"{folder} holds a DF-VQGAN only (stage 1); a model with mps2s.safetensors is needed"
-        )
-    sampling = _from_json(
-        SamplingDefaults, config.get("sampling") or {}, f"sampling in {folder / 'config.json'}"
-    )
+        raise InputError(f"{folder} holds a DF-VQGAN only (stage 1); a model with mps2s.safetensors is needed")
+    sampling = _from_json(SamplingDefaults, config.get("sampling") or {}, f"sampling in {folder / 'config.json'}")
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     return ModelParts(dfvqgan, mps2s, tokenizer, sampling, text)
@@ -239,10 +231,7 @@ def _write_weights(
     model: nn.Module, folder: Path, name: str, dtype: torch.dtype | None, max_file_size: int | None
 ) -> None:
     state = {
-        key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value)
-        .detach()
-        .cpu()
-        .contiguous()
+        key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in model.state_dict().items()
     }
     if max_file_size is None:
@@ -257,9 +246,7 @@ def _write_weights(
         save_file({key: state[key] for key in keys}, folder / filename, metadata={"format": "pt"})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / f"{name}.safetensors.index.json").write_text(
-            json.dumps(index, indent=1) + "\n", encoding="utf-8"
-        )
+        (folder / f"{name}.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -309,9 +296,7 @@ def _from_json(kind: type[Config], values: Any, where: str) -> Config:
         raise InputError(f"{where} cannot be used: {error}") from error
 
 
-def _load(
-    kind: type[Model], config_kind: type[Any], values: Any, folder: Path, name: str, dtype: torch.dtype
-) -> Model:
+def _load(kind: type[Model], config_kind: type[Any], values: Any, folder: Path, name: str, dtype: torch.dtype) -> Model:
     """Build without initial values, and put the files' weights in."""
     where = f"{name} in {folder / 'config.json'}"
     config = _from_json(config_kind, values, where)
@@ -325,9 +310,7 @@ def _load(
     expected = model.state_dict()
     for key in sorted(set(expected) | set(state)):
         if key not in state:
-            raise InputError(
-                f"{folder}: the weights of {name} lack {key}; config.json and weights do not match"
-            )
+            raise InputError(f"{folder}: the weights of {name} lack {key}; config.json and weights do not match")
         if key not in expected:
             raise InputError(
                 f"{folder}: the weights of {name} have {key} too many; config.json and weights do not match"
@@ -343,7 +326,7 @@ def _load(
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves out initial values: no random number is drawn, and the memory they would stand in stays unused."""
+    """Leaves out initial values: nothing is drawn, and the memory they would stand in stays unused."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}

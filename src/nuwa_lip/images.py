@@ -87,9 +87,12 @@ class Photo:
         view = upright(out, self.orientation)
         for patch in patches:
             part = view[patch.box]
-            part[..., : self.colours][patch.mask] = self._from_rgb(patch.rgb[patch.mask])
-            if opaque and self.alpha is not None:
-                part[..., -1][patch.mask] = self.scale
+            for start in range(0, len(part), 256):  # rows at a time, to hold few floating-point numbers
+                rows = slice(start, start + 256)
+                mask = patch.mask[rows]
+                part[rows, :, : self.colours][mask] = self._from_rgb(patch.rgb[rows][mask])
+                if opaque and self.alpha is not None:
+                    part[rows, :, -1][mask] = self.scale
         return out
 
     def _from_rgb(self, rgb: np.ndarray) -> np.ndarray:
@@ -161,9 +164,7 @@ def as_photo(image: Picture | Photo) -> Photo:
     mode = BY_CHANNELS[pixels.shape[2]]
     if pixels.dtype in (np.bool_, np.uint16):
         if mode != "L":
-            raise InputError(
-                f"image has type {pixels.dtype} and {pixels.shape[2]} channels: give uint8 for colour"
-            )
+            raise InputError(f"image has type {pixels.dtype} and {pixels.shape[2]} channels: give uint8 for colour")
         mode = "1" if pixels.dtype == np.bool_ else "I;16"
     return Photo(pixels=pixels, mode=mode)
 
@@ -240,8 +241,7 @@ def as_hole(mask: Picture | Hole | None, photo: Photo, *, invert: bool = False) 
     if white.shape != (height, width):
         if white.shape != photo.pixels.shape[:2]:
             raise InputError(
-                f"the mask is {white.shape[1]}x{white.shape[0]}, the photo {width}x{height}; "
-                "they must be of one size"
+                f"the mask is {white.shape[1]}x{white.shape[0]}, the photo {width}x{height}; they must be of one size"
             )
         white, understood = upright(white, photo.orientation), f"{understood}, turned as the photo"
     if invert:
@@ -253,9 +253,7 @@ def as_hole(mask: Picture | Hole | None, photo: Photo, *, invert: bool = False) 
 
 def _hole_from_alpha(photo: Photo) -> Hole:
     if photo.alpha is None:
-        raise InputError(
-            "there is no mask, and the photo has no alpha channel whose transparent part could be it"
-        )
+        raise InputError("there is no mask, and the photo has no alpha channel whose transparent part could be it")
     mask = photo.alpha < photo.scale * OPAQUE / 255
     if not mask.any():
         raise InputError("nothing to repaint: there is no mask, and nothing of the photo is transparent")
@@ -283,7 +281,7 @@ def _read_mask_image(image: Image.Image) -> tuple[str, np.ndarray]:
 
 def _read_mask_array(values: np.ndarray) -> tuple[str, np.ndarray]:
     if values.dtype == np.bool_:
-        return "True = repaint", values.any(-1)
+        return "True = repaint", np.asarray(values.any(-1))
     if values.dtype.kind == "f":
         return "0.5 and more = repaint", values[..., :3].mean(-1) >= 0.5
     if values.dtype != np.uint8 or values.max(initial=0) == 1:
@@ -306,9 +304,7 @@ def _as_array(values: Any, name: str) -> np.ndarray:
         if array.ndim > 2:
             array = np.moveaxis(array, -3, -1)
     else:
-        raise InputError(
-            f"{name} is {type(values).__name__}: give a Pillow image, a numpy array or a torch tensor"
-        )
+        raise InputError(f"{name} is {type(values).__name__}: give a Pillow image, a numpy array or a torch tensor")
     shape = list(values.shape)
     if array.ndim == 4 and len(array) == 1:
         array = array[0]

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nuwa_lip import hub
-from nuwa_lip.clip import clip_scores
+from nuwa_lip.clip import clip_scores, load_clip
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images import Hole, Patch, Photo, as_hole, as_photo
@@ -193,6 +193,8 @@ class InpaintPipeline:
         _check(num_images_per_prompt, padding_mask_crop, output_type, rank)
         photos, masks, prompts = _together(image, mask_image, prompt)
         seeds = candidate_seeds(generator, num_images_per_prompt, len(photos))
+        if rank == "clip":
+            load_clip(self.clip)  # its absence is told before the work
         step = None if callback_on_step_end is None else partial(_call_back, callback_on_step_end, self)
 
         pictures, scores, used = [], [], []
@@ -303,9 +305,7 @@ def candidate_seeds(
             return [seeds] * photos
         if len(seeds) == count * photos:
             return [seeds[i * count : (i + 1) * count] for i in range(photos)]
-        raise InputError(
-            f"there are {len(seeds)} generators for {count * photos} candidates; give one for each"
-        )
+        raise InputError(f"there are {len(seeds)} generators for {count * photos} candidates; give one for each")
     return [[(first + i) % 2**64 for i in range(count)]] * photos
 
 
@@ -316,16 +316,19 @@ def window_seed(seed: int, number: int) -> int:
 
 def _back(image: Tensor, window: Box, size: tuple[int, int]) -> np.ndarray:
     """The model's image [1, 3, S, S] → the window's part inside the photo, float32 [h, w, 3] from 0 to 1."""
-    if image.shape[2:] != (window.height, window.width):
-        image = F.interpolate(image, (window.height, window.width), mode="bicubic", antialias=True)
     rows, columns = window.within(size)
-    inside = image[
-        0,
-        :,
-        rows.start - window.top : rows.stop - window.top,
-        columns.start - window.left : columns.stop - window.left,
-    ]
-    return ((inside + 1) / 2).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    # one axis after the other: a window may reach far beyond a strip of a photo
+    image = _resize(image, (window.height, image.shape[3]))
+    image = image[:, :, rows.start - window.top : rows.stop - window.top]
+    image = _resize(image, (image.shape[2], window.width))
+    image = image[0, :, :, columns.start - window.left : columns.stop - window.left]
+    return ((image + 1) / 2).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if image.shape[2:] == size:
+        return image
+    return F.interpolate(image, size, mode="bicubic", antialias=True)
 
 
 def _call_back(function: Callback, pipe: InpaintPipeline, step: int, total: int) -> None:
@@ -379,7 +382,5 @@ def _gather(pictures: list[Any], output_type: str) -> Any:
     if output_type == "pil":
         return pictures
     if len({picture.shape for picture in pictures}) > 1:
-        raise InputError(
-            f"photos of several sizes cannot be one array; use output_type='pil', not {output_type!r}"
-        )
+        raise InputError(f"photos of several sizes cannot be one array; use output_type='pil', not {output_type!r}")
     return np.stack(pictures) if output_type == "np" else torch.stack(pictures)

@@ -21,34 +21,35 @@ from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
+from nuwa_lip.models.orders import ORDERS, check_order
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long, how much at a time, and how fast; moments are shares of `steps`, so that a budget moves them."""
+    """How long, how much at a time, how fast; moments are shares of `steps`, so that a budget moves them."""
 
     steps: int
     """Optimizer steps in all."""
     batch_size: int
     """Photos of one step, of all processes together."""
     accumulate: int = 1
-    """Parts that a process takes its share of a batch in, to save memory; the result is that of one part."""
+    """Parts that a process takes its share of a batch in, to save memory; the result stays the same."""
     learning_rate: float
     """After the warm-up; from there it falls along a cosine."""
     final_learning_rate: float = 0.05
-    """At the last step, as a share of `learning_rate`."""
+    """Where that ends, as a share of `learning_rate`."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises from zero."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Of AdamW."""
+    """Decay of AdamW's running means of gradients and of their squares."""
     weight_decay: float = 0.05
     """Of AdamW, on matrices only."""
     clip: float = 1.0
     """Largest norm of a step's gradients."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are the ones that are saved; less in the first steps. 0: no average."""
+    """Decay of the averaged weights, which are the ones exported; less in the first steps. 0: no average."""
     precision: Precision = "auto"
     """auto: bf16 where the hardware computes faster in it, else fp32."""
     seed: int = 0
@@ -68,6 +69,11 @@ class Schedule:
             raise InputError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal parts")
         if not (0 <= self.warmup <= 1 and 0 <= self.ema < 1):
             raise InputError(f"schedule.warmup {self.warmup} and ema {self.ema} must be within 0 to 1")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be above 0")
+        if self.seed < 0:
+            raise InputError(f"schedule.seed is {self.seed}; it must be 0 or more")
 
     def learning_rate_at(self, step: int) -> float:
         """Of a step, counted from 0."""
@@ -88,9 +94,19 @@ class Adversary:
     start: float = 0.3
     """Share of the steps after which it begins; too early ruins a VQGAN."""
     filters: int = 64
+    """Channels of its first layer, a multiple of 8."""
     layers: int = 3
+    """Halvings before its last two layers; more see larger patches."""
     learning_rate: float = 1.0
     """As a multiple of the schedule's."""
+
+    def __post_init__(self) -> None:
+        if self.filters < 8 or self.filters % 8:
+            raise InputError(f"adversary.filters is {self.filters}; it must be a multiple of 8")
+        if self.layers < 1:
+            raise InputError(f"adversary.layers is {self.layers}; it must be 1 or more")
+        if self.weight < 0 or not 0 <= self.start <= 1:
+            raise InputError(f"adversary.weight {self.weight} must be 0 or more, and start {self.start} within 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +116,26 @@ class DFVQGANRecipe:
     model: DFVQGANConfig
     schedule: Schedule
     masks: MaskRecipe = MaskRecipe(rectangles=0.4, everything=0.4, nothing=0.2, ratio=(0.1, 0.4))
-    """Official mixture: up to 40 % of the photo in rectangles, all of it, or nothing."""
+    """How holes are drawn; officially up to 40 % of the photo in rectangles, all of it, or nothing."""
     connect: float = 0.5
-    """Share of the photos with a hole that are decoded with the symmetrical connections; the others without."""
+    """Share of the photos with a hole that are decoded with the symmetrical connections."""
     augmentation: Augmentation = Augmentation()
+    """How crops are drawn."""
     pixel_loss: Literal["l1", "l2"] = "l1"
+    """Mean absolute or mean squared difference of pixels."""
     pixel_weight: float = 1.0
+    """Of that loss."""
     perceptual: str = "auto"
     """Q: squeezenet, vgg16, a safetensors file of either, or auto: VGG-16 if the hub's cache has it."""
     perceptual_weight: float = 1.0
+    """Of Q's loss (L_P of Eq. 13); 0: none."""
     codebook_weight: float = 1.0
+    """Of the codebook's and the commitment loss together (L_V of Eq. 13)."""
     adversary: Adversary = Adversary()
+    """The discriminator, and when it begins."""
+    unquantised: float = 0.0
+    """Share of the steps, the first ones, in which latents are decoded as they are; then codes start from
+    latents. Helps small codebooks: what no code stands for at the start is never learned."""
     revive_after: int = 200
     """Steps without use after which a code is replaced; 0: never."""
 
@@ -122,11 +147,21 @@ class MPS2SRecipe:
     model: MPS2SConfig
     schedule: Schedule
     orders: Mapping[str, float] = field(default_factory=lambda: {"raster": 1.0})
-    """How often each order of decoding is trained (see `nuwa_lip.sampling`)."""
+    """How often each order of decoding is trained, in any unit."""
     caption_dropout: float = 0.1
     """Share of the captions replaced by "", for guidance."""
     sampling: SamplingDefaults = SamplingDefaults()
-    """Written into the model's config.json."""
+    """What the finished model is sampled with when the user does not say."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.orders) - set(ORDERS))
+        if unknown:
+            raise InputError(f"orders names {unknown[0]!r}; there are: {', '.join(ORDERS)}")
+        weights = {name: self.orders.get(name, 0.0) for name in ORDERS}  # all, so that each is a flag
+        if min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise InputError(f"orders {weights} must not be negative, and one of them must be positive")
+        object.__setattr__(self, "orders", weights)
+        check_order(self.sampling.order)
 
 
 Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe)
@@ -155,25 +190,36 @@ def dfvqgan_tiny() -> DFVQGANRecipe:
     """
     return DFVQGANRecipe(
         model=DFVQGANConfig.preset("tiny"),
-        schedule=Schedule(steps=600, batch_size=32, learning_rate=2e-3, ema=0.98, weight_decay=0.0),
+        # many small steps: what is to be learned is simple
+        schedule=Schedule(steps=2000, batch_size=8, learning_rate=1e-3, ema=0.99, weight_decay=0.0),
         masks=MaskRecipe(rectangles=0.6, everything=0.2, nothing=0.2, ratio=(0.2, 0.6)),
         augmentation=Augmentation(scale=(1.0, 1.0), flip=False, colour=0.0, stretch=False),
+        pixel_loss="l2",  # shapes are small and strongly coloured: L1's median is grey
+        pixel_weight=5.0,
         perceptual_weight=0.0,
+        unquantised=0.4,
         adversary=Adversary(weight=0.0),
-        revive_after=25,
+        revive_after=50,
     )
 
 
 def dfvqgan_paper_f8() -> DFVQGANRecipe:
-    """Stage 1 with the official settings (ImageNet, 256 px, 32 x 32 tokens, 48.5 M parameters); many GPUs, days.
+    """Stage 1 with the official settings (ImageNet, 256 px, 32 x 32 tokens, 48.5 M parameters): GPUs, days.
 
-    accelerate launch -m nuwa_lip train dfvqgan paper-f8-8192 --data 'imagenet-{000000..000127}.tar' --out runs/dfvqgan
+    accelerate launch -m nuwa_lip train dfvqgan paper-f8-8192 --data 'imagenet-*.tar' --out runs/dfvqgan
     """
     return DFVQGANRecipe(
         model=DFVQGANConfig.preset("paper-f8-8192"),
         schedule=Schedule(
-            steps=500_000, batch_size=128, learning_rate=5.76e-4, betas=(0.5, 0.9), weight_decay=0.0, ema=0.9999,
-            log_every=50, sheet_every=5000, checkpoint_every=5000,
+            steps=500_000,
+            batch_size=128,
+            learning_rate=5.76e-4,
+            betas=(0.5, 0.9),
+            weight_decay=0.0,
+            ema=0.9999,
+            log_every=50,
+            sheet_every=5000,
+            checkpoint_every=5000,
         ),
         adversary=Adversary(start=0.1),
     )
@@ -215,8 +261,13 @@ def mps2s_base() -> MPS2SRecipe:
     return MPS2SRecipe(
         model=MPS2SConfig.preset("base"),
         schedule=Schedule(
-            steps=200_000, batch_size=64, learning_rate=5e-4, ema=0.9999,
-            log_every=50, sheet_every=2500, checkpoint_every=2500,
+            steps=200_000,
+            batch_size=64,
+            learning_rate=5e-4,
+            ema=0.9999,
+            log_every=50,
+            sheet_every=2500,
+            checkpoint_every=2500,
         ),
         orders={"raster": 0.5, "random": 0.5},
     )
@@ -227,8 +278,13 @@ def mps2s_paper() -> MPS2SRecipe:
     return MPS2SRecipe(
         model=MPS2SConfig.preset("paper"),
         schedule=Schedule(
-            steps=1_000_000, batch_size=512, learning_rate=5e-4, ema=0.9999,
-            log_every=50, sheet_every=5000, checkpoint_every=5000,
+            steps=1_000_000,
+            batch_size=512,
+            learning_rate=5e-4,
+            ema=0.9999,
+            log_every=50,
+            sheet_every=5000,
+            checkpoint_every=5000,
         ),
         sampling=SamplingDefaults(top_k=128),
     )
@@ -292,6 +348,8 @@ def from_file(stage: str, path: Path) -> Any:
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """A dataclass from what JSON makes of it."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} is {values!r}, not an object with fields")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -300,7 +358,10 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):
             value = _build(typing.cast(type[Any], hints[name]), value, f"{where}: {name}")
-        elif isinstance(value, list) and _is_tuple(hints[name]):
+        elif not _fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", str(hints[name])).replace("typing.", "")
+            raise InputError(f"{where}: {name} is {value!r}; it must be {wanted}")
+        elif isinstance(value, list):
             value = tuple(value)
         built[name] = value
     try:
@@ -309,7 +370,20 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         raise InputError(f"{where} cannot be used: {error}") from error
 
 
-def _is_tuple(hint: Any) -> bool:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_is_tuple(part) for part in typing.get_args(hint))
-    return typing.get_origin(hint) is tuple
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is of a field's type; lists stand for tuples."""
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is Literal:
+        return value in parts
+    if kind is tuple:
+        parts = parts[:1] * len(value) if parts[-1:] == (...,) and isinstance(value, list) else parts
+        return isinstance(value, list) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if kind in (dict, Mapping):
+        return isinstance(value, dict) and all(_fits(v, parts[1]) for v in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)

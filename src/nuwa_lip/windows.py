@@ -17,9 +17,7 @@ import numpy as np
 
 from nuwa_lip.images import Photo
 
-CONTEXT = (
-    1.5  # side of a window over the longer side of its hole: the hole is 44 % of the window, as in training
-)
+CONTEXT = 1.5  # side of a window over the longer side of its hole: the hole is 44 % of the window, as in training
 MAX_ASPECT = 1.5  # a window may be squeezed to the square up to this; the models are trained so
 
 
@@ -44,6 +42,10 @@ class Box:
         """Whether they have a pixel in common."""
         rows = self.top < other.bottom and other.top < self.bottom
         return rows and self.left < other.right and other.left < self.right
+
+    def moved(self, down: int, right: int) -> Box:
+        """The same rectangle elsewhere."""
+        return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
 
     def join(self, other: Box) -> Box:
         """The smallest box around both."""
@@ -105,6 +107,8 @@ def _centre(start: int, end: int, length: int, limit: int) -> int:
 def find_holes(mask: np.ndarray) -> list[Box]:
     """Boxes around the connected parts of a mask, found on a coarse grid (diagonal neighbours connect)."""
     cell = max(8, math.ceil(max(mask.shape) / 256))
+    whole = _shrink(mask, 0, 0, *mask.shape)  # of a small hole in a large photo the rest need not be looked at
+    mask = mask[whole.top : whole.bottom, whole.left : whole.right]
     rows, columns = (np.arange(0, n, cell) for n in mask.shape)
     coarse = np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
     waiting = {(int(y), int(x)) for y, x in np.argwhere(coarse)}
@@ -121,16 +125,16 @@ def find_holes(mask: np.ndarray) -> list[Box]:
             found += near
             edge += near
         ys, xs = zip(*found, strict=True)
-        boxes.append(
-            _shrink(mask, min(ys) * cell, min(xs) * cell, (max(ys) + 1) * cell, (max(xs) + 1) * cell)
-        )
+        box = _shrink(mask, min(ys) * cell, min(xs) * cell, (max(ys) + 1) * cell, (max(xs) + 1) * cell)
+        boxes.append(box.moved(whole.top, whole.left))
     return boxes
 
 
 def _shrink(mask: np.ndarray, top: int, left: int, bottom: int, right: int) -> Box:
     """The box of the True pixels within a coarse box."""
     part = mask[top:bottom, left:right]
-    ys, xs = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
+    ys = np.flatnonzero(part.any(1))
+    xs = np.flatnonzero(part[ys[0] : ys[-1] + 1].any(0))
     return Box(top + int(ys[0]), left + int(xs[0]), top + int(ys[-1]) + 1, left + int(xs[-1]) + 1)
 
 
@@ -153,28 +157,23 @@ def look(photo: Photo, mask: np.ndarray, window: Box, resolution: int) -> View:
         resolution: S.
     """
     rows, columns = window.within(photo.size)
-    hidden = np.ones((window.height, window.width), bool)
-    inside = np.s_[
-        rows.start - window.top : rows.stop - window.top,
-        columns.start - window.left : columns.stop - window.left,
-    ]
-    hidden[inside] = mask[rows, columns]
+    hidden = mask[rows, columns]
     if photo.alpha is not None:
-        hidden[inside] |= photo.alpha[rows, columns] == 0
-    image = np.zeros((resolution, window.width, 3), np.float32)
-    weight = np.zeros((resolution, window.width), np.float32)
-    down, across = resize_weights(window.height, resolution), resize_weights(window.width, resolution)
+        hidden = hidden | (photo.alpha[rows, columns] == 0)
+    down = resize_weights(window.height, resolution)[:, rows.start - window.top : rows.stop - window.top]
+    across = resize_weights(window.width, resolution)
+    across = across[:, columns.start - window.left : columns.stop - window.left]
+    image = np.zeros((resolution, hidden.shape[1], 3), np.float32)
+    weight = np.zeros((resolution, hidden.shape[1]), np.float32)
     # rows at a time, so that a large window is never held as floating-point numbers
-    for start in range(rows.start, rows.stop, 256):
-        stop = min(start + 256, rows.stop)
-        part = np.s_[start - window.top : stop - window.top]
-        gone = hidden[part, inside[1]]
-        pixels = photo.rgb((slice(start, stop), columns), gone)
-        image[:, inside[1]] += np.tensordot(down[:, part], pixels, 1)
-        weight[:, inside[1]] += down[:, part] @ ~gone
+    for start in range(0, len(hidden), 256):
+        part = slice(start, min(start + 256, len(hidden)))
+        pixels = photo.rgb((slice(rows.start + part.start, rows.start + part.stop), columns), hidden[part])
+        image += np.tensordot(down[:, part], pixels, 1)
+        weight += down[:, part] @ ~hidden[part]
     image = np.einsum("swc,tw->stc", image, across, optimize=True)
     weight = weight @ across.T
-    defective = _any_under(hidden, resolution)
+    defective = _any_under(hidden, window, photo.size, resolution)
     known = np.maximum(weight, np.float32(1e-6))[..., None]
     return View(np.where(defective[..., None], np.float32(0), image / known), defective)
 
@@ -191,15 +190,22 @@ def resize_weights(n: int, out: int) -> np.ndarray:
     return (1 - np.abs(centre - np.arange(n)[None])).clip(0).astype(np.float32)
 
 
-def _any_under(hidden: np.ndarray, resolution: int) -> np.ndarray:
-    """Reduce (or enlarge) a mask: True if any pixel that an output pixel covers is True."""
-    for axis in (0, 1):
-        n = hidden.shape[axis]
+def _any_under(hidden: np.ndarray, window: Box, size: tuple[int, int], resolution: int) -> np.ndarray:
+    """Reduce (or enlarge) a window's mask: True if any pixel that an output pixel covers is True.
+
+    Args:
+        hidden: bool, the part of the window inside the photo; what is beyond counts as True.
+        size: (H, W) of the photo.
+    """
+    inside = window.within(size)
+    for axis, (first, length) in enumerate(((window.top, window.height), (window.left, window.width))):
         # whole numbers: rounding must not let a sliver of a defective pixel pass
-        first = np.arange(resolution) * n // resolution
-        last = ((np.arange(resolution) + 1) * n - 1) // resolution
-        counts = np.concatenate(
-            [np.zeros_like(hidden.take([0], axis), np.int32), hidden.cumsum(axis, dtype=np.int32)], axis
-        )
-        hidden = counts.take(last + 1, axis) > counts.take(first, axis)
+        starts = first + np.arange(resolution) * length // resolution
+        stops = first + ((np.arange(resolution) + 1) * length - 1) // resolution + 1
+        low, high = inside[axis].start, inside[axis].stop
+        beyond = np.expand_dims((starts < low) | (stops > high), 1 - axis)
+        empty = np.zeros_like(hidden.take([0], axis), np.int32)
+        counts = np.concatenate([empty, hidden.cumsum(axis, dtype=np.int32)], axis)
+        starts, stops = (edge.clip(low, high) - low for edge in (starts, stops))
+        hidden = beyond | (counts.take(stops, axis) > counts.take(starts, axis))
     return hidden

@@ -67,7 +67,7 @@ def speed(preset: str, precision: str, rounds: int, peer: bool) -> list[Row]:
         "defect-free": lambda: model.encode(image, mask),
     }
     if peer:
-        other, converted = diffusers_model(model.config).to(dtype), image.to(dtype)
+        other, converted = diffusers_model(model.config, dtype), image.to(dtype)
         cases["diffusers VQModel"] = lambda: other.encode(converted)
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:
@@ -104,10 +104,12 @@ def memory(preset: str, precision: str) -> list[Row]:
     ]
 
 
-def diffusers_model(config: DFVQGANConfig) -> Any:
-    """diffusers' VQModel of the same encoder shape, random weights."""
+def diffusers_model(config: DFVQGANConfig, dtype: torch.dtype) -> Any:
+    """diffusers' VQModel of the same encoder shape, random weights; its `encode` does not quantise."""
     from diffusers import VQModel
+    from diffusers.utils import logging
 
+    logging.set_verbosity_error()  # it advises against changing the precision of a model in memory
     levels = len(config.channels)
     model: Any = VQModel(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -120,4 +122,4 @@ def diffusers_model(config: DFVQGANConfig) -> Any:
         norm_num_groups=config.groups,
         mid_block_add_attention=config.mid_attention,
     )
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(dtype)

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from nuwa_lip.assets import asset
+from nuwa_lip.errors import InputError
 from nuwa_lip.files import check_output, read_image, save_image
 from nuwa_lip.sheets import draw_sheet, show_hole
 
@@ -31,8 +32,10 @@ def demo(
         seed: Of the results.
         overwrite: Replace the sheet given by -o if it exists.
     """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed} is not within 0 to 2^63 - 1")
     target = Path("demo.png") if out is None else out
-    check_output(target, overwrite or out is None)
+    check_output(target, overwrite or out is None, exact=False)
 
     import torch
 

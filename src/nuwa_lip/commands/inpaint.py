@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +18,7 @@ from PIL import Image
 
 from nuwa_lip.batch import Job, caption_for, is_captions_file, plan, read_captions
 from nuwa_lip.errors import InputError
-from nuwa_lip.files import check_output, read_image, save_image
+from nuwa_lip.files import check_fits, check_output, read_image, save_image
 from nuwa_lip.images import Hole, Photo, as_hole, as_photo, grow
 from nuwa_lip.sheets import draw_sheet, show_hole
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 GRID_COLUMNS = 4
 MAX_SEED = 2**63 - 1
+LARGE = 4_000_000
+"""Bytes of a file that takes about as long to decode as torch to be imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,12 +206,13 @@ class _Runner:
         mask_name = [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
         for name in names + mask_name:
             check_output(name, options.overwrite, exact=not options.grid)
-        photo, hole = self._read(job)
+        with _importing(job.photo):
+            photo, hole = self._read(job)
+        for name in names if not options.grid else ():
+            check_fits(name, photo.size)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
-        print(
-            f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.understood}), seed {self.seed}"
-        )
+        print(f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.understood}), seed {self.seed}")
         pipe = self.load()
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)
@@ -271,6 +277,23 @@ class _Runner:
             generator=torch.Generator().manual_seed(self.seed),
             rank=o.rank,
         )
+
+
+@contextmanager
+def _importing(photo: Path) -> Iterator[None]:
+    """Import what the model needs on another core while a large photo is decoded."""
+
+    def load() -> None:
+        with suppress(Exception):  # which is met again where it is needed
+            importlib.import_module("nuwa_lip.pipeline")
+
+    large = photo.is_file() and photo.stat().st_size > LARGE
+    thread = threading.Thread(target=load)
+    if large:
+        thread.start()
+    yield
+    if large:
+        thread.join()
 
 
 def _grid(photo: Photo, hole: Hole, result: InpaintOutput, prompt: str) -> Image.Image:

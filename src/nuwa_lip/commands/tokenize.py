@@ -13,8 +13,8 @@ from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
 
-
 MASKS = MaskRecipe(rectangles=0.7, strokes=0.1, border=0.15, everything=0.05)
+AUGMENTATION = Augmentation()
 
 
 def tokenize(
@@ -24,7 +24,7 @@ def tokenize(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     variants: int = 2,
     masks: MaskRecipe = MASKS,
-    augmentation: Augmentation = Augmentation(),
+    augmentation: Augmentation = AUGMENTATION,
     seed: int = 0,
     batch_size: int = 32,
     workers: int = 2,
@@ -46,10 +46,15 @@ def tokenize(
         workers: Threads that decode photos.
         overwrite: Replace the cache in the folder.
     """
-    if variants < 1 or batch_size < 1:
-        raise InputError(f"--variants {variants} and --batch-size {batch_size} must be 1 or more")
+    for flag, value in (("variants", variants), ("batch-size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise InputError(f"--{flag} is {value}; it must be 1 or more")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; it must be 0 or more")
     if out.exists() and not (overwrite and (out / "tokens.json").is_file()):
-        mend = "--overwrite replaces it" if (out / "tokens.json").is_file() else "it is not a token cache; name a new one"
+        mend = (
+            "--overwrite replaces it" if (out / "tokens.json").is_file() else "it is not a token cache; name a new one"
+        )
         raise InputError(f"{out} exists: {mend}")
     import torch
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,7 @@ class Options:
     cache: Literal["ram", "device", "none"] = "ram"
     """Hold all photos decoded in memory, on the card, or read them as they are needed."""
     workers: int = 2
-    """Threads or processes that decode photos."""
+    """Stage 1: threads or processes that decode photos."""
     max_file_mb: int | None = None
     """Largest size of an exported weight file, in MiB."""
 
@@ -108,11 +110,16 @@ def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
     """Command line → options and recipe.
 
     Raises:
-        InputError: no or an unknown recipe; or a resumed run that differs from its recipe.json.
+        InputError: no or an unknown recipe, an impossible option, or a resumed run that differs from its
+            recipe.json.
     """
     names = recipes.STAGES[stage][1]
     name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     file, out = _value(rest, "--recipe"), _value(rest, "--out", "-o")
+    if name and file:
+        raise InputError(f"the recipe is {name!r} or --recipe {file}, not both")
+    if name and name not in names:
+        raise InputError(f"no {stage} recipe is called {name!r}; there are: {', '.join(names)}")
     stored = Path(out) / "recipe.json" if out and "--resume" in rest else None
     if stored and stored.is_file():
         base = recipes.from_file(stage, stored)
@@ -125,17 +132,38 @@ def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
     else:
         raise InputError(f"train {stage} needs a recipe: {', '.join(names)}, or --recipe FILE")
     options, recipe = _cli(stage, base, rest)
-    if stored and stored.is_file() and recipe != base:
-        changed = [f.name for f in dataclasses.fields(base) if getattr(base, f.name) != getattr(recipe, f.name)]
-        raise InputError(
-            f"--resume follows {stored}, and {changed[0]} differs from it: leave it out, or start anew with --init-from"
-        )
+    _check(options)
+    if stored and stored.is_file() and (changed := _difference(base, recipe)):
+        raise InputError(f"--resume follows {stored}, where {changed}: leave it out, or start anew with --init-from")
     return options, recipe
+
+
+def _check(options: Options) -> None:
+    """Refuse what cannot be, before any work."""
+    if options.resume and options.overwrite:
+        raise InputError("--resume goes on with a run, --overwrite replaces it: give one of them")
+    if options.max_minutes is not None and not options.max_minutes > 0:
+        raise InputError(f"--max-minutes is {options.max_minutes}; it must be above 0")
+    if options.max_file_mb is not None and options.max_file_mb < 1:
+        raise InputError(f"--max-file-mb is {options.max_file_mb}; it must be 1 or more")
+    least = 0 if options.cache == "none" else 1  # 0: read as they are needed, in this process
+    if options.workers < least:
+        raise InputError(f"--workers is {options.workers}; it must be {least} or more")
+
+
+def _difference(old: Any, new: Any, name: str = "") -> str | None:
+    """The first field, by its dotted name, in which two recipes differ, and its two values."""
+    if not dataclasses.is_dataclass(old):
+        return None if old == new else f"{name} is {old!r}, not {new!r}"
+    fields = (field.name for field in dataclasses.fields(old))
+    found = (_difference(getattr(old, f), getattr(new, f), f"{name}.{f}" if name else f) for f in fields)
+    return next(filter(None, found), None)
 
 
 def _cli(stage: str, base: Any, argv: list[str]) -> tuple[Options, Any]:
     flat = tyro.conf.arg(name="")
     command = {"dfvqgan": dfvqgan, "mps2s": mps2s}[stage]
+    helping = "-h" in argv or "--help" in argv
     kind = recipes.STAGES[stage][0]
 
     def take(options: Options, recipe: Any) -> tuple[Options, Any]:
@@ -146,9 +174,10 @@ def _cli(stage: str, base: Any, argv: list[str]) -> tuple[Options, Any]:
     return tyro.cli(
         take,
         prog=f"nuwa-lip train {stage} RECIPE",
-        description=command.__doc__,
+        description=inspect.getdoc(command),
         args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        # a run that switched something off has that as its default when it is resumed, and the same words must do
+        config=(tyro.conf.FlagCreatePairsOff,) if helping else (),
         registry=_registry(),
     )
 
@@ -158,7 +187,9 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
-    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    def _(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
         if info.type not in (dict[str, Any], dict[str, Any] | None):
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
@@ -174,13 +205,12 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
 def _value(argv: list[str], *flags: str) -> str | None:
     """What follows one of these flags, before tyro knows the recipe whose fields are flags."""
-    for i, word in enumerate(argv):
-        if word in flags and i + 1 < len(argv):
-            return argv[i + 1]
-        for flag in flags:
-            if word.startswith(f"{flag}="):
-                return word.split("=", 1)[1]
-    return None
+    found = None
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name in flags:
+            found = value if equals else following
+    return found
 
 
 def _run(
@@ -193,20 +223,28 @@ def _run(
     from nuwa_lip.training.loop import make_accelerator, steps_within, train
     from nuwa_lip.training.runs import RunFolder
 
+    began = time.perf_counter()
     accelerator = make_accelerator(recipe.schedule)
     run = RunFolder(options.out, recipe.schedule.batch_size, accelerator.is_main_process)
     going_on = options.resume and (options.out / "recipe.json").is_file()
     if not going_on:
         run.check(options.overwrite)
-    build = prepare(accelerator)
+    accelerator.wait_for_everyone()  # before one process writes what another one looks for
+    prepared = prepare(accelerator)
+
+    def build(schedule: recipes.Schedule) -> Stage:
+        accelerator.free_memory()  # it holds on to the stage before, of a rehearsal
+        return prepared(schedule)
+
     schedule = recipe.schedule
     if not going_on:
         if options.max_minutes is not None:
-            steps = steps_within(options.max_minutes, schedule, build, later)
+            steps = steps_within(options.max_minutes, schedule, build, later, began)
             schedule = dataclasses.replace(schedule, steps=accelerator_agrees(accelerator, steps))
         run.begin(recipes.to_json(dataclasses.replace(recipe, schedule=schedule)))
     if accelerator.is_main_process:
-        Console(stderr=True).print(f"{options.out}: {schedule.steps} steps on {accelerator.device}", highlight=False)
+        line = f"{options.out}: {schedule.steps} steps on {accelerator.device}"
+        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
     train(build(schedule), schedule, run, accelerator, going_on)
     if accelerator.is_main_process:
         Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)

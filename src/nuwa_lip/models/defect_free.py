@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLAB = 2**21
+SLAB = 2**20
 """Elements of a slab a thread. Less would stay in the cache, but the threads would have to meet more often,
 which costs more wherever something else runs on the machine."""
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -169,8 +169,8 @@ def pool_mask(mask: Tensor) -> Tensor:
 
 
 def add(x: Tensor, h: Tensor) -> Tensor:
-    """x + h, for an h that nobody else uses: in place where no gradient needs it."""
-    return x + h if h.requires_grad or h.dtype != x.dtype else h.add_(x)
+    """h + x, for an h that nobody else uses: in place where no gradient needs it."""
+    return h + x if h.requires_grad or h.dtype != x.dtype else h.add_(x)
 
 
 def _silu(x: Tensor) -> Tensor:

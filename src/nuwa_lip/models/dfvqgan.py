@@ -252,20 +252,22 @@ class DFVQGAN(nn.Module):
         original, mask = skips[0]
         return torch.where(mask, image, original)
 
-    def forward(self, image: Tensor, mask: Tensor, connect: Tensor) -> Reconstruction:
+    def forward(self, image: Tensor, mask: Tensor, connect: Tensor, quantise: bool = True) -> Reconstruction:
         """One training pass of stage 1: merged encoding, quantiser, decoding.
 
         Args:
             image: y, [B, 3, H, W] in [-1, 1].
             mask: m, bool [B, 1, H, W].
             connect: bool [B], the samples that are decoded with the symmetrical connections.
+            quantise: False: decode the latents as they are, as at the start of a training.
         """
         encoding = self.merge_encode(image, mask)
         quantised = self.quantise(encoding.latents)
+        codes = quantised.codes if quantise else self.quantiser.project(encoding.latents)
         # a sample decoded without the connections is one of which nothing is known
         off = ~connect[:, None, None, None]
         skips = [(h, m | off) for h, m in encoding.skips or []]
-        return Reconstruction(self.decode_codes(quantised.codes, skips), encoding, quantised)
+        return Reconstruction(self.decode_codes(codes, skips), encoding, quantised)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -316,6 +318,4 @@ class DFVQGAN(nn.Module):
             raise InputError(f"image is {H} x {W}; both sides must be multiples of {self.config.factor}")
         if mask is not None and (mask.dtype != torch.bool or mask.shape != (len(image), 1, H, W)):
             needed = [len(image), 1, H, W]
-            raise InputError(
-                f"mask is {mask.dtype} {list(mask.shape)}; this image needs torch.bool {needed}"
-            )
+            raise InputError(f"mask is {mask.dtype} {list(mask.shape)}; this image needs torch.bool {needed}")

@@ -1,4 +1,4 @@
-"""L_G of Eq. 13: a PatchGAN, its hinge losses, and the adaptive weight that keeps it in proportion (VQGAN's practice)."""
+"""L_G of Eq. 13 in VQGAN's practice: a PatchGAN, its hinge losses, and the weight that keeps it in proportion."""
 
 from __future__ import annotations
 

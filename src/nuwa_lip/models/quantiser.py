@@ -58,13 +58,17 @@ class Quantiser(nn.Module):
             nearest = [torch.addmm(squares, some, codes.T, alpha=-2).min(1).indices for some in rows]
             return torch.cat(nearest).view(z.shape[:-1])
 
+    def project(self, latents: Tensor) -> Tensor:
+        """Latents [B, n_z, h, w] as they are compared with codes: float32, on the unit sphere if `normalise`."""
+        return self._on_sphere(latents.float(), 1)
+
     def lookup(self, tokens: Tensor) -> Tensor:
         """B[ζ]: int64 [B, h, w] → [B, n_z, h, w]."""
-        return self._on_sphere(F.embedding(tokens, self.codebook), -1).permute(0, 3, 1, 2)
+        return self._on_sphere(F.embedding(tokens, self.codebook), -1).permute(0, 3, 1, 2).contiguous()
 
     def forward(self, latents: Tensor) -> Quantised:
         """Quantise [B, n_z, h, w] with the two terms of Eq. 13 and the straight-through gradient."""
-        z = self._on_sphere(latents.float(), 1)
+        z = self.project(latents)
         tokens = self.tokens(z)
         codes = self.lookup(tokens).float()
         return Quantised(

@@ -52,10 +52,11 @@ class AttentionBlock(nn.Module):
         self.out = Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        h = self.norm(x, mask).flatten(2).mT  # [B, N, C]
+        h = self.norm(x.contiguous(), mask).flatten(2).mT  # [B, N, C]
         q, k, v = (_pointwise(f, h)[:, None] for f in (self.q, self.k, self.v))  # [B, 1, N, C]
         h = defect_free.attention(q, k, v, None if mask is None else mask.flatten(1))
-        return add(x, _pointwise(self.out, h[:, 0]).mT.reshape(x.shape))
+        h = _pointwise(self.out, h[:, 0]).mT.reshape(x.shape)  # channels stand last in memory
+        return add(x, h if mask is None else h.contiguous())
 
 
 def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -59,6 +59,13 @@ class Batch(NamedTuple):
         return [Batch(*part) for part in zip(*(t.chunk(count) for t in self), strict=True)]
 
 
+class Phase(NamedTuple):
+    """What is on in a step."""
+
+    quantised: bool
+    adversarial: bool
+
+
 class DFVQGANStage:
     """The first stage as the loop drives it.
 
@@ -67,7 +74,7 @@ class DFVQGANStage:
         photos: what to train on.
         accelerator: device, precision, processes.
         weights: a model to start from (fine-tuning), with the recipe's configuration.
-        splits: largest size in bytes of an exported file.
+        max_file_size: largest size in bytes of an exported file.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class DFVQGANStage:
         idle = torch.zeros(recipe.model.codebook_size, dtype=torch.int64, device=accelerator.device)
         self.buffers = {"idle": idle}
         """Steps since each code was last used, [V]"""
+        self.tokenizer: None = None
 
     def batches(self, first_step: int) -> Iterator[PhotoBatch]:
         """This process's photos of each step."""
@@ -126,15 +134,22 @@ class DFVQGANStage:
 
     def step(self, step: int, batch: PhotoBatch) -> dict[str, Tensor]:
         """One optimizer step of the generator and, once it has begun, of the discriminator."""
-        adversary = self.recipe.adversary
-        adversarial = adversary.weight > 0 and step >= adversary.start * self.recipe.schedule.steps
+        phase = self.phase(step)
         parts = self.prepare(step, batch).parts(self.recipe.schedule.accumulate)
-        outputs, figures = self._generator_step(parts, adversarial)
-        if adversarial:
+        outputs, figures = self._generator_step(parts, phase)
+        if phase.adversarial:
             figures["discriminator"] = self._critic_step(parts, [output.image for output in outputs])
         figures |= self._codebook_step(step, outputs)
         self.average.update(self.raw, step)
         return figures
+
+    def phase(self, step: int) -> Phase:
+        """What is on in a step, counted from 0."""
+        recipe, steps = self.recipe, self.recipe.schedule.steps
+        return Phase(
+            quantised=step >= recipe.unquantised * steps,
+            adversarial=recipe.adversary.weight > 0 and step >= recipe.adversary.start * steps,
+        )
 
     def losses(self, part: Batch, output: Reconstruction) -> dict[str, Tensor]:
         """The terms of L_V and L_P (Eq. 13) of one part, unweighted."""
@@ -154,17 +169,18 @@ class DFVQGANStage:
         perceptual = losses.get("perceptual", torch.zeros_like(losses["pixel"]))
         return self.recipe.pixel_weight * losses["pixel"] + self.recipe.perceptual_weight * perceptual
 
-    def _generator_step(
-        self, parts: list[Batch], adversarial: bool
-    ) -> tuple[list[Reconstruction], dict[str, Tensor]]:
+    def _generator_step(self, parts: list[Batch], phase: Phase) -> tuple[list[Reconstruction], dict[str, Tensor]]:
         """Gradients of all parts, then one step → what was decoded, and the mean of each loss."""
-        recipe, outputs, figures = self.recipe, [], {}
+        recipe, outputs = self.recipe, []
+        figures: dict[str, Tensor] = {}
         # the adversary's weight needs the gradients of all parts before the first backward pass
-        ready = [self._forward(parts[0], adversarial)] if len(parts) == 1 else []
-        weight = self._adversary_weight(ready or (self._forward(p, True) for p in parts)) if adversarial else None
+        ready = [self._forward(parts[0], phase)] if len(parts) == 1 else []
+        weight = None
+        if phase.adversarial:
+            weight = self._adversary_weight(ready or (self._forward(part, phase) for part in parts), len(parts))
         for i, part in enumerate(parts):
-            output, losses = ready[i] if ready else self._forward(part, adversarial)
-            loss = self._reconstruction(losses) + recipe.codebook_weight * (
+            output, losses = ready[i] if ready else self._forward(part, phase)
+            loss = self._reconstruction(losses) + recipe.codebook_weight * phase.quantised * (
                 losses["codebook"] + recipe.model.commitment * losses["commitment"]
             )
             if weight is not None:
@@ -174,7 +190,7 @@ class DFVQGANStage:
                 self.accelerator.backward(loss / len(parts))
             outputs.append(_detach(output))
             for name, value in losses.items():
-                figures[name] = figures.get(name, 0) + value.detach() / len(parts)
+                figures[name] = figures.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
         figures["gradient"] = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.schedule.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -182,25 +198,26 @@ class DFVQGANStage:
             figures["adversary_weight"] = weight
         return outputs, self._mean(figures)
 
-    def _forward(self, part: Batch, adversarial: bool) -> tuple[Reconstruction, dict[str, Tensor]]:
+    def _forward(self, part: Batch, phase: Phase) -> tuple[Reconstruction, dict[str, Tensor]]:
         """One part through model and losses."""
         with self.accelerator.autocast():
-            output = self.model(*part)
+            output = self.model(*part, quantise=phase.quantised)
             losses = self.losses(part, output)
-            if adversarial:
+            if phase.adversarial:
                 # D's own gradients are not wanted here
                 weights = {name: p.detach() for name, p in self.raw_critic.named_parameters()}
                 judged = torch.func.functional_call(self.raw_critic, weights, (output.image,))
                 losses["adversarial"] = generator_loss(judged)
         return output, losses
 
-    def _adversary_weight(self, passes: Any) -> Tensor:
+    def _adversary_weight(self, passes: Any, count: int) -> Tensor:
         """w, from gradients at the decoder's last layer over all parts of all processes."""
         last = self.raw.last_layer
         reconstruction, adversarial = torch.zeros_like(last), torch.zeros_like(last)
         for _, losses in passes:
-            reconstruction += torch.autograd.grad(self._reconstruction(losses), last, retain_graph=True)[0]
-            adversarial += torch.autograd.grad(losses["adversarial"], last, retain_graph=True)[0]
+            whole, judged = self._reconstruction(losses) / count, losses["adversarial"] / count
+            reconstruction += torch.autograd.grad(whole, last, retain_graph=True)[0]
+            adversarial += torch.autograd.grad(judged, last, retain_graph=True)[0]
         both = self.accelerator.reduce(torch.stack([reconstruction, adversarial]), "mean")
         return self.recipe.adversary.weight * adaptive_weight(both[0], both[1])
 
@@ -228,14 +245,20 @@ class DFVQGANStage:
         idle.copy_(torch.where(counts > 0, 0, idle + 1))
         share = counts / counts.sum()
         entropy = -(share * share.clamp(min=1e-12).log()).sum()
-        if self.recipe.revive_after:
-            dead = idle >= self.recipe.revive_after
-            if dead.any():
-                latents = torch.cat([output.encoding.latents for output in outputs])
-                latents = self.accelerator.gather(latents.contiguous())
-                self.raw.quantiser.revive(dead, latents, generator_for("cpu", 3, self.recipe.schedule.seed, step))
-                idle.masked_fill_(dead, 0)
+        dead = self._dead(step)
+        if dead.any():
+            latents = torch.cat([output.encoding.latents for output in outputs])
+            latents = self.accelerator.gather(latents.contiguous())
+            self.raw.quantiser.revive(dead, latents, generator_for("cpu", 3, self.recipe.schedule.seed, step))
+            idle.masked_fill_(dead, 0)
         return {"usage": (counts > 0).float().mean(), "perplexity": entropy.exp()}
+
+    def _dead(self, step: int) -> Tensor:
+        """Codes to replace after a step, bool [V]: the idle ones; all before the first quantised step."""
+        idle = self.buffers["idle"]
+        if not self.phase(step).quantised:
+            return torch.full_like(idle, self.phase(step + 1).quantised, dtype=torch.bool)
+        return (idle >= self.recipe.revive_after) & (self.recipe.revive_after > 0)
 
     def _mean(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
         """Figures averaged over processes."""
@@ -245,12 +268,13 @@ class DFVQGANStage:
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
-        """Photos, holes, reconstruction without a hole, oracle inpainting (the hole's tokens from the whole photo)."""
+        """Photos, holes, reconstruction without a hole, oracle inpainting (hole's tokens from the whole photo)."""
         recipe, model = self.recipe, self.average.model
         photos = next(self.photos.batches(SHEET_ROWS, seed=recipe.schedule.seed))
         batch = self.prepare(10**9, photos)
         whole, known = model.encode(batch.image), model.encode(batch.image, batch.mask)
         plain = model.decode(whole.tokens)
+        assert known.token_mask is not None
         merged = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
         oracle = model.decode(merged, known.skips)
         rows = []
@@ -269,7 +293,7 @@ def load_perceptual(name: str) -> Features:
     """Q: "squeezenet", "vgg16", "auto", or the path of a safetensors file of either.
 
     Raises:
-        InputError: the weights are not at hand.
+        InputError: the weights are not at hand, or the file holds others.
     """
     if name == "squeezenet":
         return squeezenet(load_file(asset(SQUEEZENET)))
@@ -279,14 +303,17 @@ def load_perceptual(name: str) -> Features:
             return squeezenet(load_file(asset(SQUEEZENET)))
         if path is None:
             raise InputError(
-                "the weights of VGG-16 are not at hand: fetch model.safetensors of timm/vgg16.tv_in1k from the "
-                "hub, and give its path as --perceptual"
+                "the weights of VGG-16 are not at hand: fetch model.safetensors of timm/vgg16.tv_in1k from "
+                "the hub, and give its path as --perceptual"
             )
         return vgg16(load_file(path))
     if not Path(name).is_file():
         raise InputError(f"there is no file {name}; --perceptual is squeezenet, vgg16, auto, or a safetensors file")
-    state = load_file(name)
-    return vgg16(state) if "features.28.weight" in state else squeezenet(state)
+    try:
+        state = load_file(name)
+        return vgg16(state) if "features.28.weight" in state else squeezenet(state)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(f"{name} does not hold the weights of SqueezeNet v1.1 or VGG-16 as safetensors") from error
 
 
 def _cached_vgg16() -> str | None:

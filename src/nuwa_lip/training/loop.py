@@ -1,7 +1,7 @@
 """What both stages share: the loop, the run folder, the budget, the averaged weights.
 
-A run is a function of its recipe: whatever is random is drawn from (seed, step, process), so that a run that is
-interrupted and resumed ends with the same weights to the bit on a CPU. A run folder holds
+A run is a function of its recipe: whatever is random is drawn from (seed, step, process), so that a run that
+is interrupted and resumed ends with the same weights to the bit on a CPU. A run folder holds
 
     recipe.json      as run; `--recipe` loads it back, `--resume` follows it
     metrics.jsonl    one line every `log_every` steps; the same goes to TensorBoard
@@ -13,9 +13,10 @@ interrupted and resumed ends with the same weights to the bit on a CPU. A run fo
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -23,9 +24,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from nuwa_lip.errors import InputError
 from nuwa_lip.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder, hold_signals
 
+Model = TypeVar("Model", bound=nn.Module)
 REHEARSAL = 4
 """Steps that are timed for a budget; the first of them does not count."""
 RESERVE = 0.06
@@ -33,11 +36,13 @@ RESERVE = 0.06
 
 
 class Stage(Protocol):
-    """What the loop drives. Everything that a checkpoint must hold is in the first three."""
+    """What the loop drives. Everything that a checkpoint must hold is in the first four."""
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
     buffers: dict[str, Tensor]
+    tokenizer: Any
+    """`CaptionTokenizer`, or None in stage 1."""
 
     def batches(self, first_step: int) -> Iterator[Any]:
         """This process's part of the batch of each step, from a step on, for ever."""
@@ -66,22 +71,54 @@ def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Acceler
             set_learning_rate(stage.optimizers, rate)
             figures = stage.step(step, next(batches))
             done = step + 1
-            last = done == schedule.steps or stopped()
-            if done % schedule.log_every == 0 or last:
-                log(done, {"learning_rate": rate, **{name: float(value) for name, value in figures.items()}})
+            # asked once: a signal that comes during what follows waits for the end of the next step
+            stopping = done < schedule.steps and _any_process(accelerator, stopped())
+            last = done == schedule.steps or stopping
+            saving = done % schedule.checkpoint_every == 0 or last
+            if done % schedule.log_every == 0 or saving:
+                values = {name: float(value) for name, value in figures.items()}
+                _check_finite(done, values)
+                log(done, {"learning_rate": rate, **values})
             if accelerator.is_main_process:
-                if done % schedule.sheet_every == 0 or last:
-                    run.write_sheet(done, stage.sheet())
-                if done % schedule.checkpoint_every == 0 or last:
+                if saving:
                     run.checkpoint(done, stage)
                     stage.export(run)
+                if done % schedule.sheet_every == 0 or last:
+                    run.write_sheet(done, stage.sheet())
             accelerator.wait_for_everyone()
-            if stopped():
+            if stopping:
                 raise KeyboardInterrupt
+        if first >= schedule.steps and accelerator.is_main_process:
+            stage.export(run)  # it may have failed after the last checkpoint
+
+
+def _any_process(accelerator: Accelerator, mine: bool) -> bool:
+    """Whether it holds for any process, so that all of them do the same."""
+    if accelerator.num_processes == 1:
+        return mine
+    return bool(accelerator.gather(torch.tensor([mine], device=accelerator.device)).any())
+
+
+def _check_finite(step: int, figures: Mapping[str, float]) -> None:
+    """Stop before a run that has gone wrong replaces its good checkpoints.
+
+    Raises:
+        FloatingPointError: a figure is NaN or infinite.
+    """
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} after step {step}; the checkpoints are from before: "
+                "start again with a lower --schedule.learning-rate"
+            )
 
 
 def steps_within(
-    minutes: float, schedule: Schedule, build: Callable[[Schedule], Stage], later: float | None
+    minutes: float,
+    schedule: Schedule,
+    build: Callable[[Schedule], Stage],
+    later: float | None,
+    began: float | None = None,
 ) -> int:
     """How many steps fit a budget, measured on a few steps of a stage that is then thrown away.
 
@@ -89,9 +126,10 @@ def steps_within(
         minutes: the whole budget, rehearsal included.
         schedule: what is to be fitted.
         build: makes the stage; called with schedules of a few steps.
-        later: the share of the steps after which steps become dearer (the adversary's start); None: they do not.
+        later: the share of the steps after which they become dearer (the adversary's start); None: never.
+        began: `time.perf_counter()` at the start of the budget; None: now.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() if began is None else began
     cheap = _seconds_per_step(build(dataclasses.replace(schedule, steps=10**9)))
     dear = cheap if later is None else _seconds_per_step(build(dataclasses.replace(schedule, steps=1)), at=1)
     share = 1.0 if later is None else later
@@ -102,9 +140,8 @@ def steps_within(
 def _seconds_per_step(stage: Stage, at: int = 0) -> float:
     batches, times = stage.batches(0), []
     for _ in range(REHEARSAL):
-        batch = next(batches)
         start = time.perf_counter()
-        figures = stage.step(at, batch)
+        figures = stage.step(at, next(batches))
         for value in figures.values():
             float(value)  # waits for the device
         times.append(time.perf_counter() - start)
@@ -128,16 +165,36 @@ def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> 
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay, "scale": scale},
+        {
+            "params": [p for p in parameters if p.ndim > 1],
+            "weight_decay": schedule.weight_decay,
+            "scale": scale,
+        },
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "scale": scale},
     ]
     return AdamW(groups, lr=schedule.learning_rate * scale, betas=schedule.betas, fused=True)
 
 
 def make_accelerator(schedule: Schedule) -> Accelerator:
-    """Device, precision and processes."""
+    """Device, precision and processes.
+
+    Raises:
+        InputError: the batch cannot be split evenly among processes and parts.
+    """
+    accelerator = Accelerator(mixed_precision=_mixed_precision(schedule))
+    parts = schedule.accumulate * accelerator.num_processes
+    if schedule.batch_size % parts:
+        raise InputError(
+            f"batch_size {schedule.batch_size} cannot be split evenly into {schedule.accumulate} parts on each "
+            f"of {accelerator.num_processes} processes: take a multiple of {parts}"
+        )
+    return accelerator
+
+
+def _mixed_precision(schedule: Schedule) -> str:
+    """In accelerate's words."""
     precision = schedule.precision if schedule.precision != "auto" else ("bf16" if bf16_is_fast() else "no")
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    return "no" if precision == "fp32" else precision
 
 
 def bf16_is_fast() -> bool:
@@ -151,10 +208,10 @@ def bf16_is_fast() -> bool:
     return torch.backends.mps.is_available() or torch.cpu._is_amx_tile_supported()
 
 
-class Average:
+class Average(Generic[Model]):
     """Exponential moving average of a model's weights, with a shorter memory in the first steps."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.model = model.eval().requires_grad_(False)
         self.decay = decay
 

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from nuwa_lip.errors import InputError
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.mps2s import mps2s_loss
@@ -53,7 +52,6 @@ class MPS2SStage:
         weights: ModelParts | None = None,
         max_file_size: int | None = None,
     ) -> None:
-        _check_orders(recipe)
         self.recipe, self.cache, self.accelerator = recipe, cache, accelerator
         self.max_file_size = max_file_size
         schedule = recipe.schedule
@@ -62,7 +60,8 @@ class MPS2SStage:
             self.tokenizer = weights.tokenizer
         else:
             captions = chain.from_iterable(cache.captions)
-            self.tokenizer = CaptionTokenizer.train(captions, recipe.model.text_vocab, recipe.model.text_length)
+            sizes = recipe.model.text_vocab, recipe.model.text_length
+            self.tokenizer = CaptionTokenizer.train(captions, *sizes)
         torch.manual_seed(schedule.seed)
         model = MPS2S(recipe.model)
         if weights is not None and weights.mps2s is not None:
@@ -107,7 +106,7 @@ class MPS2SStage:
         return {"loss": self.accelerator.reduce(total, "mean"), "gradient": gradient}
 
     def prepare(self, batch: TokenBatch, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        """Captions as word pieces, some of them dropped, and an order for each sample: the model's arguments."""
+        """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample."""
         device = self.accelerator.device
         dropped = rng.random(len(batch.captions)) < self.recipe.caption_dropout
         captions = ["" if drop else text for drop, text in zip(dropped, batch.captions, strict=True)]
@@ -138,12 +137,17 @@ class MPS2SStage:
         dfvqgan = self.dfvqgan.to(self.accelerator.device)
         image, mask = batch.images.to(self.accelerator.device), batch.masks.to(self.accelerator.device)
         known = dfvqgan.encode(image, mask)
+        assert known.token_mask is not None
         painted = []
         for captions in (batch.captions, [""] * SHEET_ROWS):
             ids = self.tokenizer(captions).to(self.accelerator.device)
             memory = self.average.model.encode(ids, image, mask, known.tokens, known.token_mask)
             tokens, _ = sample(
-                self.average.model, memory, temperature=0.9, top_p=0.9, num_inference_steps=SHEET_STEPS,
+                self.average.model,
+                memory,
+                temperature=0.9,
+                top_p=0.9,
+                num_inference_steps=SHEET_STEPS,
                 generator=torch.Generator().manual_seed(0),
             )
             painted.append(dfvqgan.decode(tokens, known.skips))
@@ -164,11 +168,3 @@ class MPS2SStage:
             sampling=self.recipe.sampling,
             max_file_size=self.max_file_size,
         )
-
-
-def _check_orders(recipe: MPS2SRecipe) -> None:
-    unknown = set(recipe.orders) - set(ORDERS)
-    if unknown:
-        raise InputError(f"orders names {sorted(unknown)[0]!r}; there are: {', '.join(ORDERS)}")
-    if not sum(recipe.orders.values()) > 0 or min(recipe.orders.values()) < 0:
-        raise InputError(f"orders {dict(recipe.orders)} must not be negative, and one of them must be positive")

@@ -15,19 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.tokenizer import CaptionTokenizer
 
 if TYPE_CHECKING:
     from nuwa_lip.training.loop import Stage
 
 KEPT = 2
 """Checkpoints that are kept; older ones are removed."""
+WRITTEN = ("checkpoints", "sheets", "model", "tensorboard", "metrics.jsonl")
+"""What a run writes beside its recipe.json."""
 
 
 class RunFolder:
@@ -46,10 +57,16 @@ class RunFolder:
         """Find out before the work whether a new run can be written.
 
         Raises:
-            InputError: there is one, and it is not to be replaced; or the folder cannot be written.
+            InputError: there is one, and it is not to be replaced; the folder is of something else, or cannot
+                be written.
         """
-        if (self.path / "recipe.json").exists() and not overwrite:
-            raise InputError(f"{self.path} holds a run: give --resume to go on with it, or --overwrite to replace it")
+        if (self.path / "recipe.json").exists():
+            if not overwrite:
+                raise InputError(
+                    f"{self.path} holds a run: give --resume to go on with it, or --overwrite to replace it"
+                )
+        elif others := [name for name in WRITTEN if (self.path / name).exists()]:
+            raise InputError(f"{self.path / others[0]} exists and is of no run: name another folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -59,9 +76,11 @@ class RunFolder:
         """Start a new run in place of what is there."""
         if not self.main:
             return
-        for name in ("checkpoints", "sheets", "model", "tensorboard"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        for name in WRITTEN:
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+            else:
+                (self.path / name).unlink(missing_ok=True)
         write_json(self.path / "recipe.json", recipe)
 
     def checkpoints(self) -> list[Path]:
@@ -73,7 +92,8 @@ class RunFolder:
         """Write the state after `step` steps; the folder appears when it is whole, and old ones go."""
         folder = self.path / "checkpoints" / f"step-{step}"
         part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        for left in folder.parent.glob(".step-*.part"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         part.mkdir(parents=True)
         try:
             for name, module in stage.modules.items():
@@ -81,6 +101,8 @@ class RunFolder:
             for name, optimizer in stage.optimizers.items():
                 _save(_flatten(optimizer), part / f"{name}.optimizer.safetensors")
             _save(stage.buffers, part / "buffers.safetensors")
+            if stage.tokenizer is not None:
+                stage.tokenizer.save(part / "tokenizer.json")
             write_json(part / "state.json", {"step": step})
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
@@ -106,18 +128,20 @@ class RunFolder:
                 _unflatten(optimizer, load_file(folder / f"{name}.optimizer.safetensors"))
             for name, value in load_file(folder / "buffers.safetensors").items():
                 stage.buffers[name].copy_(value)
+            if stage.tokenizer is not None:
+                stage.tokenizer = CaptionTokenizer.from_file(folder / "tokenizer.json")
             return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
-        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"cannot resume from {folder}: {reason}") from error
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
+            mend = "if it is damaged, remove it to go on from the one before"
+            raise InputError(f"cannot resume from {folder}: {reason}; {mend}") from error
 
     def write_sheet(self, step: int, sheet: Image.Image) -> None:
         """Write samples/sheet of a step."""
         path = self.path / "sheets" / f"step-{step:07}.png"
         path.parent.mkdir(exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        sheet.save(part, format="PNG")
-        os.replace(part, path)
+        with written_whole(path) as part:
+            sheet.save(part, format="PNG")
 
     @contextmanager
     def logging(self, steps: int, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
@@ -155,8 +179,10 @@ class RunFolder:
         """Drop metrics of steps that will be run again."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with written_whole(path) as part:
+                kept = "".join(line + "\n" for line in lines if _step_of(line) <= step)
+                part.write_text(kept, encoding="utf-8")
 
 
 @contextmanager
@@ -184,16 +210,31 @@ def hold_signals() -> Iterator[Callable[[], bool]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON under another name, then rename."""
+    """Write JSON, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Another name to write to, which becomes `path` when all went well and goes away when it did not."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
+        console=Console(stderr=True),
     )
 
 
@@ -220,9 +261,7 @@ def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as tensors by "parameter.name"."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, values in state.items()
-        for name, value in values.items()
+        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
     }
 
 
@@ -232,3 +271,10 @@ def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # the fused optimizer goes through memory in one row: moments must lie there as their parameter does
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state[parameter].items():
+                if value.shape == parameter.shape:
+                    like = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                    optimizer.state[parameter][name] = like.copy_(value)

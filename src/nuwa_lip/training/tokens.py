@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -69,25 +69,21 @@ class TokenCache:
         Raises:
             InputError: it is missing, damaged, of a newer version, or of other sizes than the model's.
         """
-        if not (folder / "tokens.json").is_file():
-            raise InputError(f"{folder} is not a token cache (it has no tokens.json): make one with nuwa-lip tokenize")
-        try:
-            about = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
-            version, captions = about["format_version"], about["captions"]
-            # copy-on-write, because torch wants writable memory
-            arrays = {name: _map(folder / f"{name}.npy") for name in ("images", "masks", "tokens")}
-            found = (about["resolution"], tuple(about["grid"]), about["codebook_size"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{folder} is a damaged token cache: {error}") from error
-        if version > FORMAT_VERSION:
-            raise InputError(f"{folder} is a token cache of version {version}: update nuwa-lip")
+        about = _read_about(folder)
+        found = (about["resolution"], tuple(about["grid"]), about["codebook_size"])
         wanted = (model.image_size, tuple(model.grid), model.codebook_size)
         if found != wanted:
             raise InputError(
-                f"{folder} has pictures of {found[0]} pixels, {found[1][0]} x {found[1][1]} tokens and {found[2]} codes; "
-                f"the recipe's model has {wanted[0]}, {wanted[1][0]} x {wanted[1][1]} and {wanted[2]}"
+                f"{folder} has pictures of {found[0]} pixels, {found[1][0]} x {found[1][1]} tokens and "
+                f"{found[2]} codes; the recipe's model has {wanted[0]}, {wanted[1][0]} x {wanted[1][1]} and {wanted[2]}"
             )
-        return cls(folder, **arrays, captions=captions, variants=about["variants"], factor=found[0] // found[1][0])
+        arrays = {name: _map(folder / f"{name}.npy") for name in ("images", "masks", "tokens")}
+        captions, variants = about["captions"], about["variants"]
+        if any(len(array) != len(captions) * variants for array in arrays.values()):
+            raise InputError(
+                f"{folder} is a damaged token cache: its files do not hold {len(captions)} x {variants} rows"
+            )
+        return cls(folder, **arrays, captions=captions, variants=variants, factor=found[0] // found[1][0])
 
     def load(self, device: torch.device | str) -> TokenCache:
         """The same, held in memory of a device."""
@@ -97,9 +93,7 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(
-        self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
-    ) -> TokenBatch:
+    def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> TokenBatch:
         """The batch of one step, a pure function of (seed, step): epochs are permutations.
 
         Args:
@@ -164,17 +158,17 @@ def write_cache(
     size, grid = model.config.resolution, model.config.grid
     count = len(photos) * variants
     try:
-        images = _new(part / "images.npy", np.uint8, (count, 3, size, size))
-        bits = _new(part / "masks.npy", np.uint8, (count, -(-size * size // 8)))
-        tokens = _new(part / "tokens.npy", np.int32, (count, grid, grid))
-        for start in progress(range(0, count, batch_size)):
-            rows = range(start, min(start + batch_size, count))
-            image, mask = _crops(photos, rows, variants, size, masks, augmentation, seed)
-            images[rows.start : rows.stop] = _to_bytes(image)
-            bits[rows.start : rows.stop] = np.packbits(mask.flatten(1).numpy(), axis=1)
-            tokens[rows.start : rows.stop] = encode_pair(model, image, mask).cpu().numpy()
-        for array in (images, bits, tokens):
-            array.flush()
+        with (
+            _new(part / "images.npy", np.uint8, (count, 3, size, size)) as images,
+            _new(part / "masks.npy", np.uint8, (count, -(-size * size // 8))) as bits,
+            _new(part / "tokens.npy", np.int32, (count, grid, grid)) as tokens,
+        ):
+            for start in progress(range(0, count, batch_size)):
+                rows = range(start, min(start + batch_size, count))
+                image, mask = _crops(photos, rows, variants, size, masks, augmentation, seed)
+                images.write(_to_bytes(image).numpy().tobytes())
+                bits.write(pack_masks(mask).tobytes())
+                tokens.write(encode_pair(model, image, mask).cpu().numpy().astype(np.int32).tobytes())
         about = {
             "format_version": FORMAT_VERSION,
             "resolution": size,
@@ -209,6 +203,11 @@ def token_mask(masks: Tensor, factor: int) -> Tensor:
     return masks
 
 
+def pack_masks(masks: Tensor) -> np.ndarray:
+    """bool [B, 1, S, S] → uint8 [B, S * S / 8], rounded up."""
+    return np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
+
+
 def unpack_masks(bits: Tensor, size: int) -> Tensor:
     """uint8 [B, S * S / 8] → bool [B, 1, S, S]."""
     weights = 2 ** torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
@@ -217,7 +216,13 @@ def unpack_masks(bits: Tensor, size: int) -> Tensor:
 
 
 def _crops(
-    photos: PhotoSet, rows: range, variants: int, size: int, masks: MaskRecipe, augmentation: Augmentation, seed: int
+    photos: PhotoSet,
+    rows: range,
+    variants: int,
+    size: int,
+    masks: MaskRecipe,
+    augmentation: Augmentation,
+    seed: int,
 ) -> tuple[Tensor, Tensor]:
     """Crops and holes of some rows of the cache, on the CPU."""
     index = torch.tensor([row // variants for row in rows])
@@ -226,23 +231,52 @@ def _crops(
     image = augment(photos.images[index], photos.aspects[index], size, augmentation, generator, captions)
     mask = random_masks(len(rows), size, size, masks, np.random.default_rng([6, seed, rows.start]))
     # what the model sees must be what the cache gives back
-    return _to_bytes_tensor(image).float().mul_(2 / 255).sub_(1), mask
+    return _to_bytes(image).float().mul_(2 / 255).sub_(1), mask
 
 
-def _to_bytes_tensor(image: Tensor) -> Tensor:
+def _to_bytes(image: Tensor) -> Tensor:
     return ((image + 1) * 127.5).round().clamp(0, 255).byte()
 
 
-def _to_bytes(image: Tensor) -> np.ndarray:
-    return _to_bytes_tensor(image).numpy()
+def _new(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
+    """A .npy file whose rows are to follow; written, not mapped: a mapped file kills the process on a full disk."""
+    file = path.open("wb")
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
 
 
-def _new(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+def _read_about(folder: Path) -> dict[str, Any]:
+    """tokens.json, with all of its fields there.
+
+    Raises:
+        InputError: it is missing, damaged, or of a newer version.
+    """
+    path = folder / "tokens.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a token cache (it has no tokens.json): make one with nuwa-lip tokenize")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        version = int(about["format_version"])
+        missing = [
+            name for name in ("resolution", "grid", "codebook_size", "variants", "captions") if name not in about
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is a damaged token cache: {path.name}: {error}") from error
+    if version > FORMAT_VERSION:
+        raise InputError(f"{folder} is a token cache of version {version}: update nuwa-lip")
+    if missing:
+        raise InputError(f"{folder} is a damaged token cache: {path.name} has no {missing[0]}")
+    return about
 
 
 def _map(path: Path) -> Tensor:
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    try:
+        # copy-on-write, because torch wants writable memory
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise InputError(f"{path.parent} is a damaged token cache: {path.name}: {reason}") from error
 
 
 def _row(count: int, seed: int, position: int) -> int:

@@ -1,0 +1,176 @@
+"""The command: finds what is meant, one line and the right exit code for whatever goes wrong."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nuwa_lip as package
+from nuwa_lip import cli
+from nuwa_lip.cli import COMMANDS
+from nuwa_lip.errors import InputError
+
+Run = Callable[..., Any]
+GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
+
+
+@pytest.mark.parametrize("words", [(), ("-h",), ("--help",)])
+def test_the_overview_lists_every_command(words: tuple[str, ...], nuwa_lip: Run) -> None:
+    done = nuwa_lip(*words)
+    assert done.code == 0 and done.err == ""
+    for name, (_, summary) in COMMANDS.items():
+        assert f"  {name} " in done.out and summary in done.out
+
+
+@pytest.mark.parametrize("words", [(), ("-h",), ("--help",)])
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_lists_its_own(group: str, words: tuple[str, ...], nuwa_lip: Run) -> None:
+    done = nuwa_lip(group, *words)
+    assert done.code == 0
+    for name in COMMANDS:
+        assert (f"  {name} " in done.out) == name.startswith(f"{group} ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, nuwa_lip: Run) -> None:
+    done = nuwa_lip(*name.split(), "--help")
+    assert done.code == 0 and f"nuwa-lip {name} " in done.out.replace("usage: nuwa-lip", "")
+
+
+def test_version(nuwa_lip: Run) -> None:
+    assert nuwa_lip("--version").out == f"nuwa-lip {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("inpant",), "there is no command 'inpant'; did you mean 'inpaint'?"),
+        (("dta",), "there is no command 'dta'; did you mean 'data'?"),
+        (("data", "shards2"), "there is no command 'data shards2'; did you mean 'data shards'?"),
+        (("bench", "xyz"), "there is no command 'bench xyz'; there are: bench tokenizer, bench inpaint"),
+        (("--model", "x"), "there is no command '--model'; there are: inpaint, demo"),
+        (("",), "there is no command ''; there are: inpaint"),
+    ],
+)
+def test_unknown_commands(words: tuple[str, ...], says: str, nuwa_lip: Run) -> None:
+    done = nuwa_lip(*words)
+    assert done.code == 2 and done.out == "" and says in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("photo.png",), ("photo.png", "--prompt", "x", "-o", "x.png", "--steps", "many")]
+)
+def test_wrong_usage_is_2_and_short(words: tuple[str, ...], nuwa_lip: Run) -> None:
+    done = nuwa_lip("inpaint", *words)
+    assert done.code == 2 and "Traceback" not in done.err and 1 <= done.err.count("\n") < 25
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., object]], None]:
+    """Puts a function into the place of the only command `do`."""
+
+    def replace(function: Callable[..., object]) -> None:
+        monkeypatch.setattr(cli, "COMMANDS", {"do": ("tests.conftest:do", "does")})
+        monkeypatch.setattr(cli.importlib, "import_module", lambda _: type("Module", (), {"do": function}))
+
+    return replace
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def do(argv: list[str]) -> None:
+        raise error
+
+    return do
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (InputError("a.png is\nno picture"), 2, "nuwa-lip: a.png is no picture\n"),
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "nuwa-lip: OSError: [Errno 28] No space left on device\n",
+        ),
+        (MemoryError(), 1, "nuwa-lip: MemoryError\n"),
+        (RuntimeError("a\n  b"), 1, "nuwa-lip: RuntimeError: a b\n"),
+        (KeyboardInterrupt(), 1, "nuwa-lip: stopped\n"),
+    ],
+)
+def test_errors_are_one_line(error: BaseException, code: int, says: str, nuwa_lip: Run, command: Run) -> None:
+    command(raising(error))
+    done = nuwa_lip("do")
+    assert (done.code, done.out, done.err) == (code, "", says)
+
+
+def test_a_traceback_only_if_asked_for(nuwa_lip: Run, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUWA_LIP_DEBUG", "1")
+    command(raising(InputError("bad")))
+    done = nuwa_lip("do")
+    assert done.code == 2 and "Traceback" in done.err and done.err.endswith("nuwa-lip: bad\n")
+
+
+def test_warnings_are_one_line_and_no_error(nuwa_lip: Run, command: Run) -> None:
+    def do(argv: list[str]) -> None:
+        import warnings
+
+        warnings.warn("first\nsecond", stacklevel=1)
+
+    command(do)
+    assert nuwa_lip("do") == (0, "", "nuwa-lip: warning: first second\n")
+
+
+def test_a_function_of_argv_parses_by_itself_and_tyro_for_the_others(nuwa_lip: Run, command: Run) -> None:
+    seen: list[object] = []
+
+    def raw(argv: list[str]) -> None:
+        seen.append(argv)
+
+    def typed(number: int, *, flag: bool = False) -> None:
+        seen.append((number, flag))
+
+    command(raw)
+    assert nuwa_lip("do", "--a.b", "c", "-h").code == 0
+    command(typed)
+    assert nuwa_lip("do", "--number", 5, "--flag").code == 0 and nuwa_lip("do", "--number", "x").code == 2
+    assert seen == [["--a.b", "c", "-h"], (5, True)]
+
+
+def test_as_a_process_it_imports_what_it_needs_and_no_more(
+    tiny_model: Path, photo_file: Path, mask_file: Path, tmp_path: Path
+) -> None:
+    """The inference path runs without torchvision, torch's compiler, and the libraries of training."""
+    named = photo_file.rename(tmp_path / "für 写真.png")
+    words = ["inpaint", named, "--mask", mask_file, "--prompt", "x", "--model", tiny_model]
+    code = (
+        "import sys; from nuwa_lip.cli import main; main()\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules} | {'torch._dynamo'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words), "-o", str(tmp_path / "out.png")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert run.returncode == 0, run.stderr
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert "torch" in loaded and (tmp_path / "out.png").exists()
+    heavy = {"torchvision", "torch._dynamo", "sympy", "huggingface_hub", "transformers", "accelerate"}
+    assert not loaded & (heavy | {"webdataset", "tensorboard", "scipy", "cv2"})
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from nuwa_lip.cli import main; main()\nassert not {'torch', 'tyro', 'numpy'} & set(sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert run.returncode == 0 and "inpaint" in run.stdout, run.stderr
+
+
+def test_as_a_module_and_as_a_script() -> None:
+    for words in ([sys.executable, "-m", "nuwa_lip"], [str(Path(sys.executable).parent / "nuwa-lip")]):
+        if os.path.exists(words[0]):
+            run = subprocess.run([*words, "nonsense"], capture_output=True, text=True)
+            assert run.returncode == 2 and run.stderr.startswith("nuwa-lip: there is no command 'nonsense'")

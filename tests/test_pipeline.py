@@ -1,0 +1,300 @@
+"""The pipeline: known pixels exact, nothing of the hole seen, candidates reproducible."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import nuwa_lip
+from nuwa_lip import pipeline
+from nuwa_lip.errors import InputError
+from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline, _back, candidate_seeds, window_seed
+from nuwa_lip.windows import Box
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+PHOTO = Image.fromarray(PIXELS)
+MASK = np.zeros((40, 60), bool)
+MASK[15:25, 20:40] = True
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def repaint(pipe: InpaintPipeline, **options: Any) -> InpaintOutput:
+    given: dict[str, Any] = {"prompt": "a bear", "image": PHOTO, "mask_image": MASK, "generator": seeded()}
+    return pipe(**(given | options))
+
+
+def test_known_pixels_are_exact_and_the_hole_is_painted(tiny_pipe: InpaintPipeline) -> None:
+    out = repaint(tiny_pipe)
+    (image,) = out.images
+    pixels = np.asarray(image)
+    assert image.size == PHOTO.size and image.mode == "RGB"
+    assert (pixels[~MASK] == PIXELS[~MASK]).all() and (pixels[MASK] != PIXELS[MASK]).mean() > 0.5
+    assert len(out.scores) == 1 and -math.log(64) * 3 < out.scores[0] < 0 and out.seeds == [0]
+    assert tiny_pipe.resolution == 32 and tiny_pipe.device.type == "cpu"
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.5, 1.0]))
+def test_any_size_and_mask(tiny_pipe: InpaintPipeline, height: int, width: int, seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((height, width)) < share
+    mask[rng.integers(height), rng.integers(width)] = True
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    results = []
+    for hole in (pixels[mask], 0, 255):
+        filled = pixels.copy()
+        filled[mask] = hole
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large holes
+            results.append(np.asarray(repaint(tiny_pipe, image=filled, mask_image=mask).images[0]))
+    assert (results[0][~mask] == pixels[~mask]).all()
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
+@pytest.mark.parametrize("content", [0.0, 1.0, math.nan, math.inf, -math.inf, 1e30])
+def test_whatever_numbers_stand_in_the_hole(tiny_pipe: InpaintPipeline, content: float) -> None:
+    values = PIXELS.astype(np.float32) / 255
+    clean = repaint(tiny_pipe, image=values, output_type="np").images
+    values[MASK] = content
+    assert repaint(tiny_pipe, image=values, output_type="np").images.tobytes() == clean.tobytes()
+
+
+def test_outputs_of_every_type(tiny_pipe: InpaintPipeline) -> None:
+    pil = repaint(tiny_pipe, num_images_per_prompt=2)
+    array = repaint(tiny_pipe, num_images_per_prompt=2, output_type="np").images
+    tensor = repaint(tiny_pipe, num_images_per_prompt=2, output_type="pt").images
+    assert array.shape == (2, 40, 60, 3) and array.dtype == np.float32
+    assert tensor.shape == (2, 3, 40, 60) and tensor.dtype == torch.float32 and not tensor.is_inference()
+    assert (np.rint(array * 255) == np.stack([np.asarray(image) for image in pil.images])).all()
+    assert (tensor.permute(0, 2, 3, 1).numpy() == array).all()
+
+
+def test_inputs_of_every_type_give_the_same(tiny_pipe: InpaintPipeline) -> None:
+    expected = np.asarray(repaint(tiny_pipe).images[0])
+    tensor = torch.from_numpy(PIXELS).permute(2, 0, 1)
+    mask = Image.fromarray(MASK)
+    for image in (PIXELS, PIXELS / 255, tensor, tensor[None], tensor / 255, [PHOTO]):
+        for hole in (mask, MASK, torch.from_numpy(MASK)[None, None], [mask]):
+            assert (np.asarray(repaint(tiny_pipe, image=image, mask_image=hole).images[0]) == expected).all()
+
+
+def test_candidates_come_best_first_each_with_its_seed(tiny_pipe: InpaintPipeline) -> None:
+    out = repaint(tiny_pipe, num_images_per_prompt=5, generator=seeded(3))
+    assert out.scores == sorted(out.scores, reverse=True) and sorted(out.seeds) == [3, 4, 5, 6, 7]
+    assert len({image.tobytes() for image in out.images}) == 5
+    for image, score, seed in zip(out.images, out.scores, out.seeds, strict=True):
+        alone = repaint(tiny_pipe, generator=seeded(seed))
+        assert alone.images[0].tobytes() == image.tobytes() and alone.scores == [score]
+
+
+def test_a_list_of_generators_has_one_for_each_candidate(tiny_pipe: InpaintPipeline) -> None:
+    out = repaint(tiny_pipe, num_images_per_prompt=2, generator=[seeded(9), seeded(4)])
+    assert sorted(out.seeds) == [4, 9]
+    alone = repaint(tiny_pipe, generator=seeded(4)).images[0]
+    assert out.images[out.seeds.index(4)].tobytes() == alone.tobytes()
+
+
+def test_seeds() -> None:
+    assert candidate_seeds(seeded(7), 3) == [[7, 8, 9]]
+    assert candidate_seeds(seeded(7), 2, photos=2) == [[7, 8], [7, 8]]
+    assert candidate_seeds([seeded(1), seeded(5)], 2, photos=2) == [[1, 5], [1, 5]]
+    assert candidate_seeds([seeded(i) for i in range(4)], 2, photos=2) == [[0, 1], [2, 3]]
+    assert candidate_seeds(seeded(2**64 - 1), 2) == [[2**64 - 1, 0]]
+    torch.manual_seed(0)
+    first, second = candidate_seeds(None, 1), candidate_seeds(None, 1)
+    assert first != second
+    torch.manual_seed(0)
+    assert candidate_seeds(None, 1) == first
+    with pytest.raises(InputError, match="there are 3 generators for 2 candidates"):
+        candidate_seeds([seeded(i) for i in range(3)], 2)
+    seeds = {window_seed(seed, number) for seed in range(1000) for number in range(50)}
+    assert len(seeds) == 50_000 and window_seed(5, 0) == 5
+
+
+def test_separate_holes_are_windows_of_their_own(tiny_pipe: InpaintPipeline, monkeypatch: Any) -> None:
+    pixels = RNG.integers(0, 256, (50, 200, 3), dtype=np.uint8)
+    mask = np.zeros((50, 200), bool)
+    mask[10:20, 10:20] = mask[30:40, 170:190] = True
+    seen = []
+    look = pipeline.look
+    monkeypatch.setattr(pipeline, "look", lambda *given: seen.append(given[2]) or look(*given))
+    both = repaint(tiny_pipe, image=pixels, mask_image=mask)
+    assert len(seen) == 2
+    painted = np.asarray(both.images[0])
+    assert (painted[~mask] == pixels[~mask]).all() and (painted[mask] != pixels[mask]).mean() > 0.5
+    first = mask.copy()
+    first[:, 100:] = False
+    alone = np.asarray(repaint(tiny_pipe, image=pixels, mask_image=first).images[0])
+    assert (alone[first] == painted[first]).all(), "what is far away changes nothing"
+
+
+def test_equal_windows_are_not_painted_equally(tiny_pipe: InpaintPipeline) -> None:
+    mask = np.zeros((64, 256), bool)
+    mask[24:40, 24:40] = mask[24:40, 152:168] = True
+    photo = np.full((64, 256, 3), 90, np.uint8)
+    out = np.asarray(repaint(tiny_pipe, image=photo, mask_image=mask).images[0])
+    assert (out[24:40, 24:40] != out[24:40, 152:168]).any()
+
+
+@pytest.mark.parametrize("window", [Box(0, 0, 8, 8), Box(-4, 0, 12, 16), Box(2, -5, 10, 19), Box(-3, -3, 9, 13)])
+def test_what_is_painted_comes_back_to_its_place(window: Box) -> None:
+    across = torch.linspace(-1, 1, 8).expand(1, 3, 8, 8)
+    image = torch.stack([across[:, 0], across[:, 0].mT, across[:, 0]], 1)  # red to the right, green downwards
+    back = _back(image, window, (9, 14))
+    rows, columns = window.within((9, 14))
+    assert back.shape == (rows.stop - rows.start, columns.stop - columns.start, 3) and back.dtype == np.float32
+    # where a pixel's centre lies in the model's image, whose first and last centres are 0 and 1
+    right = (np.arange(columns.start, columns.stop) - window.left + 0.5) / window.width * 8 - 0.5
+    down = (np.arange(rows.start, rows.stop) - window.top + 0.5) / window.height * 8 - 0.5
+    assert np.abs(back[..., 0] - (right / 7).clip(0, 1)).max() < 0.04
+    assert np.abs(back[..., 1] - (down / 7).clip(0, 1)[:, None]).max() < 0.04
+
+
+def test_several_photos_at_once(tiny_pipe: InpaintPipeline) -> None:
+    other = RNG.integers(0, 256, (33, 47, 4), dtype=np.uint8)
+    masks = [MASK, np.ones((33, 47), bool)]
+    out = repaint(
+        tiny_pipe,
+        prompt=["a bear", ""],
+        image=[PHOTO, other],
+        mask_image=masks,
+        num_images_per_prompt=2,
+    )
+    assert [image.size for image in out.images] == [(60, 40), (60, 40), (47, 33), (47, 33)]
+    alone = repaint(tiny_pipe, num_images_per_prompt=2)
+    assert [image.tobytes() for image in out.images[:2]] == [image.tobytes() for image in alone.images]
+    batch = repaint(tiny_pipe, image=np.stack([PIXELS, PIXELS]), prompt="a bear", output_type="np")
+    assert batch.images.shape == (2, 40, 60, 3)
+    with pytest.raises(InputError, match="photos of several sizes cannot be one array"):
+        repaint(tiny_pipe, image=[PHOTO, other], mask_image=masks, output_type="np")
+
+
+def test_the_caption_and_the_guidance_matter(tiny_pipe: InpaintPipeline) -> None:
+    def painted(**options: Any) -> tuple[bytes, float]:
+        out = repaint(tiny_pipe, **options)
+        return out.images[0].tobytes(), out.scores[0]
+
+    plain = painted()
+    assert painted(prompt="the sea")[1] != plain[1]
+    assert painted(guidance_scale=50.0)[0] != plain[0] and painted(guidance_scale=1.0) == plain
+    nothing = painted(prompt="", guidance_scale=50.0)
+    assert nothing[0] == painted(prompt="")[0], "nothing to be guided towards"
+    assert painted(temperature=0.0) == painted(temperature=0.0, generator=seeded(5)) != plain
+    assert painted(top_k=1) == painted(temperature=0.0) and painted(top_k=0) == plain
+
+
+def test_order_and_steps_and_progress(tiny_pipe: InpaintPipeline) -> None:
+    calls: list[tuple[Any, ...]] = []
+    repaint(tiny_pipe, callback_on_step_end=lambda *given: calls.append(given))
+    assert [given[1:3] for given in calls] == [(1, 2), (2, 2)] and calls[0][0] is tiny_pipe
+    calls.clear()
+    for order in ("raster", "random", "border"):
+        repaint(tiny_pipe, order=order, num_inference_steps=1000, callback_on_step_end=lambda *g: calls.append(g))
+    tokens = calls[0][2]
+    assert len(calls) == 3 * tokens and tokens > 2
+
+
+def test_cores_are_given_back(tiny_pipe: InpaintPipeline) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen = []
+    try:
+        repaint(tiny_pipe, callback_on_step_end=lambda *_: seen.append(torch.get_num_threads()))
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_context_can_be_chosen(tiny_pipe: InpaintPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = []
+    look = pipeline.look
+    monkeypatch.setattr(pipeline, "look", lambda *given: windows.append(given[2]) or look(*given))
+    repaint(tiny_pipe, padding_mask_crop=3)
+    assert [(window.height, window.width) for window in windows] == [(26, 26)]
+
+
+def test_a_hole_that_is_enlarged_much_is_announced(tiny_pipe: InpaintPipeline) -> None:
+    photo = np.zeros((100, 100, 3), np.uint8)
+    with pytest.warns(UserWarning, match="enlarged 3.1 times and may look soft"):
+        repaint(tiny_pipe, image=photo, mask_image=np.ones((100, 100), bool))
+
+
+def test_a_prompt_that_is_too_long_is_cut_with_a_warning(tiny_pipe: InpaintPipeline) -> None:
+    with pytest.warns(UserWarning, match="cut after '... "):
+        repaint(tiny_pipe, prompt="zebra " * 200)
+
+
+def test_the_transparent_part_is_the_mask_where_there_is_none(tiny_pipe: InpaintPipeline) -> None:
+    rgba = np.dstack([PIXELS, np.where(MASK, 0, 255).astype(np.uint8)])
+    out = np.asarray(repaint(tiny_pipe, image=rgba, mask_image=None).images[0])
+    assert (out[..., 3] == 255).all() and (out[~MASK] == rgba[~MASK]).all()
+    assert (out[..., :3] == np.asarray(repaint(tiny_pipe).images[0])).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
+        ({"padding_mask_crop": -1}, "padding_mask_crop is -1"),
+        ({"output_type": "latent"}, "output_type is 'latent'"),
+        ({"rank": "best"}, "rank is 'best'"),
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"order": "spiral"}, "there is no order 'spiral'"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"prompt": None}, 'the prompt is NoneType: give text, "" for none'),
+        ({"prompt": ["a", 5]}, "the prompt is int"),
+        (
+            {"image": [PHOTO] * 3, "mask_image": [MASK] * 2},
+            "3 images, 2 masks and 1 prompts do not go together",
+        ),
+        ({"image": "photo.jpg"}, "image is str"),
+        ({"mask_image": np.zeros((40, 60), bool)}, "nothing to repaint"),
+        ({"mask_image": MASK[1:]}, "the mask is 60x39, the photo 60x40"),
+        ({"generator": [seeded()] * 3}, "there are 3 generators for 1 candidates"),
+    ],
+)
+def test_bad_arguments_are_named(tiny_pipe: InpaintPipeline, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        repaint(tiny_pipe, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_precision_works_and_keeps_known_pixels(tiny_model: Any) -> None:
+    pipe = InpaintPipeline.from_pretrained(tiny_model, torch_dtype=torch.bfloat16)
+    assert pipe.to("cpu") is pipe and pipe.dfvqgan.dtype == torch.bfloat16
+    out = np.asarray(repaint(pipe).images[0])
+    assert (out[~MASK] == PIXELS[~MASK]).all() and (out[MASK] != PIXELS[MASK]).mean() > 0.5
+
+
+def test_saving_and_loading_gives_the_same_pictures(tiny_pipe: InpaintPipeline, tmp_path: Any) -> None:
+    tiny_pipe.save_pretrained(tmp_path / "model")
+    again = nuwa_lip.InpaintPipeline.from_pretrained(str(tmp_path / "model"))
+    assert repaint(again).images[0].tobytes() == repaint(tiny_pipe).images[0].tobytes()
+    assert again.sampling == tiny_pipe.sampling and again.card == tiny_pipe.card
+    assert torch.equal(again.tokenizer(["a bear"]), tiny_pipe.tokenizer(["a bear"]))
+
+
+def test_clip_can_rank(tiny_pipe: InpaintPipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    plain = repaint(tiny_pipe, num_images_per_prompt=3)
+    merits = [0.1, 0.3, 0.2]
+    asked = []
+    monkeypatch.setattr(tiny_pipe, "clip", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="CLIP's weights"):
+        repaint(tiny_pipe, rank="clip")
+    monkeypatch.setattr(pipeline, "load_clip", lambda name: None)
+    monkeypatch.setattr(pipeline, "clip_scores", lambda images, *given: asked.append(given) or merits)
+    ranked = repaint(tiny_pipe, num_images_per_prompt=3, rank="clip")
+    assert ranked.seeds == [1, 2, 0] and asked == [("a bear", tiny_pipe.clip)]
+    assert ranked.scores == [plain.scores[plain.seeds.index(seed)] for seed in ranked.seeds]

@@ -1,0 +1,342 @@
+"""Stage 1: accumulated parts equal the big batch, an interrupted run the one in one go, revival, fine-tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nuwa_lip.assets import asset
+from nuwa_lip.data.masks import MaskRecipe
+from nuwa_lip.data.photos import PhotoBatch, PhotoSet
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import load_model
+from nuwa_lip.models import DFVQGAN
+from nuwa_lip.models.perceptual import SqueezeNetFeatures
+from nuwa_lip.recipes import DFVQGAN_RECIPES, Adversary, DFVQGANRecipe
+from nuwa_lip.training import dfvqgan
+from nuwa_lip.training.dfvqgan import SQUEEZENET, DFVQGANStage, Phase, load_perceptual
+from tests.small_runs import DFVQGAN_CONFIG, contents, dfvqgan_recipe, interrupted, make_cpu_accelerator, run
+
+SIXTEEN = dataclasses.replace(DFVQGAN_CONFIG, codebook_size=16)
+
+
+def make(photos: PhotoSet, **changes: Any) -> DFVQGANStage:
+    return DFVQGANStage(dfvqgan_recipe(**changes), photos, make_cpu_accelerator())
+
+
+def first_batch(stage: DFVQGANStage) -> PhotoBatch:
+    return next(stage.batches(0))
+
+
+def gradients(stage: DFVQGANStage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Of the first step, of generator and discriminator; and the step's figures. No weight is moved by them."""
+    for optimizer in stage.optimizers.values():
+        optimizer.step = optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
+    figures = stage.step(0, first_batch(stage))
+    found = {}
+    for name in ("model", "critic"):
+        for key, parameter in stage.modules[name].named_parameters():
+            assert parameter.grad is not None
+            found[f"{name}.{key}"] = parameter.grad
+    return found, figures
+
+
+def count_revivals(stage: DFVQGANStage) -> list[Tensor]:
+    """The latents of every revival to come."""
+    seen: list[Tensor] = []
+    revive = stage.raw.quantiser.revive
+
+    def counted(dead: Tensor, latents: Tensor, generator: torch.Generator) -> None:
+        seen.append(latents)
+        revive(dead, latents, generator)
+
+    stage.raw.quantiser.revive = counted  # type: ignore[method-assign]
+    return seen
+
+
+@pytest.fixture(scope="module")
+def big_batch(photos: PhotoSet) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    stage = make(photos, revive_after=1)
+    return *gradients(stage), stage.raw.quantiser.codebook.detach()
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_equal_the_big_batch(parts: int, photos: PhotoSet, big_batch: Any) -> None:
+    stage = make(photos, revive_after=1, accumulate=parts)
+    revivals = count_revivals(stage)
+    found, figures = gradients(stage)
+    wanted, wanted_figures, codebook = big_batch
+    assert sum(g.square().sum() for g in wanted.values()) > 0.5, "gradients are not all but zero"
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert set(figures) == set(wanted_figures) and figures["adversary_weight"] > 0
+    for name, value in wanted_figures.items():
+        torch.testing.assert_close(figures[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert [len(latents) for latents in revivals] == [4], "once a step, from the latents of the whole batch"
+    torch.testing.assert_close(stage.raw.quantiser.codebook.detach(), codebook, atol=1e-5, rtol=1e-4)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(photos: PhotoSet, tmp_path: Path) -> None:
+    recipe = dfvqgan_recipe(steps=5, accumulate=2, revive_after=4)
+    run(make(photos, steps=5, accumulate=2, revive_after=4), recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted(make(photos, steps=5, accumulate=2, revive_after=4), at=2), recipe, tmp_path / "parts")
+    assert [p.name for p in (tmp_path / "parts/checkpoints").iterdir()] == ["step-3"]
+    idle = load_file(tmp_path / "parts/checkpoints/step-3/buffers.safetensors")["idle"]
+    assert idle.max() == 3, "some codes are about to be revived"
+    run(make(photos, steps=5, accumulate=2, revive_after=4), recipe, tmp_path / "parts", resume=True)
+    whole, parts = (contents(tmp_path / name / "checkpoints/step-5") for name in ("whole", "parts"))
+    assert set(whole) == {
+        *(f"{name}.safetensors" for name in ("model", "average", "critic", "buffers")),
+        *(f"{name}.optimizer.safetensors" for name in ("model", "critic")),
+        "state.json",
+    }
+    assert [name for name in whole if whole[name] != parts.get(name)] == []
+    assert contents(tmp_path / "whole/model") == contents(tmp_path / "parts/model")
+
+
+def test_the_sheet_shows_eight_photos(photos: PhotoSet, tmp_path: Path) -> None:
+    made = run(make(photos, steps=1), dfvqgan_recipe(steps=1), tmp_path / "run")
+    (path,) = (made.path / "sheets").iterdir()
+    with Image.open(path) as sheet:
+        assert sheet.format == "PNG" and path.name == "step-0000001.png"
+        assert sheet.width > 4 * 160 and sheet.height > 8 * 160 and max(sheet.size) < 2000
+
+
+def test_only_photos_with_a_hole_are_decoded_with_connections(photos: PhotoSet) -> None:
+    masks = MaskRecipe(rectangles=0.5, nothing=0.5)
+    seen = {}
+    for connect in (0.0, 0.5, 1.0):
+        stage = make(photos, connect=connect, masks=masks)
+        batches = [stage.prepare(step, photos.batch(step, 12, seed=0)) for step in range(6)]
+        holes = torch.cat([batch.mask.flatten(1).any(1) for batch in batches])
+        on = torch.cat([batch.connect for batch in batches])
+        assert not (on & ~holes).any() and 20 < holes.sum() < 52
+        seen[connect] = on.sum() / holes.sum()
+    assert seen[0.0] == 0 and 0.3 < seen[0.5] < 0.7 and seen[1.0] == 1
+
+
+def test_a_batch_is_a_function_of_seed_and_step(photos: PhotoSet) -> None:
+    stage, batch = make(photos), photos.batch(0, 4, seed=0)
+    once, again, other = (stage.prepare(step, batch) for step in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert not torch.equal(once.image, other.image) and not torch.equal(once.mask, other.mask)
+    assert once.image.shape == (4, 3, 32, 32) and once.mask.shape == (4, 1, 32, 32)
+    halves = once.parts(2)
+    assert all(torch.equal(torch.cat(h), w) for h, w in zip(zip(*halves, strict=True), once, strict=True))
+    differently = make(photos, seed=1).prepare(3, batch)
+    assert not torch.equal(once.image, differently.image) and not torch.equal(once.mask, differently.mask)
+
+
+@torch.no_grad()
+def test_a_step_takes_the_merged_path(photos: PhotoSet) -> None:
+    stage = make(photos, masks=MaskRecipe(), connect=1.0)
+    batch = stage.prepare(0, first_batch(stage))
+    output, _ = stage._forward(batch, Phase(quantised=True, adversarial=False))
+    known, whole = stage.raw.encode(batch.image, batch.mask), stage.raw.encode(batch.image)
+    defective = known.token_mask.expand_as(known.latents)
+    assert 0.1 < defective.float().mean() < 0.9
+    torch.testing.assert_close(output.encoding.latents[~defective], known.latents[~defective], atol=1e-5, rtol=1e-4)
+    merged = stage.raw.merge_encode(batch.image, batch.mask)
+    assert torch.equal(output.encoding.latents, merged.latents)
+    assert not torch.allclose(known.latents[~defective], whole.latents[~defective], atol=1e-3)
+    hole = batch.mask.expand_as(batch.image)
+    assert torch.equal(output.image[~hole], batch.image[~hole]) and (output.image != batch.image)[hole].any()
+    plain, _ = stage._forward(batch._replace(connect=~batch.connect), Phase(True, False))
+    assert not torch.equal(plain.image[~hole], batch.image[~hole])
+
+
+def outputs_with(tokens: list[int], seed: int = 0) -> Any:
+    """A part's output with these tokens and random latents."""
+    latents = torch.randn(1, 4, 1, len(tokens), generator=torch.Generator().manual_seed(seed))
+    return SimpleNamespace(
+        quantised=SimpleNamespace(tokens=torch.tensor(tokens)[None, None]), encoding=SimpleNamespace(latents=latents)
+    )
+
+
+def test_usage_and_perplexity_of_the_whole_batch(photos: PhotoSet) -> None:
+    stage = make(photos, revive_after=0, model=SIXTEEN)
+    figures = stage._codebook_step(0, [outputs_with([5, 5, 5, 5]), outputs_with([1, 1, 9, 9])])
+    assert figures["usage"] == pytest.approx(3 / 16)
+    assert figures["perplexity"] == pytest.approx(math.exp(0.5 * math.log(2) + 0.5 * math.log(4)))
+    assert figures["perplexity"].dtype == torch.float32
+    idle = stage.buffers["idle"]
+    assert idle[[1, 5, 9]].tolist() == [0, 0, 0] and idle.sum() == 13
+
+
+def test_revival_replaces_dead_codes_and_no_others(photos: PhotoSet) -> None:
+    stage = make(photos, revive_after=2, model=SIXTEEN)
+    before = stage.raw.quantiser.codebook.detach().clone()
+    used = [0, 1, 2, 3, 4, 5, 6, 7]
+    stage._codebook_step(0, [outputs_with(used), outputs_with([8, 9])])
+    assert torch.equal(stage.raw.quantiser.codebook, before), "idle for one step only"
+    last = [outputs_with(used, seed=1), outputs_with([10], seed=2)]
+    stage._codebook_step(1, last)
+    after = stage.raw.quantiser.codebook.detach()
+    assert torch.equal(after[:11], before[:11])
+    pool = torch.cat([output.encoding.latents[0, :, 0].T for output in last])
+    for code in after[11:]:
+        assert (pool == code).all(1).any(), "a latent of this batch"
+    assert stage.buffers["idle"].tolist() == [0] * 8 + [1, 1] + [0] * 6
+
+
+def test_revival_can_be_switched_off(photos: PhotoSet) -> None:
+    stage = make(photos, revive_after=0, model=SIXTEEN)
+    before = stage.raw.quantiser.codebook.detach().clone()
+    for step in range(5):
+        stage._codebook_step(step, [outputs_with([0])])
+    assert torch.equal(stage.raw.quantiser.codebook, before) and stage.buffers["idle"].max() == 5
+
+
+def test_phases_begin_at_their_share_of_the_steps(photos: PhotoSet) -> None:
+    stage = make(photos, steps=10, unquantised=0.2, adversary=Adversary(start=0.35, filters=8, layers=1))
+    assert [stage.phase(step) for step in range(5)] == [
+        Phase(False, False),
+        Phase(False, False),
+        Phase(True, False),
+        Phase(True, False),
+        Phase(True, True),
+    ]
+    assert not make(photos, adversary=Adversary(weight=0.0, start=0.0)).phase(1).adversarial
+
+
+def test_codes_start_from_latents_when_quantising_begins(photos: PhotoSet) -> None:
+    stage = make(photos, steps=4, unquantised=0.5, adversary=Adversary(weight=0.0))
+    seen = count_revivals(stage)
+    codebook, batches = stage.raw.quantiser.codebook, stage.batches(0)
+    stage.step(0, next(batches))
+    assert not seen
+    stage.step(1, next(batches))
+    assert len(seen) == 1
+    pool = seen[0].permute(0, 2, 3, 1).reshape(-1, 4)
+    assert all((pool == code).all(1).any() for code in codebook.detach())
+
+
+@pytest.mark.parametrize(("kind", "pixel"), [("l1", 0.5), ("l2", 0.25)])
+def test_losses_by_hand(kind: Any, pixel: float, photos: PhotoSet) -> None:
+    stage = make(photos, pixel_loss=kind, perceptual_weight=0.0, pixel_weight=3.0)
+    batch = stage.prepare(0, first_batch(stage))
+    quantised = SimpleNamespace(codebook_loss=torch.tensor(2.0), commitment_loss=torch.tensor(1.0))
+    output: Any = SimpleNamespace(image=batch.image + 0.5, quantised=quantised)
+    losses = stage.losses(batch, output)
+    assert losses["pixel"] == pytest.approx(pixel) and set(losses) == {"pixel", "codebook", "commitment"}
+    assert stage._reconstruction(losses) == pytest.approx(3 * pixel)
+
+
+def test_the_perceptual_loss_has_its_weight(photos: PhotoSet) -> None:
+    stage = make(photos, pixel_weight=1.0, perceptual_weight=2.0)
+    batch = stage.prepare(0, first_batch(stage))
+    quantised = SimpleNamespace(codebook_loss=torch.tensor(0.0), commitment_loss=torch.tensor(0.0))
+    losses = stage.losses(batch, SimpleNamespace(image=-batch.image, quantised=quantised))  # type: ignore[arg-type]
+    assert losses["perceptual"] > 0.1
+    assert stage._reconstruction(losses) == pytest.approx(float(losses["pixel"] + 2 * losses["perceptual"]))
+    assert isinstance(stage.q, SqueezeNetFeatures) and not any(p.requires_grad for p in stage.q.parameters())
+
+
+def test_a_step_moves_generator_and_discriminator_by_their_own_losses(photos: PhotoSet) -> None:
+    stage = make(photos, ema=0.0)
+    before = {name: [p.detach().clone() for p in module.parameters()] for name, module in stage.modules.items()}
+    figures = stage.step(0, first_batch(stage))
+    for name, module in stage.modules.items():
+        assert all(not torch.equal(a, b) for a, b in zip(before[name], module.parameters(), strict=True)), name
+    assert set(figures) == {
+        *("pixel", "codebook", "commitment", "perceptual", "adversarial", "adversary_weight", "gradient"),
+        *("discriminator", "usage", "perplexity"),
+    }
+    assert all(p.grad is None for p in [*stage.raw.parameters(), *stage.raw_critic.parameters()])
+
+
+def test_bf16_keeps_weights_in_fp32(photos: PhotoSet) -> None:
+    recipe = dfvqgan_recipe(precision="bf16", adversary=Adversary(start=0.5, filters=8, layers=1))
+    exact = make(photos, adversary=recipe.adversary).step(0, photos.batch(0, 4, seed=0))
+    stage = DFVQGANStage(recipe, photos, make_cpu_accelerator("bf16"))
+    before = stage.raw.last_layer.detach().clone()
+    figures = stage.step(0, photos.batch(0, 4, seed=0))
+    assert figures["pixel"] == pytest.approx(float(exact["pixel"]), rel=0.02) and figures["pixel"] != exact["pixel"]
+    assert stage.raw.last_layer.dtype == torch.float32 and not torch.equal(stage.raw.last_layer, before)
+    later = stage.step(1, photos.batch(1, 4, seed=0))
+    assert "discriminator" in later and all(math.isfinite(float(value)) for value in later.values())
+
+
+def shrunk(recipe: DFVQGANRecipe) -> DFVQGANRecipe:
+    """The same switches and moments at a size for tests."""
+    model = dataclasses.replace(
+        recipe.model,
+        resolution=32,
+        channels=tuple(8 for _ in recipe.model.channels),
+        groups=4,
+        latent_channels=8,
+        codebook_size=16,
+        codebook_dim=4,
+    )
+    schedule = dataclasses.replace(recipe.schedule, steps=2, batch_size=2, precision="fp32")
+    adversary = dataclasses.replace(recipe.adversary, filters=8, layers=1)
+    return dataclasses.replace(recipe, model=model, schedule=schedule, adversary=adversary)
+
+
+@pytest.mark.parametrize("name", DFVQGAN_RECIPES)
+def test_every_recipe_trains(name: str, photos: PhotoSet, tmp_path: Path) -> None:
+    recipe = shrunk(DFVQGAN_RECIPES[name]())
+    stage = DFVQGANStage(recipe, photos, make_cpu_accelerator())
+    stage.sheet = lambda: Image.new("RGB", (1, 1))  # type: ignore[method-assign]
+    run(stage, recipe, tmp_path / "run")
+    parts = load_model(tmp_path / "run/model", need_mps2s=False)
+    assert parts.mps2s is None and parts.dfvqgan.config == recipe.model
+    assert torch.equal(parts.dfvqgan.last_layer, stage.average.model.last_layer)
+
+
+def test_it_starts_from_a_models_weights(photos: PhotoSet, accelerator: Accelerator) -> None:
+    torch.manual_seed(7)
+    weights = DFVQGAN(DFVQGAN_CONFIG)
+    stage = DFVQGANStage(dfvqgan_recipe(), photos, accelerator, weights)
+    for model in (stage.raw, stage.average.model):
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights.parameters(), strict=True))
+    before = weights.last_layer.detach().clone()
+    stage.step(0, first_batch(stage))
+    assert torch.equal(weights.last_layer, before), "the given model itself is left alone"
+
+
+def test_exported_weights_can_be_split(photos: PhotoSet, accelerator: Accelerator, tmp_path: Path) -> None:
+    recipe, limit = dfvqgan_recipe(steps=1), 20_000
+    stage = DFVQGANStage(recipe, photos, accelerator, max_file_size=limit)
+    run(stage, recipe, tmp_path / "run")
+    files = sorted((tmp_path / "run/model").glob("*.safetensors"))
+    assert len(files) > 2 and all(file.stat().st_size < limit + 4000 for file in files)  # and the files' heads
+    loaded = load_model(tmp_path / "run/model", need_mps2s=False).dfvqgan.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in stage.average.model.state_dict().items())
+
+
+def test_q_is_found_by_name_and_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dfvqgan, "_cached_vgg16", lambda: None)
+    for name in ("squeezenet", "auto", str(asset(SQUEEZENET))):
+        assert isinstance(load_perceptual(name), SqueezeNetFeatures)
+    monkeypatch.setattr(dfvqgan, "vgg16", lambda state: sorted(state))
+    save_file({"features.28.weight": torch.zeros(1)}, tmp_path / "vgg.safetensors")
+    assert load_perceptual(str(tmp_path / "vgg.safetensors")) == ["features.28.weight"]
+    monkeypatch.setattr(dfvqgan, "_cached_vgg16", lambda: str(tmp_path / "vgg.safetensors"))
+    assert load_perceptual("auto") == load_perceptual("vgg16") == ["features.28.weight"]
+
+
+def test_q_that_is_not_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dfvqgan, "_cached_vgg16", lambda: None)
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"nothing")
+    for name, says in (
+        ("vgg16", "timm/vgg16.tv_in1k"),
+        ("nowhere.safetensors", "there is no file nowhere.safetensors"),
+        (str(tmp_path / "other.safetensors"), "other.safetensors does not hold the weights"),
+        (str(tmp_path / "damaged.safetensors"), "damaged.safetensors does not hold the weights"),
+    ):
+        with pytest.raises(InputError, match=says) as error:
+            load_perceptual(name)
+        assert "\n" not in str(error.value)
