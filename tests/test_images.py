@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images import Hole, Patch, Photo, as_hole, as_photo, grow, upright, viewable
+from nuwa_lip.images import STRIP, Hole, Patch, Photo, as_hole, as_photo, grow, upright, viewable
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B", "I", "F")
 H, W = 6, 9
@@ -92,6 +92,18 @@ def test_colours_survive_the_way_to_rgb_and_back(mode: str) -> None:
     again = as_photo(photo.to_pil(photo.repainted([patch])))
     same = again.rgb(everything, np.zeros((H, W), bool))
     assert np.abs(same - rgb).max() <= (0.01 if mode == "CMYK" else 1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_photos_of_many_rows(mode: str) -> None:
+    image = picture(mode).resize((3, 2 * STRIP + 5))
+    photo = photo_of(image)
+    expected = image if mode == "I;16B" else image.convert(photo.mode)
+    assert (photo.to_pil(photo.repainted([])).size == image.size) and (pixels(expected) == photo.pixels.squeeze()).all()
+    mask = np.ones((2 * STRIP + 5, 3), bool)
+    everything = (slice(0, 2 * STRIP + 5), slice(0, 3))
+    black = photo.repainted([Patch(everything, mask, np.zeros((*mask.shape, 3), np.float32))], opaque=True)
+    assert (as_photo(photo.to_pil(black)).rgb(everything, ~mask) == 0).all()
 
 
 def test_what_is_hidden_is_never_looked_at() -> None:

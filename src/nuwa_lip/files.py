@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from nuwa_lip import png
 from nuwa_lip.errors import InputError
 from nuwa_lip.exif import describing_tags
 from nuwa_lip.images import reduce_depth
@@ -28,6 +29,7 @@ MODES = {  # what a format holds as it is
     "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
     "JPEG": ("L", "RGB", "CMYK"),
 }
+LARGE = 2**20  # pixels from which the time to write them matters more than a few per cent of the file
 LARGEST = {"WEBP": 16383, "JPEG": 65500}  # pixels on a side
 GREY = ("1", "L", "LA", "I;16", "I", "F")
 READABLE = tuple(FORMATS) + (".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm", ".tga")
@@ -130,7 +132,10 @@ def save_image(image: Image.Image, path: Path) -> None:
         kept |= tags
     part = _part(path)
     try:
-        image.save(part, format=name, **(options | kept))
+        if name == "PNG" and image.mode in png.MODES and image.width * image.height >= LARGE:
+            png.write_png(image, part, **(options | kept))
+        else:
+            image.save(part, format=name, **(options | kept))
         os.replace(part, path)
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.strerror:

@@ -44,11 +44,17 @@ class SamplingDefaults:
     """How a model is sampled when the caller does not say (`sampling` in config.json)."""
 
     guidance_scale: float = 1.0
+    """Above 1 the caption is followed more closely."""
     temperature: float = 1.0
+    """Below 1 likelier tokens are preferred, above 1 less so."""
     top_k: int | None = None
+    """Draw from so many of the likeliest tokens; None: all."""
     top_p: float | None = None
+    """Draw from the likeliest tokens that have this share of the probability; None: all."""
     order: str = "raster"
+    """Of decoding: raster, random or border."""
     num_inference_steps: int | None = None
+    """S, parallel steps; None: one token a step."""
 
 
 class ModelParts(NamedTuple):

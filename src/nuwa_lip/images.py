@@ -30,6 +30,7 @@ PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F")
 CONVERTED = {"RGBa": "RGBA", "La": "LA", "RGBX": "RGB"}
 BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 SCALES = {"b": 1.0, "u1": 255.0, "u2": 65535.0, "i4": 65535.0, "f": 1.0}
+STRIP = 256  # rows that are worked on at a time where a whole photo would fill the memory
 OPAQUE = 128  # of 255: alpha from here on counts as opaque, grey as white
 
 
@@ -87,8 +88,8 @@ class Photo:
         view = upright(out, self.orientation)
         for patch in patches:
             part = view[patch.box]
-            for start in range(0, len(part), 256):  # rows at a time, to hold few floating-point numbers
-                rows = slice(start, start + 256)
+            for start in range(0, len(part), STRIP):
+                rows = slice(start, start + STRIP)
                 mask = patch.mask[rows]
                 part[rows, :, : self.colours][mask] = self._from_rgb(patch.rgb[rows][mask])
                 if opaque and self.alpha is not None:
@@ -183,7 +184,7 @@ def _from_pil(image: Image.Image) -> Photo:
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
     if mode not in PLAIN_MODES:
         raise InputError(f"the photo has the mode {mode}, which cannot be repainted: convert it to RGB")
-    pixels = np.asarray(image)
+    pixels = _pixels(image)
     if mode == "I;16":  # in whatever order of bytes; Pillow's own conversion cuts to 8 bits
         pixels = pixels.astype(np.uint16, copy=False)
     return Photo(
@@ -192,6 +193,18 @@ def _from_pil(image: Image.Image) -> Photo:
         orientation=orientation,
         info={key: value for key, value in kept.items() if value},
     )
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """The picture as an array, strip by strip, for at once a large one would be held three times."""
+
+    def strip(top: int) -> np.ndarray:
+        return np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
+
+    pixels = np.empty((image.height, *strip(0).shape[1:]), strip(0).dtype)
+    for top in range(0, image.height, STRIP):
+        pixels[top : top + STRIP] = strip(top)
+    return pixels
 
 
 def _resolution(image: Image.Image) -> tuple[float, float] | None:

@@ -252,7 +252,7 @@ def mps2s_tiny() -> MPS2SRecipe:
     """
     return MPS2SRecipe(
         model=MPS2SConfig.preset("tiny"),
-        schedule=Schedule(steps=1200, batch_size=64, learning_rate=2e-3, ema=0.99, weight_decay=0.01),
+        schedule=Schedule(steps=2500, batch_size=32, learning_rate=3e-3, ema=0.99, weight_decay=0.01),
     )
 
 
@@ -359,7 +359,8 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         if dataclasses.is_dataclass(hints[name]):
             value = _build(typing.cast(type[Any], hints[name]), value, f"{where}: {name}")
         elif not _fits(value, hints[name]):
-            wanted = getattr(hints[name], "__name__", str(hints[name])).replace("typing.", "")
+            hint = hints[name]
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
             raise InputError(f"{where}: {name} is {value!r}; it must be {wanted}")
         elif isinstance(value, list):
             value = tuple(value)

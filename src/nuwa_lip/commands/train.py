@@ -62,7 +62,8 @@ def dfvqgan(argv: list[str]) -> None:
     weights = None
     if options.init_from:
         weights = load_model(options.init_from, need_mps2s=False).dfvqgan
-        recipe = dataclasses.replace(recipe, model=weights.config)
+        # codes that are learned already are kept
+        recipe = dataclasses.replace(recipe, model=weights.config, unquantised=0.0)
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         # a little larger than the model, so that crops of it keep their sharpness
@@ -230,22 +231,25 @@ def _run(
     if not going_on:
         run.check(options.overwrite)
     accelerator.wait_for_everyone()  # before one process writes what another one looks for
-    prepared = prepare(accelerator)
+    build = prepare(accelerator)
 
-    def build(schedule: recipes.Schedule) -> Stage:
-        accelerator.free_memory()  # it holds on to the stage before, of a rehearsal
-        return prepared(schedule)
+    def rehearsed(schedule: recipes.Schedule) -> Stage:
+        accelerator.free_memory()  # it holds on to the stage before
+        return build(schedule)
 
     schedule = recipe.schedule
     if not going_on:
         if options.max_minutes is not None:
-            steps = steps_within(options.max_minutes, schedule, build, later, began)
+            steps = steps_within(options.max_minutes, schedule, rehearsed, later, began)
+            accelerator.free_memory()
             schedule = dataclasses.replace(schedule, steps=accelerator_agrees(accelerator, steps))
+    stage = build(schedule)  # what it finds amiss leaves nothing written
+    if not going_on:
         run.begin(recipes.to_json(dataclasses.replace(recipe, schedule=schedule)))
     if accelerator.is_main_process:
         line = f"{options.out}: {schedule.steps} steps on {accelerator.device}"
         Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
-    train(build(schedule), schedule, run, accelerator, going_on)
+    train(stage, schedule, run, accelerator, going_on)
     if accelerator.is_main_process:
         Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
 

@@ -51,6 +51,7 @@ class DFVQGANConfig:
     latent_channels: int = 256
     """Channels between the network and the 1 x 1 convolutions around the codebook."""
     codebook_size: int = 8192
+    """Number of codes."""
     codebook_dim: int = 256
     """n_z, width of a code."""
     normalise_codes: bool = False

@@ -23,20 +23,31 @@ class MPS2SConfig:
     patch_size: int = 16
     """Side of a patch of the pixel encoder."""
     width: int = 1280
+    """D, of pixel encoder, token encoder and decoder."""
     heads: int = 20
+    """Attention heads in these."""
     text_layers: int = 12
+    """Blocks of the text encoder."""
     pixel_layers: int = 12
+    """Blocks of the pixel encoder."""
     token_layers: int = 12
+    """Blocks of the token encoder."""
     decoder_layers: int = 24
+    """Blocks of the decoder."""
     text_vocab: int = 49408
+    """Most different word pieces."""
     text_length: int = 77
     """Most word pieces of a caption, begin and end included."""
     text_width: int = 512
+    """Width of the text encoder."""
     text_heads: int = 8
+    """Attention heads of the text encoder."""
     mlp_ratio: float = 4.0
     """Hidden units of a feed-forward layer as a multiple of the width."""
     text_mlp_ratio: float = 2.5
+    """The same in the text encoder."""
     dropout: float = 0.1
+    """Share of what a layer adds that is dropped in training."""
     layer_scale: float = 0.1
     """Initial factor on what a layer adds."""
     perspectives: tuple[str, ...] = PERSPECTIVES
@@ -83,8 +94,8 @@ PRESETS = {
         codebook_size=2048,
         grid=(16, 16),
         image_size=128,
-        width=256,
-        heads=4,
+        width=192,
+        heads=3,
         text_layers=3,
         pixel_layers=2,
         token_layers=2,

@@ -75,9 +75,11 @@ def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Acceler
             stopping = done < schedule.steps and _any_process(accelerator, stopped())
             last = done == schedule.steps or stopping
             saving = done % schedule.checkpoint_every == 0 or last
-            if done % schedule.log_every == 0 or saving:
+            logging = done % schedule.log_every == 0 or last
+            if logging or saving:
                 values = {name: float(value) for name, value in figures.items()}
                 _check_finite(done, values)
+            if logging:
                 log(done, {"learning_rate": rate, **values})
             if accelerator.is_main_process:
                 if saving:

@@ -5,6 +5,7 @@ Legend: B photos of this process, A parts, K defective tokens, V codes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
@@ -90,7 +91,9 @@ class MPS2SStage:
         seeds = (schedule.seed, step, self.accelerator.process_index)
         torch.manual_seed(generator_for("cpu", 7, *seeds).initial_seed())  # dropout
         inputs = self.prepare(batch, np.random.default_rng([8, *seeds]))
-        parts = list(zip(*(t.chunk(schedule.accumulate) for t in inputs), strict=True))
+        # like with like: each part is padded to its own largest K
+        by_size = inputs[4].flatten(1).sum(1).argsort(stable=True)
+        parts = list(zip(*(t[by_size].chunk(schedule.accumulate) for t in inputs), strict=True))
         total = torch.zeros((), device=self.accelerator.device)
         for i, part in enumerate(parts):
             syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.model)
@@ -113,12 +116,18 @@ class MPS2SStage:
         masks = batch.masks.to(device)
         defective = token_mask(masks, self.cache.factor)
         order = self._orders(defective, rng)
-        ids = self.tokenizer(captions).to(device)
-        return ids, batch.images.to(device), masks, batch.tokens.to(device), defective, order
+        return self._ids(captions), batch.images.to(device), masks, batch.tokens.to(device), defective, order
+
+    def _ids(self, captions: list[str]) -> Tensor:
+        """Word pieces [B, T] on the device; captions that are too long are cut without a word for each."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.tokenizer(captions).to(self.accelerator.device)
 
     def loss(self, part: tuple[Tensor, ...]) -> Tensor:
         """Eq. 15, nats for each defective token."""
         *inputs, tokens, defective, order = part
+        order = order[:, : int(defective.flatten(1).sum(1).max())]
         logits, real = self.model(*inputs, tokens, defective, order)
         return mps2s_loss(logits, target_tokens(tokens, order), real)
 
@@ -140,8 +149,7 @@ class MPS2SStage:
         assert known.token_mask is not None
         painted = []
         for captions in (batch.captions, [""] * SHEET_ROWS):
-            ids = self.tokenizer(captions).to(self.accelerator.device)
-            memory = self.average.model.encode(ids, image, mask, known.tokens, known.token_mask)
+            memory = self.average.model.encode(self._ids(captions), image, mask, known.tokens, known.token_mask)
             tokens, _ = sample(
                 self.average.model,
                 memory,

@@ -274,7 +274,7 @@ def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     # the fused optimizer goes through memory in one row: moments must lie there as their parameter does
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            for name, value in optimizer.state[parameter].items():
+            for name, value in optimizer.state.get(parameter, {}).items():
                 if value.shape == parameter.shape:
                     like = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
                     optimizer.state[parameter][name] = like.copy_(value)

@@ -1,0 +1,279 @@
+"""Stage 2: accumulated parts equal the big batch, an interrupted run the one in one go, orders, captions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nuwa_lip.hub import ModelParts, SamplingDefaults, load_model
+from nuwa_lip.models import MPS2S
+from nuwa_lip.models.orders import ORDERS, order_by, order_keys
+from nuwa_lip.recipes import MPS2S_RECIPES, MPS2SRecipe
+from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training.mps2s import MPS2SStage
+from nuwa_lip.training.runs import RunFolder
+from nuwa_lip.training.tokens import TokenBatch, token_mask
+from tests.small_runs import (
+    MPS2S_CONFIG,
+    contents,
+    interrupted,
+    make_cpu_accelerator,
+    mps2s_recipe,
+    open_cache,
+    run,
+)
+
+
+def make(cache: Path, recipe: MPS2SRecipe | None = None, precision: str = "no", **options: Any) -> MPS2SStage:
+    recipe = recipe or mps2s_recipe()
+    return MPS2SStage(recipe, open_cache(cache, recipe), make_cpu_accelerator(precision), **options)
+
+
+def gradients(stage: MPS2SStage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Of the first step, which moves no weight; and its figures."""
+    stage.optimizer.step = stage.optimizer.zero_grad = lambda: None
+    figures = stage.step(0, next(stage.batches(0)))
+    found = {name: p.grad for name, p in stage.raw.named_parameters() if p.grad is not None}
+    assert len(found) == len(list(stage.raw.parameters()))
+    return found, figures
+
+
+def without_dropout(parts: int) -> MPS2SRecipe:
+    recipe = mps2s_recipe(accumulate=parts, clip=1e6)
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, dropout=0.0))
+
+
+@pytest.fixture(scope="module")
+def big_batch(cache: Path) -> Any:
+    return gradients(make(cache, without_dropout(1)))
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_equal_the_big_batch(parts: int, cache: Path, big_batch: Any) -> None:
+    stage = make(cache, without_dropout(parts))
+    defective = token_mask(next(stage.batches(0)).masks, 4).flatten(1).sum(1)
+    assert len(set(defective.tolist())) > 1, "K differs within the batch"
+    found, figures = gradients(stage)
+    wanted, wanted_figures = big_batch
+    assert sum(g.square().sum() for g in wanted.values()) > 0.1
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    for name, value in wanted_figures.items():
+        torch.testing.assert_close(figures[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_dropout_differs_between_parts_and_steps(cache: Path) -> None:
+    recipe = mps2s_recipe(clip=1e6)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, dropout=0.5))
+    stage = make(cache, recipe)
+    batch = next(stage.batches(0))
+    rows = TokenBatch(
+        *(value[:1] * 4 if isinstance(value, list) else value[:1].expand(4, *value.shape[1:]) for value in batch)
+    )
+    losses = []
+    loss = stage.loss
+    stage.loss = lambda part: losses.append(loss(part)) or losses[-1]  # type: ignore[method-assign,func-returns-value]
+    stage.optimizer.step = stage.optimizer.zero_grad = lambda: None
+    stage.recipe = dataclasses.replace(
+        recipe,
+        orders={"raster": 1.0},
+        caption_dropout=0.0,
+        schedule=dataclasses.replace(recipe.schedule, accumulate=4),
+    )
+    for step in (0, 0, 1):
+        stage.step(step, rows)
+    values = [float(value.detach()) for value in losses]
+    assert len(set(values[:4])) == 4, "each part its own"
+    assert values[:4] == values[4:8] and not set(values[:4]) & set(values[8:]), "a function of the step"
+
+
+def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(cache: Path, tmp_path: Path) -> None:
+    recipe = mps2s_recipe(steps=5, accumulate=2)
+    run(make(cache, recipe), recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted(make(cache, recipe), at=2), recipe, tmp_path / "parts")
+    assert [p.name for p in (tmp_path / "parts/checkpoints").iterdir()] == ["step-3"]
+    run(make(cache, recipe), recipe, tmp_path / "parts", resume=True)
+    whole, parts = (contents(tmp_path / name / "checkpoints/step-5") for name in ("whole", "parts"))
+    assert set(whole) == {
+        *("model.safetensors", "average.safetensors", "model.optimizer.safetensors", "buffers.safetensors"),
+        *("tokenizer.json", "state.json"),
+    }
+    assert [name for name in whole if whole[name] != parts.get(name)] == []
+    assert contents(tmp_path / "whole/model") == contents(tmp_path / "parts/model")
+
+
+def test_the_sheet_shows_six_photos(cache: Path, tmp_path: Path) -> None:
+    recipe = mps2s_recipe(steps=1)
+    made = run(make(cache, recipe), recipe, tmp_path / "run")
+    (path,) = (made.path / "sheets").iterdir()
+    with Image.open(path) as sheet:
+        assert sheet.format == "PNG" and sheet.width > 4 * 160 and sheet.height > 6 * 160 and max(sheet.size) < 1500
+
+
+def test_a_batch_is_a_function_of_its_generator(cache: Path) -> None:
+    stage = make(cache)
+    batch = next(stage.batches(0))
+    once, again, other = (stage.prepare(batch, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert not torch.equal(once[-1], other[-1])
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_an_order_alone(name: str, cache: Path) -> None:
+    stage = make(cache, mps2s_recipe(orders={name: 2.0}))
+    batch = stage.cache.batch(0, 24, seed=0)
+    *_, defective, order = stage.prepare(batch, np.random.default_rng(0))
+    assert torch.equal(defective, token_mask(batch.masks, 4))
+    cells = defective.flatten(1)
+    counts = cells.sum(1)
+    assert order.shape == (24, counts.max())
+    for row, own, count in zip(order, cells, counts, strict=True):
+        assert sorted(row[:count].tolist()) == own.nonzero().flatten().tolist()
+    if name != "random":
+        assert torch.equal(order, order_by(order_keys(name, defective), defective)[0])
+    else:
+        assert not torch.equal(order, order_by(order_keys("raster", defective), defective)[0])
+
+
+def test_orders_are_mixed_by_their_shares(cache: Path) -> None:
+    stage = make(cache, mps2s_recipe(orders={"raster": 3.0, "border": 1.0}))
+    seen = {"raster": 0, "border": 0}
+    for step in range(10):
+        *_, defective, order = stage.prepare(stage.cache.batch(step, 24, seed=0), np.random.default_rng(step))
+        rows = {name: order_by(order_keys(name, defective), defective)[0] for name in seen}
+        differ = (rows["raster"] != rows["border"]).any(1)
+        for name in seen:
+            seen[name] += int((differ & (rows[name] == order).all(1)).sum())
+    assert sum(seen.values()) > 100 and 0.62 < seen["raster"] / sum(seen.values()) < 0.88
+
+
+def test_long_captions_are_cut_without_a_word(cache: Path, recwarn: pytest.WarningsRecorder) -> None:
+    stage = make(cache)
+    batch = stage.cache.batch(0, 4, seed=0)._replace(captions=["very " * 50] * 4)
+    assert stage.prepare(batch, np.random.default_rng(0))[0].shape == (4, MPS2S_CONFIG.text_length)
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize(("dropout", "share"), [(0.0, 0.0), (0.4, 0.4), (1.0, 1.0)])
+def test_captions_are_dropped(dropout: float, share: float, cache: Path) -> None:
+    stage = make(cache, mps2s_recipe(caption_dropout=dropout))
+    empty, dropped = stage.tokenizer([""])[0], 0
+    for step in range(10):
+        batch = stage.cache.batch(step, 24, seed=0)
+        ids = stage.prepare(batch, np.random.default_rng(step))[0]
+        gone = (ids[:, : len(empty)] == empty).all(1)
+        dropped += int(gone.sum())
+        kept = stage.tokenizer([text for text, no in zip(batch.captions, gone, strict=True) if not no])
+        assert torch.equal(ids[~gone][:, : kept.shape[1]], kept)
+    assert dropped / 240 == pytest.approx(share, abs=0.1)
+
+
+def test_the_loss_is_for_each_defective_token(cache: Path) -> None:
+    stage = make(cache)
+    part = stage.prepare(stage.cache.batch(0, 4, seed=0), np.random.default_rng(0))
+    ids, images, masks, tokens, defective, order = part
+    stage.model.eval()
+    with torch.no_grad():
+        logits, real = stage.raw(ids, images, masks, tokens, defective, order)
+        nats = [
+            -logits[b, k].log_softmax(0)[tokens[b].flatten()[order[b, k]]]
+            for b in range(4)
+            for k in range(order.shape[1])
+        ]
+        each = torch.stack(nats).view(4, -1)
+        wanted = torch.stack(
+            [row[keep].mean() if keep.any() else row.sum() * 0 for row, keep in zip(each, real, strict=True)]
+        )
+        assert stage.loss(part) == pytest.approx(float(wanted.mean()), rel=1e-5)
+        assert stage.loss(part) == pytest.approx(math.log(64), rel=0.5)
+        elsewhere = tokens.where(defective[:, 0], (tokens + 1) % 64)
+        assert stage.loss((*part[:3], elsewhere, *part[4:])) != pytest.approx(float(wanted.mean()), rel=1e-5)
+
+
+def test_a_batch_without_a_hole_is_no_error(cache: Path) -> None:
+    stage = make(cache)
+    batch = stage.cache.batch(0, 4, seed=0)
+    figures = stage.step(0, batch._replace(masks=torch.zeros_like(batch.masks)))
+    assert figures["loss"] == 0 and all(p.isfinite().all() for p in stage.raw.parameters())
+
+
+def test_bf16_keeps_weights_in_fp32(cache: Path) -> None:
+    recipe = without_dropout(1)
+    exact = make(cache, recipe).step(0, open_cache(cache, recipe).batch(0, 4, seed=0))
+    stage = make(cache, recipe, precision="bf16")
+    figures = stage.step(0, stage.cache.batch(0, 4, seed=0))
+    assert figures["loss"] == pytest.approx(float(exact["loss"]), rel=0.02) and figures["loss"] != exact["loss"]
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in stage.raw.parameters())
+
+
+def shrunk(recipe: MPS2SRecipe) -> MPS2SRecipe:
+    """The same switches, orders and moments at a size for tests."""
+    sizes = ("codebook_size", "grid", "image_size", "patch_size", "width", "heads", "text_vocab", "text_length")
+    sizes += tuple(f"{part}_layers" for part in ("text", "pixel", "token", "decoder")) + ("text_width", "text_heads")
+    model = dataclasses.replace(recipe.model, **{name: getattr(MPS2S_CONFIG, name) for name in sizes})
+    schedule = dataclasses.replace(recipe.schedule, steps=2, batch_size=2, precision="fp32")
+    return dataclasses.replace(recipe, model=model, schedule=schedule)
+
+
+@pytest.mark.parametrize("name", MPS2S_RECIPES)
+def test_every_recipe_trains(name: str, cache: Path, tmp_path: Path) -> None:
+    recipe = shrunk(MPS2S_RECIPES[name]())
+    stage = make(cache, recipe)
+    stage.sheet = lambda: Image.new("RGB", (1, 1))  # type: ignore[method-assign]
+    run(stage, recipe, tmp_path / "run")
+    parts = load_model(tmp_path / "run/model")
+    assert parts.mps2s is not None and parts.tokenizer is not None
+    assert parts.mps2s.config == recipe.model and parts.sampling == recipe.sampling
+    wanted, found = stage.average.model.state_dict(), parts.mps2s.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+    assert torch.equal(parts.dfvqgan.last_layer, stage.dfvqgan.last_layer)
+    assert torch.equal(parts.tokenizer(["a red circle"]), stage.tokenizer(["a red circle"]))
+
+
+def other_model(cache: Path) -> ModelParts:
+    """A complete model whose tokenizer has read other captions."""
+    torch.manual_seed(9)
+    tokenizer = CaptionTokenizer.train(["zebra crossing"] * 5, MPS2S_CONFIG.text_vocab, MPS2S_CONFIG.text_length)
+    dfvqgan = load_model(cache / "dfvqgan", need_mps2s=False).dfvqgan
+    return ModelParts(dfvqgan, MPS2S(MPS2S_CONFIG), tokenizer, SamplingDefaults(), None)
+
+
+def test_it_starts_from_a_models_weights_and_keeps_its_tokenizer(cache: Path, tmp_path: Path) -> None:
+    recipe, parts = mps2s_recipe(steps=1), other_model(cache)
+    assert parts.mps2s is not None and parts.tokenizer is not None
+    stage = make(cache, recipe, weights=parts)
+    for model in (stage.raw, stage.average.model):
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), parts.mps2s.parameters(), strict=True))
+    text = ["a zebra crossing at the top left"]
+    wanted = parts.tokenizer(text)
+    assert not torch.equal(wanted, make(cache, recipe).tokenizer(text))
+    assert torch.equal(stage.tokenizer(text), wanted)
+    made = run(stage, recipe, tmp_path / "run")
+    resumed = make(cache, recipe)  # without naming the model again
+    assert RunFolder(made.path, 4).restore(resumed) == 1
+    assert torch.equal(resumed.tokenizer(text), wanted)
+    assert torch.equal(load_model(made.path / "model").tokenizer(text), wanted)  # type: ignore[misc]
+
+
+def test_exported_weights_can_be_split(cache: Path, tmp_path: Path) -> None:
+    recipe = mps2s_recipe(steps=1)
+    stage = make(cache, recipe, max_file_size=30_000)
+    run(stage, recipe, tmp_path / "run")
+    files = sorted((tmp_path / "run/model").glob("mps2s-*.safetensors"))
+    assert len(files) > 1 and all(file.stat().st_size < 34_000 for file in files)
+    assert load_model(tmp_path / "run/model").mps2s is not None
+
+
+def test_batches_are_the_caches(cache: Path) -> None:
+    stage = make(cache)
+    assert torch.equal(next(stage.batches(0)).images, stage.cache.batch(0, 4, seed=0).images)
+    assert torch.equal(next(stage.batches(3)).images, stage.cache.batch(3, 4, seed=0).images)

@@ -1,0 +1,272 @@
+"""The token cache: what it gives is what the DF-VQGAN says, batches are functions of (seed, step)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nuwa_lip.data.augment import Augmentation
+from nuwa_lip.data.masks import MaskRecipe
+from nuwa_lip.data.photos import PhotoSet
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import load_model
+from nuwa_lip.models import DFVQGAN
+from nuwa_lip.training import tokens
+from nuwa_lip.training.tokens import TokenCache, encode_pair, pack_masks, token_mask, unpack_masks, write_cache
+from tests.small_runs import DFVQGAN_CONFIG, MPS2S_CONFIG, PHOTOS, contents
+
+MASKS = MaskRecipe(rectangles=0.5, border=0.3, everything=0.1, nothing=0.1)
+VARIANTS = 3
+
+
+@pytest.fixture(scope="module")
+def model() -> DFVQGAN:
+    torch.manual_seed(0)
+    return DFVQGAN(DFVQGAN_CONFIG).eval().requires_grad_(False)
+
+
+def write(folder: Path, model: DFVQGAN, photos: PhotoSet, **changes: Any) -> Path:
+    options = dict(variants=VARIANTS, masks=MASKS, augmentation=Augmentation(), seed=0, batch_size=10)
+    write_cache(folder, model, photos, **{**options, **changes})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(
+    model: DFVQGAN, photos: PhotoSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[tuple[Tensor, Tensor]]]:
+    """A cache, and the photos and masks that the model was shown for it."""
+    shown = []
+
+    def spy(model: DFVQGAN, image: Tensor, mask: Tensor) -> Tensor:
+        shown.append((image.clone(), mask.clone()))
+        return encode_pair(model, image, mask)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "encode_pair", spy)
+        folder = write(tmp_path_factory.mktemp("cache") / "tokens", model, photos)
+    return folder, shown
+
+
+@pytest.fixture(scope="module")
+def opened(written: tuple[Path, Any]) -> TokenCache:
+    return TokenCache.open(written[0], MPS2S_CONFIG)
+
+
+def test_rows_are_what_the_model_was_shown_and_said(written: Any, opened: TokenCache, model: DFVQGAN) -> None:
+    folder, shown = written
+    assert [len(image) for image, _ in shown] == [10, 10, 10, 6] and len(opened) == PHOTOS * VARIANTS
+    images, masks = (torch.cat(parts) for parts in zip(*shown, strict=True))
+    assert torch.equal(opened.images.float().mul_(2 / 255).sub_(1), images)
+    assert torch.equal(unpack_masks(opened.masks, 32), masks)
+    said = []
+    for image, mask in shown:  # slowly, and in the same batches
+        known, whole = model.encode(image, mask), model.encode(image)
+        token = torch.stack(
+            [torch.where(known.token_mask[i, 0], whole.tokens[i], known.tokens[i]) for i in range(len(image))]
+        )
+        said.append(token)
+    assert torch.equal(opened.tokens.long(), torch.cat(said))
+    both = token_mask(masks, 4)
+    assert 0.3 < both.float().mean() < 0.9, "both kinds of tokens are there"
+
+
+def test_every_hole_is_of_the_recipe(opened: TokenCache) -> None:
+    share = unpack_masks(opened.masks, 32).float().mean((1, 2, 3))
+    between = share[(share > 0) & (share < 1)]
+    assert len(between) > 20 and 0.37 < between.min() and between.max() < 0.63
+
+
+def test_variants_are_other_crops_and_holes(opened: TokenCache) -> None:
+    for first in range(0, len(opened), VARIANTS):
+        images, masks = opened.images[first : first + VARIANTS], opened.masks[first : first + VARIANTS]
+        assert not torch.equal(images[0], images[1]) and not torch.equal(images[1], images[2])
+        assert len({mask.numpy().tobytes() for mask in masks}) > 1
+
+
+def row_of(cache: TokenCache, image: Tensor) -> int:
+    (row,) = (cache.images.float().mul_(2 / 255).sub_(1) == image).flatten(1).all(1).nonzero().flatten().tolist()
+    return row
+
+
+def test_an_epoch_gives_every_row_once_with_its_caption(opened: TokenCache, photos: PhotoSet) -> None:
+    rows = []
+    for step in range(9):  # 36 rows
+        batch = opened.batch(step, 4, seed=3)
+        assert batch.images.shape == (4, 3, 32, 32) and batch.images.dtype == torch.float32
+        assert batch.tokens.shape == (4, 8, 8) and batch.tokens.dtype == torch.int64
+        assert batch.masks.shape == (4, 1, 32, 32) and batch.masks.dtype == torch.bool
+        for i, image in enumerate(batch.images):
+            row = row_of(opened, image)
+            assert torch.equal(batch.tokens[i], opened.tokens[row].long())
+            assert torch.equal(batch.masks[i : i + 1], unpack_masks(opened.masks[row : row + 1], 32))
+            assert batch.captions[i] in photos.captions[row // VARIANTS]
+            rows.append(row)
+    assert sorted(rows) == list(range(36)) and rows != sorted(rows)
+
+
+def test_batches_are_functions_of_seed_and_step(opened: TokenCache) -> None:
+    through = [batch for batch, _ in zip(opened.batches(6, seed=1), range(8), strict=False)]
+    for start in (3, 7):
+        later = next(opened.batches(6, seed=1, start_step=start))
+        assert later.captions == through[start].captions and torch.equal(later.tokens, through[start].tokens)
+    halves = [opened.batch(4, 6, seed=1, rank=rank, world_size=2) for rank in (0, 1)]
+    assert torch.equal(torch.cat([half.images for half in halves]), through[4].images)
+    assert halves[0].captions + halves[1].captions == through[4].captions
+    assert not torch.equal(opened.batch(4, 6, seed=2).images, through[4].images)
+    with pytest.raises(InputError, match="batch size 5 is not a multiple of the 2 processes"):
+        opened.batch(0, 5, seed=0, world_size=2)
+
+
+def test_captions_are_drawn_from_all_of_a_photos(opened: TokenCache) -> None:
+    cache = dataclasses.replace(opened, captions=[["a", "b", "c"]] * 11 + [[]])
+    drawn = [text for step in range(27) for text in cache.batch(step, 4, seed=0).captions]
+    counts = {text: drawn.count(text) for text in drawn}
+    assert set(counts) == {"a", "b", "c", ""} and counts[""] == 9 and min(counts.values()) > 6
+
+
+def test_a_cache_held_in_memory_is_the_same(opened: TokenCache) -> None:
+    held = opened.load("cpu")
+    for one, other in zip(held.batch(5, 8, seed=0), opened.batch(5, 8, seed=0), strict=True):
+        assert one == other if isinstance(one, list) else torch.equal(one, other)
+    assert held.images.data_ptr() != opened.images.data_ptr()
+
+
+def test_it_carries_its_model(written: Any, model: DFVQGAN) -> None:
+    loaded = load_model(written[0] / "dfvqgan", need_mps2s=False).dfvqgan
+    assert loaded.config == model.config and torch.equal(loaded.last_layer, model.last_layer)
+
+
+def test_the_same_seed_gives_the_same_cache(written: Any, model: DFVQGAN, photos: PhotoSet, tmp_path: Path) -> None:
+    again = contents(write(tmp_path / "again", model, photos))
+    assert again == contents(written[0])
+    other = contents(write(tmp_path / "other", model, photos, seed=1))
+    assert all(other[f"{name}.npy"] != again[f"{name}.npy"] for name in ("images", "masks", "tokens"))
+
+
+def test_captions_that_name_a_side_forbid_the_mirror(model: DFVQGAN, photos: PhotoSet, tmp_path: Path) -> None:
+    still = Augmentation(scale=(1.0, 1.0), colour=0.0, stretch=False)
+    few = PhotoSet(
+        images=photos.images[:2], captions=[["a dog", "on the left"], ["a dog"]], aspects=torch.ones(2), keys=["a", "b"]
+    )
+    cache = TokenCache.open(write(tmp_path / "c", model, few, variants=16, augmentation=still), MPS2S_CONFIG)
+    for photo, kinds in ((0, 1), (1, 2)):
+        rows = cache.images[16 * photo : 16 * photo + 16]
+        assert len({row.numpy().tobytes() for row in rows}) == kinds
+
+
+def test_a_cache_of_other_sizes_is_refused(written: Any) -> None:
+    for changes in ({"codebook_size": 65}, {"grid": (4, 4)}, {"image_size": 64}):
+        wanted = dataclasses.replace(MPS2S_CONFIG, **changes)
+        with pytest.raises(InputError) as error:
+            TokenCache.open(written[0], wanted)
+        text = str(error.value)
+        assert "has pictures of 32 pixels, 8 x 8 tokens and 64 codes; the recipe's model has" in text
+        assert f"{wanted.image_size}, {wanted.grid[0]} x {wanted.grid[1]} and {wanted.codebook_size}" in text
+
+
+def about(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Change tokens.json."""
+
+    def damage(folder: Path) -> None:
+        content = json.loads((folder / "tokens.json").read_text())
+        change(content)
+        (folder / "tokens.json").write_text(json.dumps(content))
+
+    return damage
+
+
+def shorten(name: str, size: int) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size]) and None
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (shutil.rmtree, "is not a token cache (it has no tokens.json): make one with nuwa-lip tokenize"),
+        (lambda folder: (folder / "tokens.json").unlink(), "is not a token cache"),
+        (lambda folder: (folder / "tokens.json").write_text("{"), "is a damaged token cache: tokens.json"),
+        (lambda folder: (folder / "tokens.json").write_text("[]"), "is a damaged token cache: tokens.json"),
+        (about(lambda content: content.pop("variants")), "damaged token cache: tokens.json has no variants"),
+        (about(lambda content: content.pop("format_version")), "is a damaged token cache"),
+        (about(lambda content: content.update(format_version=2)), "is a token cache of version 2: update nuwa-lip"),
+        (
+            about(lambda content: content["captions"].pop()),
+            "is a damaged token cache: its files do not hold 11 x 3 rows",
+        ),
+        (lambda folder: (folder / "images.npy").unlink(), "is a damaged token cache: images.npy: it is missing"),
+        (shorten("images.npy", -100), "is a damaged token cache: images.npy"),
+        (shorten("masks.npy", 0), "is a damaged token cache: masks.npy"),
+        (shorten("tokens.npy", 20), "is a damaged token cache: tokens.npy"),
+        (lambda folder: np.save(folder / "tokens.npy", np.array([{}])), "is a damaged token cache: tokens.npy"),
+    ],
+)
+def test_a_damaged_cache_is_one_line(damage: Callable[[Path], Any], says: str, written: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    shutil.copytree(written[0], folder)
+    damage(folder)
+    with pytest.raises(InputError) as error:
+        TokenCache.open(folder, MPS2S_CONFIG)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_failure_leaves_nothing_half_written(
+    there: bool, model: DFVQGAN, photos: PhotoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "deep/tokens"
+    if there:
+        write(folder, model, photos, variants=1)
+    before, count = contents(tmp_path), iter(range(9))
+
+    def full(*_: Any) -> Tensor:
+        if next(count) == 2:
+            raise OSError(28, "No space left on device")
+        return torch.zeros(10, 8, 8, dtype=torch.int64)
+
+    monkeypatch.setattr(tokens, "encode_pair", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(folder, model, photos)
+    assert contents(tmp_path) == before
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["tokens"] * there
+
+
+def test_a_cache_replaces_another(model: DFVQGAN, photos: PhotoSet, tmp_path: Path) -> None:
+    folder = write(tmp_path / "tokens", model, photos, variants=1)
+    (tmp_path / ".tokens.part").mkdir()  # of a process that was killed
+    write(folder, model, photos, variants=2)
+    assert len(TokenCache.open(folder, MPS2S_CONFIG)) == 2 * PHOTOS
+    assert [p.name for p in tmp_path.iterdir()] == ["tokens"]
+
+
+@given(batch=st.integers(1, 3), size=st.integers(1, 21), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_masks_survive_as_bits(batch: int, size: int, seed: int) -> None:
+    masks = torch.rand(batch, 1, size, size, generator=torch.Generator().manual_seed(seed)) < 0.5
+    bits = pack_masks(masks)
+    assert bits.shape == (batch, -(-size * size // 8)) and bits.dtype == np.uint8
+    assert torch.equal(unpack_masks(torch.from_numpy(bits), size), masks)
+
+
+@given(cells=st.integers(1, 5), levels=st.integers(0, 3), share=st.floats(0, 0.3), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_a_token_is_defective_if_any_pixel_under_it_is(cells: int, levels: int, share: float, seed: int) -> None:
+    factor = 2**levels
+    side = cells * factor
+    masks = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(seed)) < share
+    found = token_mask(masks, factor)
+    assert found.shape == (2, 1, cells, cells)
+    for b, y, x in np.ndindex(2, cells, cells):
+        cell = masks[b, 0, y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
+        assert found[b, 0, y, x] == cell.any()
