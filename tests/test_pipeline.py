@@ -14,7 +14,8 @@ from PIL import Image
 import nuwa_lip
 from nuwa_lip import pipeline
 from nuwa_lip.errors import InputError
-from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline, _back, candidate_seeds, window_seed
+from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline, _back, window_seed
+from nuwa_lip.sampling import candidate_seeds
 from nuwa_lip.windows import Box
 
 RNG = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """What holds for the project as a whole: its documents, its bundled photos, its rules for the source."""
 
+import ast
 import json
 import re
 import shutil
@@ -72,7 +73,9 @@ def test_sources_keep_the_rules(path: Path) -> None:
     text = path.read_text()
     assert not text or text.startswith('"""'), "a module says what it is for"
     assert text.count("\n") <= 450, "split it by concept"
-    assert not re.search(r"torch\.load\(|pickle\.load|^\s*except:|shell=True", text, flags=re.MULTILINE)
+    assert not re.search(r"^\s*except:|shell=True", text, flags=re.MULTILINE)
+    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    assert not {"torch.load", "pickle.load", "pickle.loads", "eval", "exec"} & set(calls)
 
 
 def test_no_paths_of_anybodys_machine() -> None:

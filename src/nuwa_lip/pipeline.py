@@ -28,7 +28,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images import Hole, Patch, Photo, as_hole, as_photo
 from nuwa_lip.models import DFVQGAN, MPS2S
-from nuwa_lip.sampling import sample
+from nuwa_lip.sampling import candidate_seeds, sample
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.windows import Box, View, find_windows, look
 
@@ -289,24 +289,6 @@ def _one_core(really: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def candidate_seeds(
-    generator: torch.Generator | Sequence[torch.Generator] | None, count: int, photos: int = 1
-) -> list[list[int]]:
-    """Seeds of `count` candidates for each photo, by the rule of `InpaintPipeline.__call__`."""
-    if generator is None:
-        first = int(torch.randint(2**31, ()))
-    elif isinstance(generator, torch.Generator):
-        first = generator.initial_seed()
-    else:
-        seeds = [one.initial_seed() for one in generator]
-        if len(seeds) == count:
-            return [seeds] * photos
-        if len(seeds) == count * photos:
-            return [seeds[i * count : (i + 1) * count] for i in range(photos)]
-        raise InputError(f"there are {len(seeds)} generators for {count * photos} candidates; give one for each")
-    return [[(first + i) % 2**64 for i in range(count)]] * photos
 
 
 def window_seed(seed: int, number: int) -> int:

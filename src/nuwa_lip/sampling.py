@@ -161,7 +161,7 @@ def sample(
     photos = len(memory.tokens)
     _check(num_candidates, order, num_inference_steps)
     unconditional = _unconditional(unconditional, draw, photos)
-    seeds = _seeds(generator, num_candidates, photos)
+    seeds = candidate_seeds(generator, num_candidates, photos)
 
     memories = [[memory[i], unconditional[i]] if unconditional else [memory[i]] for i in range(photos)]
     groups = [group_sizes(int(one[0].token_mask.sum()), num_inference_steps) for one in memories]
@@ -337,8 +337,8 @@ def _unconditional(memory: Memory | None, draw: Draw, photos: int) -> Memory | N
     return memory
 
 
-def _seeds(generator: Generators, count: int, photos: int) -> list[list[int]]:
-    """The seeds of each photo's candidates."""
+def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[list[int]]:
+    """The seeds of each photo's `count` candidates, by the rule of `sample`."""
     if generator is None or isinstance(generator, torch.Generator):
         first = int(torch.randint(2**31, ())) if generator is None else generator.initial_seed()
         return [[(first + i) % 2**64 for i in range(count)]] * photos

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -224,6 +226,28 @@ def test_help_shows_every_field(stage: str, nuwa_lip: Run, monkeypatch: pytest.M
 
     for flag in [*flags(recipes.named(stage, "mini"), ""), "data", "out", "resume", "init-from", "max-minutes"]:
         assert f"--{flag}" in done.out, flag
+
+
+DOCUMENTS = [Path(__file__).parents[2] / name for name in ("README.md", "docs/training.md")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_can_be_parsed(path: Path) -> None:
+    found = re.findall(r"^(?:nuwa-lip|accelerate launch -m nuwa_lip) train (.*)$", path.read_text(), re.MULTILINE)
+    assert len(found) >= 2
+    for line in found:
+        stage, *words = shlex.split(line)
+        options, _ = train.parse(stage, words)
+        assert options.data and options.out
+
+
+def test_flags_in_the_tutorial_exist(nuwa_lip: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    groups = ("train dfvqgan", "train mps2s", "tokenize", "inpaint", "data shapes", "data benchmark", "evaluate images")
+    known = "".join(nuwa_lip(*name.split(), "--help").out for name in groups)
+    known = known.replace("--model.no-", "--model.").replace("--augmentation.no-", "--augmentation.")
+    for flag in set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", DOCUMENTS[1].read_text())) - {"--help"}:
+        assert f"{flag} " in known or f"{flag}\n" in known or f"{flag}." in known, flag
 
 
 @pytest.fixture

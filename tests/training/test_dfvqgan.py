@@ -287,7 +287,8 @@ def shrunk(recipe: DFVQGANRecipe) -> DFVQGANRecipe:
         codebook_size=16,
         codebook_dim=4,
     )
-    schedule = dataclasses.replace(recipe.schedule, steps=2, batch_size=2, precision="fp32")
+    size = 2 * recipe.schedule.accumulate
+    schedule = dataclasses.replace(recipe.schedule, steps=2, batch_size=size, precision="fp32")
     adversary = dataclasses.replace(recipe.adversary, filters=8, layers=1)
     return dataclasses.replace(recipe, model=model, schedule=schedule, adversary=adversary)
 

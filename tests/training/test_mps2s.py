@@ -220,7 +220,8 @@ def shrunk(recipe: MPS2SRecipe) -> MPS2SRecipe:
     sizes = ("codebook_size", "grid", "image_size", "patch_size", "width", "heads", "text_vocab", "text_length")
     sizes += tuple(f"{part}_layers" for part in ("text", "pixel", "token", "decoder")) + ("text_width", "text_heads")
     model = dataclasses.replace(recipe.model, **{name: getattr(MPS2S_CONFIG, name) for name in sizes})
-    schedule = dataclasses.replace(recipe.schedule, steps=2, batch_size=2, precision="fp32")
+    size = 2 * recipe.schedule.accumulate
+    schedule = dataclasses.replace(recipe.schedule, steps=2, batch_size=size, precision="fp32")
     return dataclasses.replace(recipe, model=model, schedule=schedule)
 
 

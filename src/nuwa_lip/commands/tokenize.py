@@ -12,6 +12,7 @@ from rich.progress import track
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
+from nuwa_lip.memory import keep_freed_memory
 
 MASKS = MaskRecipe(rectangles=0.7, strokes=0.1, border=0.15, everything=0.05)
 AUGMENTATION = Augmentation()
@@ -62,6 +63,7 @@ def tokenize(
     from nuwa_lip.hub import load_model
     from nuwa_lip.training.tokens import write_cache
 
+    keep_freed_memory()
     dfvqgan = load_model(model, need_mps2s=False).dfvqgan
     photos = PhotoSet.load(data, dfvqgan.config.resolution * 5 // 4, workers=workers)
     console = Console(stderr=True)

@@ -17,6 +17,7 @@ from rich.console import Console
 from nuwa_lip import recipes
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import load_model
+from nuwa_lip.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -225,6 +226,7 @@ def _run(
     from nuwa_lip.training.runs import RunFolder
 
     began = time.perf_counter()
+    keep_freed_memory()
     accelerator = make_accelerator(recipe.schedule)
     run = RunFolder(options.out, recipe.schedule.batch_size, accelerator.is_main_process)
     going_on = options.resume and (options.out / "recipe.json").is_file()
