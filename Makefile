@@ -19,6 +19,7 @@ test: lint  ## style, types and all tests
 
 lint: .venv/.installed-test  ## style and types only
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## remove .venv and the tools' caches

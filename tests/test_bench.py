@@ -20,9 +20,7 @@ def test_interleaved_takes_turns_after_a_warm_up() -> None:
 
 def test_memory_is_that_of_the_process_alone() -> None:
     hoard = bytearray(400_000_000)  # must not count against the processes started from here
-    done = children(
-        {"little": ("pass",), "much": ("x = bytearray(int(__import__('sys').argv[1]))", "200000000")}, 1
-    )
+    done = children({"little": ("pass",), "much": ("x = bytearray(int(__import__('sys').argv[1]))", "200000000")}, 1)
     del hoard
     assert done["little"].peak_mb < 100
     assert 190 < done["much"].peak_mb - done["little"].peak_mb < 220
@@ -40,9 +38,7 @@ def test_markdown_says_which_bars_are_missed() -> None:
     assert bad == "| bad | 1.2 x | ≤ 1.1 missed |"
 
 
-def test_tokenizer_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tokenizer_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run = tokenizer.run
     monkeypatch.setattr(tokenizer, "run", lambda rounds: run(rounds, "tiny"))
     bench.tokenizer(rounds=1, json=tmp_path / "out.json", markdown=tmp_path / "out.md")

@@ -18,9 +18,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig
 from nuwa_lip.models.defect_free import GroupNorm
 
-SMALL = DFVQGANConfig(
-    resolution=32, channels=(8, 8, 16), groups=4, latent_channels=8, codebook_size=32, codebook_dim=4
-)
+SMALL = DFVQGANConfig(resolution=32, channels=(8, 8, 16), groups=4, latent_channels=8, codebook_size=32, codebook_dim=4)
 
 
 def vqmodel(levels: str = "plain plain attend", **changes: Any) -> Any:
@@ -102,9 +100,7 @@ def taming_names(model: DFVQGAN) -> dict[str, Tensor]:
         name = name.replace(".shortcut.", ".nin_shortcut.").replace(".out.", ".proj_out.")
         name = re.sub(r"^encoder\.downs\.(\d+)\.", r"encoder.down.\1.downsample.", name)
         name = re.sub(r"^decoder\.ups\.(\d+)\.", lambda m: f"decoder.up.{int(m[1]) + 1}.upsample.", name)
-        name = re.sub(
-            r"\.middle\.(\d)\.", lambda m: f".mid.{['block_1', 'attn_1', 'block_2'][int(m[1])]}.", name
-        )
+        name = re.sub(r"\.middle\.(\d)\.", lambda m: f".mid.{['block_1', 'attn_1', 'block_2'][int(m[1])]}.", name)
         for ours, theirs in (("encoder", "down"), ("decoder", "up")):
             found = re.match(rf"{ours}\.levels\.(\d+)\.(\d+)\.(.*)", name)
             if found:
@@ -184,14 +180,10 @@ def test_the_official_encoder_is_vqmodels_encoder() -> None:
     peer = vqmodel("plain plain plain", block_out_channels=(8, 8, 16))
     state = {name: w for name, w in taming_names(from_diffusers_vqmodel(peer, resolution=32)).items()}
     decoder = taming_names(random_model(mirrored_decoder=True))
-    official = {
-        name: state[name] if name.startswith(("encoder", "quant")) else w for name, w in decoder.items()
-    }
+    official = {name: state[name] if name.startswith(("encoder", "quant")) else w for name, w in decoder.items()}
     ours = from_taming(official, resolution=32, groups=4)
     assert ours.config == dataclasses.replace(SMALL, mirrored_decoder=True)
-    torch.testing.assert_close(
-        ours.encode(picture()).latents, peer.encode(picture()).latents, rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(ours.encode(picture()).latents, peer.encode(picture()).latents, rtol=1e-5, atol=1e-5)
 
 
 # ---- files

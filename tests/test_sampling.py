@@ -159,9 +159,7 @@ def test_logp_is_the_models_own_and_known_tokens_stay(
     model: MPS2S, memories: tuple[Memory, Memory], steps: int | None
 ) -> None:
     memory = memories[0]
-    tokens, logp = sample(
-        model, memory, num_inference_steps=steps, generator=seeded(1), temperature=0.7, top_k=20
-    )
+    tokens, logp = sample(model, memory, num_inference_steps=steps, generator=seeded(1), temperature=0.7, top_k=20)
     hole = memory.token_mask[:, 0]
     assert tokens.shape == (1, 8, 8)
     assert tokens.dtype == torch.int64
@@ -178,9 +176,7 @@ def test_logp_is_the_models_own_and_known_tokens_stay(
 
 def test_with_guidance_logp_is_the_guided_models(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
     order = decoding_order("raster", memories[0].token_mask)[None]
-    tokens, logp = sample(
-        model, memories[0], unconditional=memories[1], guidance_scale=3.0, generator=seeded(1)
-    )
+    tokens, logp = sample(model, memories[0], unconditional=memories[1], guidance_scale=3.0, generator=seeded(1))
     drawn = tokens.flatten(1).gather(1, order)
     c, u = (model.predict(memory.states, memory.mask, drawn, order) for memory in memories)
     expected = (u + 3 * (c - u)).log_softmax(-1).gather(-1, drawn[..., None]).mean()
@@ -306,9 +302,7 @@ PROBABILITIES = torch.tensor([0.4, 0.05, 0.3, 0.15, 0.1])
         ({"temperature": 1e9}, [0.2] * 5),
     ],
 )
-def test_tokens_are_drawn_from_the_filtered_distribution(
-    options: dict[str, Any], expected: list[float]
-) -> None:
+def test_tokens_are_drawn_from_the_filtered_distribution(options: dict[str, Any], expected: list[float]) -> None:
     count = 2000
     uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # evenly spread: no luck involved
     tokens = Draw(**options)(PROBABILITIES.log().expand(count, -1), uniform)
@@ -379,9 +373,7 @@ def test_bad_arguments_are_named(
     assert "\n" not in str(caught.value)
 
 
-def test_an_unconditional_memory_of_other_photos_is_refused(
-    model: MPS2S, memories: tuple[Memory, Memory]
-) -> None:
+def test_an_unconditional_memory_of_other_photos_is_refused(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
     other, _ = make_memories(model, HOLE, HOLE)
     with pytest.raises(InputError, match="memory of 2 photos; needed: 1"):
         sample(model, memories[0], unconditional=other, guidance_scale=2.0)

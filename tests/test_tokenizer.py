@@ -121,9 +121,7 @@ def test_a_file_gives_the_same_tokenizer(tokenizer: CaptionTokenizer, tmp_path: 
 
 def test_a_long_caption_is_cut_and_the_warning_says_where() -> None:
     tokenizer = CaptionTokenizer.train(CAPTIONS, vocab_size=400, max_length=8)
-    with pytest.warns(
-        UserWarning, match=r"longer than 8 word pieces.*after '... beach the black bear'"
-    ) as caught:
+    with pytest.warns(UserWarning, match=r"longer than 8 word pieces.*after '... beach the black bear'") as caught:
         ids = tokenizer(["on the beach the black bear and the dog", "a bear"])
     assert caught[0].filename == __file__
     assert len(caught) == 1
@@ -153,9 +151,7 @@ def test_half_a_file_is_refused(tokenizer: CaptionTokenizer, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("lacking", ["truncation", "padding"])
-def test_a_tokenizer_of_another_kind_is_refused(
-    tokenizer: CaptionTokenizer, tmp_path: Path, lacking: str
-) -> None:
+def test_a_tokenizer_of_another_kind_is_refused(tokenizer: CaptionTokenizer, tmp_path: Path, lacking: str) -> None:
     path = tmp_path / "tokenizer.json"
     tokenizer.save(path)
     values = json.loads(path.read_text())
@@ -174,9 +170,7 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
         CaptionTokenizer.from_file(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "message"), [((258, 16), "vocab_size is 258"), ((300, 2), "max_length is 2")]
-)
+@pytest.mark.parametrize(("sizes", "message"), [((258, 16), "vocab_size is 258"), ((300, 2), "max_length is 2")])
 def test_impossible_sizes_are_refused(sizes: tuple[int, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CaptionTokenizer.train(CAPTIONS, *sizes)

@@ -238,9 +238,7 @@ class _Progress:
             self.callback(self.step, self.total)
 
 
-def _decode(
-    steps: _Cached | _Uncached, sizes: list[int], draw: Draw, progress: _Progress
-) -> tuple[Tensor, Tensor]:
+def _decode(steps: _Cached | _Uncached, sizes: list[int], draw: Draw, progress: _Progress) -> tuple[Tensor, Tensor]:
     """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C]."""
     plan = steps.plan
     chosen = torch.zeros_like(plan.positions)
@@ -305,9 +303,7 @@ class _Uncached:
     def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:
         """As `_Cached.__call__`."""
         start, memories = stop - size, len(self.states)
-        targets = F.pad(chosen[:, :start], (0, 1)).repeat(
-            memories, 1
-        )  # of its own target a row knows nothing
+        targets = F.pad(chosen[:, :start], (0, 1)).repeat(memories, 1)  # of its own target a row knows nothing
         logits = []
         for k in range(start, stop):
             order = torch.cat([self.plan.positions[:, :start], self.plan.positions[:, k : k + 1]], 1)
@@ -346,9 +342,7 @@ def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[
     if len(seeds) == count:
         return [seeds] * photos
     if len(seeds) != count * photos:
-        raise InputError(
-            f"there are {len(seeds)} generators for {count * photos} candidates; give one for each"
-        )
+        raise InputError(f"there are {len(seeds)} generators for {count * photos} candidates; give one for each")
     return [seeds[i * count : (i + 1) * count] for i in range(photos)]
 
 
@@ -356,7 +350,5 @@ def _check(num_candidates: int, order: str, steps: int | None) -> None:
     if num_candidates < 1:
         raise InputError(f"num_candidates is {num_candidates}; it must be 1 or more")
     if steps is not None and steps < 1:
-        raise InputError(
-            f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step"
-        )
+        raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
     check_order(order)

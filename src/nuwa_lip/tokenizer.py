@@ -62,13 +62,9 @@ class CaptionTokenizer:
             InputError: a size is too small.
         """
         if vocab_size < MIN_VOCAB:
-            raise InputError(
-                f"vocab_size is {vocab_size}; it must be {MIN_VOCAB} or more (bytes, pad, begin, end)"
-            )
+            raise InputError(f"vocab_size is {vocab_size}; it must be {MIN_VOCAB} or more (bytes, pad, begin, end)")
         if max_length < len(SPECIAL):
-            raise InputError(
-                f"max_length is {max_length}; it must be {len(SPECIAL)} or more (begin, a piece, end)"
-            )
+            raise InputError(f"max_length is {max_length}; it must be {len(SPECIAL)} or more (begin, a piece, end)")
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence(
             [

@@ -21,9 +21,7 @@ def samples(n: int = 3) -> list[Sample]:
     sizes = [(40, 56), (33, 48), (64, 64), (50, 37)]
     photos = [rng.integers(0, 256, (*sizes[i % 4], 3), dtype=np.uint8) for i in range(n)]
     return [
-        Sample(
-            key=f"photo{i}", image=Image.fromarray(p), captions=[f"a café, number {i}", "another"], meta={}
-        )
+        Sample(key=f"photo{i}", image=Image.fromarray(p), captions=[f"a café, number {i}", "another"], meta={})
         for i, p in enumerate(photos)
     ]
 
@@ -72,9 +70,7 @@ def test_unknown_rules_are_named(rule: str) -> None:
         rule_mask(rule, 8, 8, np.random.default_rng(0))
 
 
-def test_command_builds_from_a_folder_and_verifies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_builds_from_a_folder_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos, out = tmp_path / "photos", tmp_path / "b"
     photos.mkdir()
     for sample in samples():

@@ -28,10 +28,7 @@ def photo(seed: int, width: int = 24, height: int = 20) -> Image.Image:
 
 
 def samples(n: int) -> list[Sample]:
-    return [
-        Sample(key=f"photo{i}", image=photo(i), captions=[f"café {i}", "two"], meta={"n": i})
-        for i in range(n)
-    ]
+    return [Sample(key=f"photo{i}", image=photo(i), captions=[f"café {i}", "two"], meta={"n": i}) for i in range(n)]
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:

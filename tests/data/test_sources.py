@@ -45,8 +45,7 @@ def test_folder_with_text_files(tmp_path: Path) -> None:
         ("c.tsv", "id\tText\tfile_name\n1\tone, two\ta.jpg\n2\tthree\tb.jpg\n3\tfour\ta.jpg\n"),
         (
             "metadata.jsonl",
-            '{"file_name": "a.jpg", "captions": ["one, two", "four"]}\n\n'
-            '{"file_name": "b.jpg", "text": "three"}\n',
+            '{"file_name": "a.jpg", "captions": ["one, two", "four"]}\n\n{"file_name": "b.jpg", "text": "three"}\n',
         ),
     ],
 )

@@ -61,9 +61,7 @@ cases = given(
 
 @cases
 @quick
-def test_known_outputs_ignore_the_hole(
-    kind: str, fill: float, H: int, W: int, dtype: torch.dtype, grad: bool
-) -> None:
+def test_known_outputs_ignore_the_hole(kind: str, fill: float, H: int, W: int, dtype: torch.dtype, grad: bool) -> None:
     mask = hole(kind, 2, H, W)
     weight, gain, shift = noise(6, 8, 3, 3).to(dtype), noise(8).to(dtype), noise(8, seed=1).to(dtype)
     weight.requires_grad_(grad), gain.requires_grad_(grad)
@@ -73,9 +71,7 @@ def test_known_outputs_ignore_the_hole(
         "norm": lambda x: group_norm(x, mask, 4, gain, shift, 1e-6),
         "swish": lambda x: swish_norm(x, mask, 4, gain, shift, 1e-6),
         "blank": lambda x: blank(x.clone(), mask),
-        "attention": lambda x: attention(
-            *x.flatten(2).mT[:, None].expand(3, -1, -1, -1, -1), mask.flatten(1)
-        ),
+        "attention": lambda x: attention(*x.flatten(2).mT[:, None].expand(3, -1, -1, -1, -1), mask.flatten(1)),
     }
     for name, operation in operations.items():
         clean, filled = operation(x), operation(x.masked_fill(mask, fill))
@@ -97,9 +93,7 @@ def test_group_norm_is_that_of_the_known_positions_alone(kind: str, grad: bool, 
         values = x[i].flatten(1)[None, :, known].double()
         alone = F.group_norm(values, 4, weight.double(), bias.double(), 1e-6)[0]
         tolerance = 1e-2 if far else 1e-5  # float32 has 7 digits, and the mean takes 3 of them
-        torch.testing.assert_close(
-            out[i].flatten(1)[:, known].double(), alone, rtol=tolerance, atol=tolerance
-        )
+        torch.testing.assert_close(out[i].flatten(1)[:, known].double(), alone, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(
             swished[i].flatten(1)[:, known].double(), F.silu(alone), rtol=tolerance, atol=tolerance
         )

@@ -126,9 +126,7 @@ def test_sizes_from_32_to_512(size: int) -> None:
 def test_nan_in_the_hole_of_activations_goes_nowhere(kind: type[nn.Module], grad: bool) -> None:
     """After every block, level and convolution of the encoder, the hole's activations become NaN."""
     model, image, mask = make(), picture(2, 32, 32), hole("random", 2, 32, 32)
-    masks = {
-        m.shape[-1]: m for m in (mask, F.max_pool2d(mask.float(), 2) > 0, F.max_pool2d(mask.float(), 4) > 0)
-    }
+    masks = {m.shape[-1]: m for m in (mask, F.max_pool2d(mask.float(), 2) > 0, F.max_pool2d(mask.float(), 4) > 0)}
     poisoned = 0
 
     def poison(module: nn.Module, args: object, out: Tensor) -> Tensor:
@@ -181,11 +179,7 @@ class Twin:
         return (x if b.shortcut is None else b.shortcut(x)) + h
 
     def attention(self, a: AttentionBlock, x: Tensor) -> Tensor:
-        h = (
-            F.group_norm(x.contiguous(), a.norm.num_groups, a.norm.weight, a.norm.bias, a.norm.eps)
-            .flatten(2)
-            .mT
-        )
+        h = F.group_norm(x.contiguous(), a.norm.num_groups, a.norm.weight, a.norm.bias, a.norm.eps).flatten(2).mT
         q, k, v = (F.linear(h, c.weight[:, :, 0, 0], c.bias)[:, None] for c in (a.q, a.k, a.v))
         h = F.scaled_dot_product_attention(q, k, v)[:, 0]
         return F.linear(h, a.out.weight[:, :, 0, 0], a.out.bias).mT.reshape(x.shape) + x
@@ -391,9 +385,7 @@ def test_the_official_settings_have_the_official_size() -> None:
 def test_the_papers_other_settings(size: int) -> None:
     config = DFVQGANConfig.preset(f"paper-f16-{size}")
     assert (config.factor, config.grid, config.codebook_size, config.resolution) == (16, 16, size, 256)
-    assert parameters(f"paper-f16-{size}") == pytest.approx(
-        parameters("paper-f16-1024") + (size - 1024) * 256e-6
-    )
+    assert parameters(f"paper-f16-{size}") == pytest.approx(parameters("paper-f16-1024") + (size - 1024) * 256e-6)
 
 
 def test_small_presets_are_small() -> None:
@@ -433,9 +425,7 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
         (torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 16, 32).bool(), r"\[1, 1, 16, 32\]; this image needs"),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(
-    small: DFVQGAN, image: Tensor, mask: Tensor | None, message: str
-) -> None:
+def test_inputs_that_do_not_fit_are_named(small: DFVQGAN, image: Tensor, mask: Tensor | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         small.encode(image, mask)
     if mask is not None:

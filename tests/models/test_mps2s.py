@@ -153,9 +153,7 @@ def test_a_missing_token_is_like_no_known_one() -> None:
 def test_padding_of_the_caption_changes_nothing(model: MPS2S) -> None:
     assert HOLE.text_ids is not None
     padded = nn.functional.pad(HOLE.text_ids, (0, 5), value=model.config.pad_id)
-    torch.testing.assert_close(
-        logits(model, HOLE.but(text_ids=padded)), logits(model, HOLE), atol=1e-4, rtol=1e-5
-    )
+    torch.testing.assert_close(logits(model, HOLE.but(text_ids=padded)), logits(model, HOLE), atol=1e-4, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -239,8 +237,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_samples(counts: list[int], seed:
     targets = torch.randint(7, (len(counts), longest), generator=generator)
     real = torch.arange(longest) < torch.tensor(counts)[:, None]
     parts = [
-        mps2s_loss(values[i : i + 1, :k], targets[i : i + 1, :k], real[i : i + 1, :k])
-        for i, k in enumerate(counts)
+        mps2s_loss(values[i : i + 1, :k], targets[i : i + 1, :k], real[i : i + 1, :k]) for i, k in enumerate(counts)
     ]
     torch.testing.assert_close(mps2s_loss(values, targets, real), torch.stack(parts).mean())
 

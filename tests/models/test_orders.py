@@ -53,9 +53,7 @@ def test_the_border_order_goes_inwards(mask: Tensor) -> None:
         return
     # the slow twin: every distance to every known token
     distance = [min(int((cell - other).square().sum()) for other in known) for cell in cells]
-    assert list(zip(distance, order.tolist(), strict=True)) == sorted(
-        zip(distance, order.tolist(), strict=True)
-    )
+    assert list(zip(distance, order.tolist(), strict=True)) == sorted(zip(distance, order.tolist(), strict=True))
     assert border_distance(mask)[0].flatten()[order].tolist() == distance
 
 

@@ -35,9 +35,7 @@ def slow_tokens(made: Quantiser, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("distances", [1, 30, 2**22])
-def test_tokens_are_the_nearest_codes(
-    normalise: bool, distances: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_are_the_nearest_codes(normalise: bool, distances: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantiser, "DISTANCES", distances)
     made, z = make(normalise=normalise), latents(2, 5, 3, 4)
     tokens = made.tokens(z)
@@ -76,9 +74,7 @@ def test_losses_are_equation_13(normalise: bool) -> None:
     torch.testing.assert_close(out.commitment_loss, distance)
     # each pulls one side only
     assert torch.autograd.grad(out.codebook_loss, z, retain_graph=True, allow_unused=True) == (None,)
-    assert torch.autograd.grad(out.commitment_loss, made.codebook, retain_graph=True, allow_unused=True) == (
-        None,
-    )
+    assert torch.autograd.grad(out.commitment_loss, made.codebook, retain_graph=True, allow_unused=True) == (None,)
     assert torch.autograd.grad(out.codebook_loss, made.codebook, retain_graph=True)[0].any()
     assert torch.autograd.grad(out.commitment_loss, z)[0].any()
 

@@ -106,9 +106,7 @@ def test_initial_weights_shrink_with_depth_where_they_write() -> None:
     block = encoder.blocks[0]
     assert isinstance(block, Block)
     weights = dict(block.named_parameters())
-    inner, outer = (
-        float(weights[f"attention.layer.{name}.weight"].detach().std()) for name in ("qkv", "out")
-    )
+    inner, outer = (float(weights[f"attention.layer.{name}.weight"].detach().std()) for name in ("qkv", "out"))
     assert inner == pytest.approx(0.02, rel=0.05)
     assert outer == pytest.approx(0.02 / math.sqrt(16), rel=0.05)
 

@@ -34,9 +34,7 @@ def run(model: str, rounds: int = 3, big: tuple[int, int] = BIG) -> list[Row]:
         small = children(
             {
                 "import torch": ("import torch",),
-                "command": (
-                    (COMMAND, "inpaint", str(photo_file), "--mask", str(mask_file), "-o", out, *common)
-                ),
+                "command": ((COMMAND, "inpaint", str(photo_file), "--mask", str(mask_file), "-o", out, *common)),
             },
             rounds,
         )
@@ -90,9 +88,7 @@ def own_work(model: str, prompt: str, rounds: int) -> float:
 
 def big_pair(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
     """An enlarged photo with a camera's noise, and a mask with a hole of 200 x 200 pixels."""
-    photo = (
-        Image.open(asset("demo/photos/mountains.jpg")).convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    )
+    photo = Image.open(asset("demo/photos/mountains.jpg")).convert("RGB").resize(size, Image.Resampling.BICUBIC)
     noise = np.random.default_rng(0).integers(-2, 3, (size[1], size[0], 3), dtype=np.int16)
     noisy = (np.asarray(photo, dtype=np.int16) + noise).clip(0, 255).astype(np.uint8)
     mask = np.zeros((size[1], size[0]), dtype=np.uint8)

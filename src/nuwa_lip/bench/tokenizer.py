@@ -46,9 +46,7 @@ def run(rounds: int = 5, preset: str = "paper-f8-8192") -> tuple[list[Row], list
     precisions = list(PRECISIONS)
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         precisions.remove("bf16")
-        skipped.append(
-            "this CPU has no bf16 arithmetic (emulated, it is a hundred times slower); bf16 is left out"
-        )
+        skipped.append("this CPU has no bf16 arithmetic (emulated, it is a hundred times slower); bf16 is left out")
     peer = importlib.util.find_spec("diffusers") is not None
     if not peer:
         skipped.append("diffusers is not installed; its VQModel is left out (pip install diffusers)")
@@ -94,9 +92,7 @@ def memory(preset: str, precision: str) -> list[Row]:
     """Peaks of one encoding each in a process of its own."""
     code = "import sys; from nuwa_lip.bench.tokenizer import encode_once; encode_once(*sys.argv[1:])"
     peaks = {kind: child(code, preset, precision, kind).peak_mb for kind in ("plain", "defect-free")}
-    rows = [
-        Row(what=f"{kind} encoding, peak, {precision}", value=peak, unit="MB") for kind, peak in peaks.items()
-    ]
+    rows = [Row(what=f"{kind} encoding, peak, {precision}", value=peak, unit="MB") for kind, peak in peaks.items()]
     ratio = peaks["defect-free"] / peaks["plain"]
     return [
         *rows,

@@ -94,9 +94,7 @@ def rule_mask(rule: str, height: int, width: int, rng: np.random.Generator) -> n
     """
     kind, low, high = _parse_rule(rule)
     if kind != "center":
-        chances = {
-            name: float(name == kind) for name in ("rectangles", "strokes", "border", "everything", "nothing")
-        }
+        chances = {name: float(name == kind) for name in ("rectangles", "strokes", "border", "everything", "nothing")}
         return random_mask(height, width, MaskRecipe(ratio=(low, high), **chances), rng)
     side = float(np.sqrt(rng.uniform(low, high)))  # of the photo's sides
     h, w = (max(1, round(side * n)) for n in (height, width))
@@ -138,9 +136,7 @@ def build_benchmark(
     return read_benchmark(out)
 
 
-def _write_items(
-    folder: Path, samples: Iterable[Sample], source: str, rule: str, seed: int, limit: int | None
-) -> None:
+def _write_items(folder: Path, samples: Iterable[Sample], source: str, rule: str, seed: int, limit: int | None) -> None:
     items = []
     with open(folder / "captions.jsonl", "w", encoding="utf-8") as captions:
         for index, sample in enumerate(samples):
@@ -201,9 +197,7 @@ def verify_benchmark(benchmark: Benchmark) -> None:
                 raise InputError(f"{benchmark.folder}: {what} of {item.name} differs from benchmark.json")
         items.append(found)
     if _overall(items) != benchmark.sha256:
-        raise InputError(
-            f"{benchmark.folder}: the sha256 in benchmark.json does not belong to its list of items"
-        )
+        raise InputError(f"{benchmark.folder}: the sha256 in benchmark.json does not belong to its list of items")
 
 
 def _describe(item: BenchmarkItem) -> dict[str, Any]:

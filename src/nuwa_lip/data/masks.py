@@ -41,9 +41,7 @@ class MaskRecipe:
         if not 0 < low <= high <= 1:
             raise InputError(f"mask ratio {low}..{high} is not within 0..1; try 0.4 0.6")
         if min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise InputError(
-                f"mask weights {self.weights} must not be negative, and one of them must be positive"
-            )
+            raise InputError(f"mask weights {self.weights} must not be negative, and one of them must be positive")
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -77,9 +75,7 @@ def random_mask(height: int, width: int, recipe: MaskRecipe, rng: np.random.Gene
     return best
 
 
-def random_masks(
-    batch: int, height: int, width: int, recipe: MaskRecipe, rng: np.random.Generator
-) -> torch.Tensor:
+def random_masks(batch: int, height: int, width: int, recipe: MaskRecipe, rng: np.random.Generator) -> torch.Tensor:
     """Draw `batch` masks, bool [batch, 1, height, width]."""
     masks = [random_mask(height, width, recipe, rng) for _ in range(batch)]
     return torch.from_numpy(np.stack(masks)).unsqueeze(1)
@@ -142,9 +138,7 @@ def _strokes(height: int, width: int, area: int, rng: np.random.Generator) -> np
     return mask
 
 
-def _stroke(
-    y: int, x: int, height: int, width: int, brush: int, rng: np.random.Generator
-) -> list[tuple[int, int]]:
+def _stroke(y: int, x: int, height: int, width: int, brush: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """A wandering line of short pieces, which stays in the picture by bouncing off its edges."""
     n = int(rng.integers(12, 60))
     turns = rng.normal(0, 0.35, n)

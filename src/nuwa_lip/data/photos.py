@@ -154,9 +154,7 @@ class PhotoSet:
         """The set with its pixels on a device; batches are then cut there."""
         return replace(self, images=self.images.to(device), aspects=self.aspects.to(device))
 
-    def batch(
-        self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
-    ) -> PhotoBatch:
+    def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> PhotoBatch:
         """The batch of one step: epochs are permutations, and a batch may reach into the next epoch.
 
         Args:

@@ -55,9 +55,7 @@ class Tally:
     def add(self, item: BenchmarkItem, photo: np.ndarray) -> None:
         """Measure one repainted photo, uint8 [H, W, 3]."""
         if photo.shape != item.image.shape:
-            raise InputError(
-                f"the result for photo {item.name} has shape {photo.shape}, not {item.image.shape}"
-            )
+            raise InputError(f"the result for photo {item.name} has shape {photo.shape}, not {item.image.shape}")
         whole, hole = metrics.perceptual(self.features, photo, item.image, item.mask)
         row = {
             "lpips_squeeze": whole,
@@ -80,9 +78,7 @@ class Tally:
         return Figures(
             n=len(self.embeddings),
             means={name: float(v.mean()) if len(v) else None for name, v in columns.items()},
-            intervals={
-                name: metrics.bootstrap_interval(v) if len(v) else None for name, v in columns.items()
-            },
+            intervals={name: metrics.bootstrap_interval(v) if len(v) else None for name, v in columns.items()},
             fsd=metrics.frechet_distance(np.stack(self.embeddings), originals),
             known_max_change=self.known_max_change,
         )
@@ -109,7 +105,5 @@ def measure(
         if watch is not None:
             watch(item, photos)
     if len(originals) < 2:
-        raise InputError(
-            f"{len(originals)} photos are too few to compare distributions; at least 2 are needed"
-        )
+        raise InputError(f"{len(originals)} photos are too few to compare distributions; at least 2 are needed")
     return {name: tally.figures(np.stack(originals)) for name, tally in tallies.items()}

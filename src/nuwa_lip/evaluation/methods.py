@@ -47,9 +47,7 @@ def results(folder: Path) -> Repaint:
         photo = load_photo(folder / f"{item.name}.png")
         if photo.shape != item.image.shape:
             h, w = item.image.shape[:2]
-            raise InputError(
-                f"{folder / item.name}.png is {photo.shape[1]}x{photo.shape[0]}; its photo is {w}x{h}"
-            )
+            raise InputError(f"{folder / item.name}.png is {photo.shape[1]}x{photo.shape[0]}; its photo is {w}x{h}")
         return photo
 
     return repaint

@@ -92,9 +92,7 @@ class DFVQGANConfig:
         if weights is None:
             return
         if len(weights) != levels - 1:
-            raise InputError(
-                f"connection_weights has {len(weights)} values; {levels} levels need {levels - 1}"
-            )
+            raise InputError(f"connection_weights has {len(weights)} values; {levels} levels need {levels - 1}")
         negative = [weight for weight in weights if not weight >= 0]
         if negative:
             raise InputError(f"connection_weights {negative[0]} is not a weight: 0 or more, or inf")
@@ -291,9 +289,7 @@ class DFVQGAN(nn.Module):
             masks.append(pool_mask(masks[-1]))
         return masks
 
-    def _encoding(
-        self, latents: Tensor, image: Tensor, activations: list[Tensor], masks: list[Tensor]
-    ) -> Encoding:
+    def _encoding(self, latents: Tensor, image: Tensor, activations: list[Tensor], masks: list[Tensor]) -> Encoding:
         # in the skips the hole is blank, for it must not be seen; h_T is never connected
         skips = [(image.masked_fill(masks[0], 0).float(), masks[0])]
         for h, m in zip(activations[:-1], masks[:-1], strict=True):

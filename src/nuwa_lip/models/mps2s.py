@@ -80,9 +80,7 @@ class Decoder(nn.Module):
         self.previous_position = nn.Embedding(cells, config.width)
         self.next_position = nn.Embedding(cells, config.width)
         self.blocks = nn.ModuleList(
-            Block(
-                config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale, cross=True
-            )
+            Block(config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale, cross=True)
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
@@ -107,19 +105,13 @@ class MPS2S(nn.Module):
         self.config = config
 
         def encoder(layers: int) -> Encoder:
-            return Encoder(
-                layers, config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale
-            )
+            return Encoder(layers, config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale)
 
         # one table for the token encoder, the decoder's input and its output
         self.embedding = nn.Embedding(config.codebook_size, config.width)
         self.decoder = Decoder(config)
-        self.pixels = (
-            PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
-        )
-        self.tokens = (
-            TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
-        )
+        self.pixels = PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
+        self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
         self.text: TextTransformer | ReadyMadeText | None = None
         if "text" in config.perspectives and config.text_encoder is None:
             self.text = TextTransformer(
@@ -153,9 +145,7 @@ class MPS2S(nn.Module):
             InputError: the text model is of another kind, or `config` has no text perspective.
         """
         if "text" not in config.perspectives:
-            raise InputError(
-                f"perspectives {config.perspectives} leave no place for a text encoder; add 'text'"
-            )
+            raise InputError(f"perspectives {config.perspectives} leave no place for a text encoder; add 'text'")
         description = describe(text_model)
         config = dataclasses.replace(
             config,
@@ -228,9 +218,7 @@ class MPS2S(nn.Module):
             parts.append(self.tokens(embedded, defective))
         states = torch.cat(parts, 1)
         text_length = padding.shape[1]
-        return Memory(
-            states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length
-        )
+        return Memory(states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length)
 
     def retell(self, memory: Memory, text_ids: Tensor) -> Memory:
         """The same photos with other captions; the pixel and token encoders do not run again.
@@ -269,9 +257,7 @@ class MPS2S(nn.Module):
         config = self.config
         batch, head_width = len(states) * candidates, config.width // config.heads
         return DecoderCache(
-            layers=[
-                KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers
-            ],
+            layers=[KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers],
             memory=[block.keys_values(states) for block in self.decoder.layers],
             memory_mask=~mask[:, None, None],
         )
@@ -309,9 +295,7 @@ class MPS2S(nn.Module):
         if text_ids is None:
             raise InputError('text_ids is None; this model reads captions: give those of "" for none')
         if text_ids.ndim != 2 or len(text_ids) != batch or not 1 <= text_ids.shape[1] <= config.text_length:
-            raise InputError(
-                f"text_ids has shape {list(text_ids.shape)}; needed: [{batch}, 1 to {config.text_length}]"
-            )
+            raise InputError(f"text_ids has shape {list(text_ids.shape)}; needed: [{batch}, 1 to {config.text_length}]")
         if not self.training:
             _check_range("text_ids", text_ids, config.text_vocab)
         padding = text_padding(text_ids, config.pad_id)
@@ -353,9 +337,7 @@ class MPS2S(nn.Module):
             named.scatter_(1, order.where(valid, cells), True)
             wrong = ((named[:, :cells] != defective).any(1)).nonzero().flatten().tolist()
             if wrong:
-                raise InputError(
-                    f"order of sample {wrong[0]} is not a permutation of its defective positions"
-                )
+                raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
         return real
 
 

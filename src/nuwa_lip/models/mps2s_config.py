@@ -62,18 +62,12 @@ class MPS2SConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         unknown = [name for name in self.perspectives if name not in PERSPECTIVES]
         if unknown or not self.perspectives:
-            raise InputError(
-                f"perspectives {self.perspectives} must be one or more of {', '.join(PERSPECTIVES)}"
-            )
+            raise InputError(f"perspectives {self.perspectives} must be one or more of {', '.join(PERSPECTIVES)}")
         for width, heads in (("width", "heads"), ("text_width", "text_heads")):
             if getattr(self, width) % getattr(self, heads):
-                raise InputError(
-                    f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}"
-                )
+                raise InputError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}")
         if self.image_size % self.patch_size:
-            raise InputError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
+            raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
     @classmethod
     def preset(cls, name: str) -> MPS2SConfig:

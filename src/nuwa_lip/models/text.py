@@ -61,9 +61,7 @@ class ReadyMadeText(nn.Module):
         try:
             from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
         except ImportError as error:
-            raise InputError(
-                "this text encoder needs transformers: pip install 'nuwa-lip[transformers]'"
-            ) from error
+            raise InputError("this text encoder needs transformers: pip install 'nuwa-lip[transformers]'") from error
         self.clip = kind == "clip_text_model"
         model: PreTrainedModel
         if self.clip:

@@ -185,9 +185,7 @@ class Encoder(nn.Module):
         self, layers: int, width: int, heads: int, mlp_ratio: float, dropout: float, layer_scale: float
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, dropout, layer_scale) for _ in range(layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout, layer_scale) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
