@@ -29,6 +29,8 @@ def make_model(**changes: Any) -> MPS2S:
     torch.manual_seed(0)
     model = MPS2S(dataclasses.replace(MPS2SConfig.preset("tiny"), **changes)).eval()
     with torch.no_grad():
+        if model.decoder.pointer is not None:
+            nn.init.normal_(model.decoder.pointer.weight, std=0.02)  # it starts with none
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.weight.mul_(6)
@@ -55,9 +57,9 @@ def make_memories(model: MPS2S, *holes: tuple[int, int, int, int]) -> tuple[Memo
 HOLE = (2, 3, 3, 4)
 
 
-@pytest.fixture(scope="module")
-def model() -> MPS2S:
-    return make_model()
+@pytest.fixture(scope="module", params=[False, True], ids=["learned positions", "rotary and pointer"])
+def model(request: pytest.FixtureRequest) -> MPS2S:
+    return make_model(rotary=request.param, pointer=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +171,7 @@ def test_logp_is_the_models_own_and_known_tokens_stay(
         # teacher-forced with what was drawn, at temperature 1 and without filters
         order = decoding_order("raster", memory.token_mask)[None]
         drawn = tokens.flatten(1).gather(1, order)
-        logits = model.predict(memory.states, memory.mask, drawn, order)
+        logits = model.predict(memory, drawn, order)
         expected = logits.log_softmax(-1).gather(-1, drawn[..., None]).mean()
         assert float(logp) == pytest.approx(float(expected), abs=1e-5)
 
@@ -178,7 +180,7 @@ def test_with_guidance_logp_is_the_guided_models(model: MPS2S, memories: tuple[M
     order = decoding_order("raster", memories[0].token_mask)[None]
     tokens, logp = sample(model, memories[0], unconditional=memories[1], guidance_scale=3.0, generator=seeded(1))
     drawn = tokens.flatten(1).gather(1, order)
-    c, u = (model.predict(memory.states, memory.mask, drawn, order) for memory in memories)
+    c, u = (model.predict(memory, drawn, order) for memory in memories)
     expected = (u + 3 * (c - u)).log_softmax(-1).gather(-1, drawn[..., None]).mean()
     assert float(logp) == pytest.approx(float(expected), abs=1e-4)
 
@@ -203,7 +205,7 @@ def test_temperature_zero_takes_the_likeliest(model: MPS2S, memories: tuple[Memo
     assert torch.equal(tokens[0], tokens[1])
     order = decoding_order("raster", memory.token_mask)[None]
     drawn = tokens[:1].flatten(1).gather(1, order)
-    assert torch.equal(model.predict(memory.states, memory.mask, drawn, order).argmax(-1), drawn)
+    assert torch.equal(model.predict(memory, drawn, order).argmax(-1), drawn)
 
 
 def test_photos_of_a_batch_are_as_if_alone(model: MPS2S) -> None:
@@ -340,7 +342,7 @@ def test_candidates_follow_the_models_distribution(model: MPS2S) -> None:
     memory, _ = make_memories(model, (4, 4, 1, 1))
     tokens, _ = sample(model, memory, num_candidates=400, generator=seeded(0))
     order = torch.tensor([[36]])
-    logits = model.predict(memory.states, memory.mask, torch.zeros_like(order), order)
+    logits = model.predict(memory, torch.zeros_like(order), order)
     probabilities = logits[0, 0].softmax(-1)
     shares = Counter(tokens[:, 4, 4].tolist())
     for token in probabilities.topk(3).indices.tolist():

@@ -174,7 +174,7 @@ def sample(
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             plan = _Plan.make(order, one[0].token_mask, few + few[-1:] * (chunk - len(few)))
-            drawn, logp = _decode(decoder(mps2s, *_together(one), plan), sizes, draw, progress)
+            drawn, logp = _decode(decoder(mps2s, _together(one), plan), sizes, draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
@@ -257,13 +257,13 @@ class _Cached:
 
     Args:
         mps2s: the model.
-        states, mask: [G, M, D] and bool [G, M] of the memories.
+        memory: of G photos.
         plan: of the candidates.
     """
 
-    def __init__(self, mps2s: MPS2S, states: Tensor, mask: Tensor, plan: _Plan) -> None:
-        self.mps2s, self.memories, self.plan = mps2s, len(states), plan
-        self.cache = mps2s.prefill(states, mask, *plan.positions.shape)
+    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
+        self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
+        self.cache = mps2s.prefill(memory, *plan.positions.shape)
         self.kept = 0  # chain rows in the cache
 
     def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:
@@ -281,7 +281,8 @@ class _Cached:
         columns = torch.arange(stop, device=chosen.device)
         visible = (columns < start) & (columns < slots[:, None]) | (columns == slots[:, None])
         before = (slots - 1).clamp(max=start - 1)
-        first, before = before < 0, before.clamp(min=0)
+        first = before < 0
+        before = torch.where(first, slots, before)  # what comes first stands where it predicts
         rows = self.mps2s.decode_rows(
             self.cache,
             chosen[:, before].masked_fill(first, NO_TOKEN).repeat(self.memories, 1),
@@ -297,27 +298,38 @@ class _Cached:
 class _Uncached:
     """The slow twin of `_Cached`: teacher-forced prediction of every token of a group, from the beginning."""
 
-    def __init__(self, mps2s: MPS2S, states: Tensor, mask: Tensor, plan: _Plan) -> None:
-        self.mps2s, self.states, self.mask, self.plan = mps2s, states, mask, plan
+    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
+        self.mps2s, self.memory, self.plan = mps2s, memory, plan
 
     def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:
         """As `_Cached.__call__`."""
-        start, memories = stop - size, len(self.states)
+        start, memories = stop - size, len(self.memory.states)
         targets = F.pad(chosen[:, :start], (0, 1)).repeat(memories, 1)  # of its own target a row knows nothing
         logits = []
         for k in range(start, stop):
             order = torch.cat([self.plan.positions[:, :start], self.plan.positions[:, k : k + 1]], 1)
-            every = self.mps2s.predict(self.states, self.mask, targets, order.repeat(memories, 1))
+            every = self.mps2s.predict(self.memory, targets, order.repeat(memories, 1))
             logits.append(every[:, -1])
         return torch.stack(logits, 1)
 
 
-def _together(memories: list[Memory]) -> tuple[Tensor, Tensor]:
-    """States [G, M, D] and mask [G, M] of memories of one photo each, whose captions differ in length."""
-    longest = max(memory.states.shape[1] for memory in memories)
-    states = [F.pad(memory.states, (0, 0, 0, longest - memory.states.shape[1])) for memory in memories]
-    masks = [F.pad(memory.mask, (0, longest - memory.mask.shape[1]), value=True) for memory in memories]
-    return torch.cat(states), torch.cat(masks)
+def _together(memories: list[Memory]) -> Memory:
+    """Memories of one photo each, whose captions differ in length, as a batch."""
+    longest = max(memory.text_length for memory in memories)
+    states, masks = [], []
+    for memory in memories:
+        missing, length = longest - memory.text_length, memory.text_length
+        text, rest = memory.states.tensor_split((length,), 1)
+        states.append(torch.cat([F.pad(text, (0, 0, 0, missing)), rest], 1))
+        text, rest = memory.mask.tensor_split((length,), 1)
+        masks.append(torch.cat([F.pad(text, (0, missing), value=True), rest], 1))
+    return Memory(
+        states=torch.cat(states),
+        mask=torch.cat(masks),
+        tokens=torch.cat([memory.tokens for memory in memories]),
+        token_mask=torch.cat([memory.token_mask for memory in memories]),
+        text_length=longest,
+    )
 
 
 def _unconditional(memory: Memory | None, draw: Draw, photos: int) -> Memory | None:

@@ -93,12 +93,14 @@ def small() -> DFVQGAN:
     fill=st.sampled_from(FILLS),
     size=st.sampled_from([(32, 32), (32, 48), (4, 12)]),
     way=st.sampled_from(["inference", "gradients", "bf16"]),
+    patch=st.sampled_from([1, 2, 4]),
 )
 @quick
 def test_known_tokens_latents_and_skips_ignore_the_hole(
-    kind: str, fill: float, size: tuple[int, int], way: str
+    kind: str, fill: float, size: tuple[int, int], way: str, patch: int
 ) -> None:
-    model, image, mask = make(), picture(2, *size), hole(kind, 2, *size)
+    size = (size[0] * patch, size[1] * patch)
+    model, image, mask = make(patch=patch), picture(2, *size), hole(kind, 2, *size)
     if way == "bf16":
         model = model.to(torch.bfloat16)
     with torch.set_grad_enabled(way == "gradients"):
@@ -237,10 +239,11 @@ def test_without_a_mask_it_is_a_plain_vqgan_to_the_last_bit(mirrored: bool, dtyp
 # ---- training
 
 
+@pytest.mark.parametrize("patch", [1, 2])
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("kind", MASKS)
-def test_merged_encoding_knows_what_single_encoding_knows(kind: str, grad: bool) -> None:
-    model, image, mask = make(), picture(2, 32, 32), hole(kind, 2, 32, 32)
+def test_merged_encoding_knows_what_single_encoding_knows(kind: str, grad: bool, patch: int) -> None:
+    model, image, mask = make(patch=patch), picture(2, 32, 32), hole(kind, 2, 32, 32)
     with torch.set_grad_enabled(grad):
         single, merged = model.encode(image, mask), model.merge_encode(image, mask)
     assert equal(known(single), known(merged))
@@ -324,6 +327,16 @@ def test_connections_are_equation_12(kind: str, weights: tuple[float, ...] | Non
     torch.testing.assert_close(out, torch.where(mask, twin, image), rtol=1e-4, atol=1e-5)
 
 
+def test_cells_of_several_pixels_paste_known_pixels_all_the_same() -> None:
+    """The finest level works on cells of 2 x 2 pixels, yet a single known pixel of a cell comes back to the bit."""
+    model, image, mask = make(patch=2), picture(1, 32, 32), hole("checkerboard", 1, 32, 32)
+    with torch.inference_mode():
+        encoding = model.encode(image.masked_fill(mask, math.nan), mask)
+        out = model.decode(encoding.tokens, encoding.skips)
+    assert encoding.tokens.shape == (1, 4, 4) and out.shape == image.shape
+    assert torch.equal(out.masked_fill(mask, 0), image.masked_fill(mask, 0)) and out.isfinite().all()
+
+
 def test_connections_reach_the_hole(small: DFVQGAN) -> None:
     """What is known at the hole's border changes what is painted into it."""
     image, mask = picture(1, 32, 32), hole("half", 1, 32, 32)
@@ -404,6 +417,7 @@ def test_small_presets_are_small() -> None:
         ({"connection_weights": (1.0,)}, "connection_weights has 1 values; 3 levels need 2"),
         ({"connection_weights": (1.0, -2.0)}, "connection_weights -2.0 is not a weight"),
         ({"decoder_blocks": 0}, "decoder_blocks 0 is too small"),
+        ({"patch": 3}, "patch is 3; it must be a power of two"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(changes: dict[str, object], message: str) -> None:

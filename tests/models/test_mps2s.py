@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -32,9 +33,9 @@ def make_model(**changes: Any) -> MPS2S:
     return model
 
 
-@pytest.fixture(scope="module")
-def model() -> MPS2S:
-    return make_model()
+@pytest.fixture(scope="module", params=[False, True], ids=["learned positions", "rotary and pointer"])
+def model(request: pytest.FixtureRequest) -> MPS2S:
+    return make_model(rotary=request.param, pointer=request.param)
 
 
 @dataclasses.dataclass
@@ -301,6 +302,18 @@ def test_presets_exist_and_survive_json() -> None:
 def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         dataclasses.replace(MPS2SConfig.preset("tiny"), **changes)
+
+
+def test_embeddings_begin_alike_where_codes_are() -> None:
+    model = MPS2S(MPS2SConfig.preset("tiny"))
+    codes = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    codes[1] = codes[0] + 0.01
+    spread = model.embedding.weight.std()
+    model.start_from_codes(codes)
+    weight = model.embedding.weight.detach()
+    assert F.cosine_similarity(weight[0], weight[1], dim=0) > 0.5 > F.cosine_similarity(weight[0], weight[2], dim=0)
+    assert not torch.equal(weight[0], weight[1])
+    torch.testing.assert_close(weight.std(), spread)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
@@ -34,6 +35,9 @@ class DFVQGANConfig:
     """Side of the square images it is trained on, in pixels; any multiple of `factor` works."""
     channels: tuple[int, ...] = (128, 128, 256, 512)
     """Channels of each level, finest first; each level but the last ends with a halving."""
+    patch: int = 1
+    """Pixels on the side of a cell of the finest level, a power of two: 2 and more spare a small machine the
+    convolutions at full resolution, which cost most. A cell is defective if any of its pixels is."""
     encoder_blocks: int = 2
     """Residual blocks a level in the encoder."""
     decoder_blocks: int = 2
@@ -83,6 +87,8 @@ class DFVQGANConfig:
         if beyond:
             last = len(self.channels) - 1
             raise InputError(f"attention_levels {beyond[0]} does not exist: levels are 0 to {last}")
+        if self.patch < 1 or self.patch & (self.patch - 1):
+            raise InputError(f"patch is {self.patch}; it must be a power of two: 1, 2, 4")
         if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
         self._check_connection_weights()
@@ -100,7 +106,7 @@ class DFVQGANConfig:
     @property
     def factor(self) -> int:
         """Pixels on a token's side."""
-        return 2 ** (len(self.channels) - 1)
+        return self.patch * 2 ** (len(self.channels) - 1)
 
     @property
     def grid(self) -> int:
@@ -125,15 +131,16 @@ PRESETS = {
     "paper-f16-12288": DFVQGANConfig(
         channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=12288, mirrored_decoder=True
     ),
-    # the bundled model: 128 px, 16 x 16 tokens; first levels narrow, for they cost most on a CPU
+    # the bundled model: 128 px, 16 x 16 tokens; it begins at 64 x 64 cells, for full resolution costs most on a CPU
     "mini": DFVQGANConfig(
         resolution=128,
-        channels=(16, 32, 64, 128),
+        patch=2,
+        channels=(32, 64, 128),
         encoder_blocks=1,
-        decoder_blocks=1,
+        decoder_blocks=2,
         groups=8,
         latent_channels=64,
-        codebook_size=2048,
+        codebook_size=1024,
         codebook_dim=16,
         normalise_codes=True,
     ),
@@ -208,7 +215,7 @@ class DFVQGAN(nn.Module):
             latents, activations = self._encode(image.masked_fill(mask, 0), [None] * len(masks))
         else:
             latents, activations = self._encode(image, masks)
-        return self._encoding(latents, image, activations, masks)
+        return self._encoding(latents, image, mask, activations, masks)
 
     def merge_encode(self, image: Tensor, mask: Tensor) -> Encoding:
         """Encode for training (Eq. 8, 9): both branches at every step, merged by the mask of its resolution.
@@ -220,15 +227,15 @@ class DFVQGAN(nn.Module):
         masks = self._masks(mask)
         if not self.config.relative_estimation:  # Table 3: the plain encoder sees the complete image
             latents, activations = self._encode(image, [None] * len(masks))
-            return self._encoding(latents, image, activations, masks)
-        h, activations = image.to(self.dtype), []
+            return self._encoding(latents, image, mask, activations, masks)
+        h, activations = self._cells(image), []
         for i, m in enumerate(masks):
             doubled = torch.cat([torch.zeros_like(m), m])
             h, activation = self.encoder.stage(i, torch.cat([h, h]), doubled)
             activations.append(activation.chunk(2)[1])
             h_y, h_x = h.chunk(2)
             h = torch.where(masks[min(i + 1, len(masks) - 1)], h_y, h_x)
-        return self._encoding(h.float(), image, activations, masks)
+        return self._encoding(h.float(), image, mask, activations, masks)
 
     def quantise(self, latents: Tensor) -> Quantised:
         """Nearest codes of latents [B, n_z, h, w], with losses and straight-through gradient (Eq. 10, 13)."""
@@ -245,7 +252,8 @@ class DFVQGAN(nn.Module):
         """
         if not self.config.symmetrical_connections:
             skips = None
-        image = self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips)).float()
+        cells = self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips))
+        image = F.pixel_shuffle(cells, self.config.patch).float()
         if skips is None:
             return image
         original, mask = skips[0]
@@ -275,23 +283,31 @@ class DFVQGAN(nn.Module):
 
     def _encode(self, image: Tensor, masks: list[Tensor] | list[None]) -> tuple[Tensor, list[Tensor]]:
         """One branch through all stages → (latents float32, the activation of each level)."""
-        h, activations = image.to(self.dtype), []
+        h, activations = self._cells(image), []
         for i, mask in enumerate(masks):
             h, activation = self.encoder.stage(i, h, mask)
             if mask is not None or not self.config.relative_estimation:
                 activations.append(activation)
         return h.float(), activations
 
+    def _cells(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] → [B, 3 · patch², H / patch, W / patch] in the weights' precision."""
+        return F.pixel_unshuffle(image.to(self.dtype), self.config.patch)
+
     def _masks(self, mask: Tensor) -> list[Tensor]:
         """m_0 ... m_T: the mask at every level, by 2 x 2 max-pooling."""
+        for _ in range(self.config.patch.bit_length() - 1):
+            mask = pool_mask(mask)
         masks = [mask]
         for _ in self.config.channels[1:]:
             masks.append(pool_mask(masks[-1]))
         return masks
 
-    def _encoding(self, latents: Tensor, image: Tensor, activations: list[Tensor], masks: list[Tensor]) -> Encoding:
+    def _encoding(
+        self, latents: Tensor, image: Tensor, mask: Tensor, activations: list[Tensor], masks: list[Tensor]
+    ) -> Encoding:
         # in the skips the hole is blank, for it must not be seen; h_T is never connected
-        skips = [(image.masked_fill(masks[0], 0).float(), masks[0])]
+        skips = [(image.masked_fill(mask, 0).float(), mask)]
         for h, m in zip(activations[:-1], masks[:-1], strict=True):
             skips.append((h if self.config.relative_estimation else h.masked_fill(m, 0), m))
         return Encoding(latents, self.quantiser.tokens(latents), masks[-1], skips)

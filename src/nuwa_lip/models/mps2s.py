@@ -24,7 +24,17 @@ from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder
 from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, text_padding
-from nuwa_lip.models.transformer import Block, CachedRows, Encoder, KeysValues, KeyValueCache, initialise
+from nuwa_lip.models.transformer import (
+    Block,
+    CachedRows,
+    Encoder,
+    KeysValues,
+    KeyValueCache,
+    Turn,
+    Turns,
+    initialise,
+    turn_by,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +56,7 @@ class Memory:
     token_mask: Tensor
     """bool [B, 1, h, w], m'"""
     text_length: int
-    """T: so many states, the first ones, are the caption's."""
+    """T: so many states, the first ones, are the caption's; the last N are the tokens'."""
 
     def __getitem__(self, image: int) -> Memory:
         """The memory of one photo of the batch, B = 1."""
@@ -68,6 +78,10 @@ class DecoderCache:
     memory: list[KeysValues]
     memory_mask: Tensor
     """bool [G, 1, 1, M], True = may be attended."""
+    tokens: Tensor
+    """[G · C, N, D], the token encoder's states, for the pointer."""
+    cells: Turn | None
+    """By how much attention turns at each of the N tokens, with rotary positions."""
 
 
 class Decoder(nn.Module):
@@ -84,17 +98,28 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
+        self.pointer: nn.Linear | None = None
+        if config.pointer and "tokens" in config.perspectives:
+            self.pointer = nn.Linear(config.width, config.width, bias=False)
 
     @property
     def layers(self) -> list[Block]:
         """The blocks, typed."""
         return cast("list[Block]", list(self.blocks))
 
-    def embed(self, embedding: nn.Embedding, previous: Tensor, previous_at: Tensor, at: Tensor) -> Tensor:
-        """Rows [B, R, D] of the tokens `previous` (or `NO_TOKEN`), where they stand, and where to predict."""
+    def embed(
+        self, embedding: nn.Embedding, states: Tensor, previous: Tensor, previous_at: Tensor, at: Tensor
+    ) -> Tensor:
+        """Rows [B, R, D] of the tokens `previous` (or `NO_TOKEN`), where they stand, and where to predict.
+
+        `states` [B, N, D] are the token encoder's.
+        """
         x = embedding(previous.clamp(min=0)) + self.previous_position(previous_at)
         x = torch.where((previous == NO_TOKEN)[..., None], self.begin.to(x.dtype), x)
-        return x + self.next_position(at)
+        x = x + self.next_position(at)
+        if self.pointer is None:
+            return x
+        return x + self.pointer(states.gather(1, at[..., None].expand(-1, -1, states.shape[-1])))
 
 
 class MPS2S(nn.Module):
@@ -129,6 +154,8 @@ class MPS2S(nn.Module):
             )
         for part in self.children():
             initialise(part)
+        if self.decoder.pointer is not None:
+            nn.init.zeros_(self.decoder.pointer.weight)
         if "text" in config.perspectives and config.text_encoder is not None:
             self.text = ReadyMadeText(config.text_encoder)
         self.text_projection = None if self.text is None else nn.Linear(self.text.width, config.width)
@@ -157,6 +184,20 @@ class MPS2S(nn.Module):
         assert isinstance(model.text, ReadyMadeText)
         model.text.load(text_model)
         return model
+
+    @torch.no_grad()
+    def start_from_codes(self, codes: Tensor) -> None:
+        """Begin with token embeddings that are alike where codes are: a random projection of the codebook.
+
+        Which codes look alike is known from stage 1; a small training has no photos to spare to learn it again.
+
+        Args:
+            codes: [V, n_z], what `DFVQGAN.quantiser` gives the decoder.
+        """
+        projected = codes.float() @ torch.randn(codes.shape[1], self.config.width, device=codes.device)
+        own = torch.randn_like(projected)
+        mixed = projected / projected.std() + own / 2
+        self.embedding.weight.copy_(mixed * (self.embedding.weight.std() / mixed.std()))
 
     def forward(
         self,
@@ -187,8 +228,7 @@ class MPS2S(nn.Module):
         else:
             real = self._check_order(order, token_mask)
             order = order.where(real, 0)
-        logits = self.predict(memory.states, memory.mask, target_tokens(tokens, order), order)
-        return logits, real
+        return self.predict(memory, target_tokens(tokens, order), order), real
 
     def encode(
         self, text_ids: Tensor | None, image: Tensor, mask: Tensor, tokens: Tensor, token_mask: Tensor
@@ -212,10 +252,10 @@ class MPS2S(nn.Module):
         if text_states is not None:
             parts.append(text_states)
         if self.pixels is not None:
-            parts.append(self.pixels(image, mask))
+            parts.append(self.pixels(image, mask, self._turn(self._patches(image.device))))
         if self.tokens is not None:
             embedded = self.embedding(tokens.flatten(1).masked_fill(defective, 0))
-            parts.append(self.tokens(embedded, defective))
+            parts.append(self.tokens(embedded, defective, self._turn(self._cells(image.device))))
         states = torch.cat(parts, 1)
         text_length = padding.shape[1]
         return Memory(states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length)
@@ -238,28 +278,33 @@ class MPS2S(nn.Module):
             text_length=padding.shape[1],
         )
 
-    def predict(self, states: Tensor, mask: Tensor, targets: Tensor, order: Tensor) -> Tensor:
-        """Teacher-forced logits, float32 [B, K, V], of targets [B, K] at positions `order` [B, K]."""
+    def predict(self, memory: Memory, targets: Tensor, order: Tensor) -> Tensor:
+        """Teacher-forced logits, float32 [B · C, K, V], of targets at positions `order`, both [B · C, K]."""
         previous = F.pad(targets[:, :-1], (1, 0), value=NO_TOKEN)[:, : order.shape[1]]
-        previous_at = F.pad(order[:, :-1], (1, 0))[:, : order.shape[1]]
-        x = self.decoder.embed(self.embedding, previous, previous_at, order)
-        visible = ~mask[:, None, None]
+        previous_at = torch.cat([order[:, :1], order[:, :-1]], 1)
+        states = self._token_states(memory).repeat_interleave(len(order) // len(memory.states), 0)
+        x = self.decoder.embed(self.embedding, states, previous, previous_at, order)
+        visible, turn = ~memory.mask[:, None, None], self._memory_turn(memory)
+        turns = _turns(self._turn(self._cells(order.device)), previous_at, order)
         for block in self.decoder.layers:
-            x = block(x, causal=True, keys_values=block.keys_values(states), memory_mask=visible)
+            keys_values = block.keys_values(memory.states, turn)
+            x = block(x, causal=True, keys_values=keys_values, memory_mask=visible, turns=turns)
         return self.head(self.decoder.norm(x))
 
     def head(self, rows: Tensor) -> Tensor:
         """Logits, float32 [..., V], of the decoder's output [..., D]."""
         return F.linear(rows, self.embedding.weight).float()
 
-    def prefill(self, states: Tensor, mask: Tensor, candidates: int, capacity: int) -> DecoderCache:
+    def prefill(self, memory: Memory, candidates: int, capacity: int) -> DecoderCache:
         """Prepare cached decoding of `candidates` sequences of `capacity` tokens for each of G memories."""
-        config = self.config
+        config, states, turn = self.config, memory.states, self._memory_turn(memory)
         batch, head_width = len(states) * candidates, config.width // config.heads
         return DecoderCache(
             layers=[KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers],
-            memory=[block.keys_values(states) for block in self.decoder.layers],
-            memory_mask=~mask[:, None, None],
+            memory=[block.keys_values(states, turn) for block in self.decoder.layers],
+            memory_mask=~memory.mask[:, None, None],
+            tokens=self._token_states(memory).repeat_interleave(candidates, 0),
+            cells=self._turn(self._cells(states.device)),
         )
 
     def decode_rows(
@@ -276,16 +321,46 @@ class MPS2S(nn.Module):
         Args:
             cache: of `prefill`, written in place.
             previous: int64 [G · C, R], the token before each row, or `NO_TOKEN`.
-            previous_at: int64 [G · C, R], where that one stands.
+            previous_at: int64 [G · C, R], where that one stands; for none `at`.
             at: int64 [G · C, R], position to predict.
             slots: int64 [R], where the rows go in the cache.
             visible: bool [R, L], which of the first L slots a row attends to.
         """
-        x = self.decoder.embed(self.embedding, previous, previous_at, at)
+        x = self.decoder.embed(self.embedding, cache.tokens, previous, previous_at, at)
+        turns = _turns(cache.cells, previous_at, at)
         for block, layer, keys_values in zip(self.decoder.layers, cache.layers, cache.memory, strict=True):
             rows = CachedRows(layer, slots, visible)
-            x = block(x, rows=rows, keys_values=keys_values, memory_mask=cache.memory_mask)
+            x = block(x, rows=rows, keys_values=keys_values, memory_mask=cache.memory_mask, turns=turns)
         return self.decoder.norm(x)
+
+    def _token_states(self, memory: Memory) -> Tensor:
+        """The token encoder's states, [B, N, D]; of no meaning without that perspective."""
+        return memory.states[:, -self.config.grid[0] * self.config.grid[1] :]
+
+    def _cells(self, device: torch.device) -> Tensor:
+        """Row and column of every token, float [N, 2]."""
+        rows, columns = (torch.arange(n, device=device, dtype=torch.float32) for n in self.config.grid)
+        return torch.cartesian_prod(rows, columns)
+
+    def _patches(self, device: torch.device) -> Tensor:
+        """Where the middle of every patch of pixels stands among the tokens, float [P, 2]."""
+        across = self.config.image_size // self.config.patch_size
+        middles = (torch.arange(across, device=device, dtype=torch.float32) + 0.5) / across
+        scale = torch.tensor(self.config.grid, device=device)
+        return torch.cartesian_prod(middles, middles) * scale - 0.5
+
+    def _turn(self, places: Tensor) -> Turn | None:
+        """By how much attention turns at places [N, 2]; None without rotary positions."""
+        return turn_by(places, self.config.width // self.config.heads) if self.config.rotary else None
+
+    def _memory_turn(self, memory: Memory) -> Turn | None:
+        """Of the memory's states; a caption stands nowhere."""
+        if not self.config.rotary:
+            return None
+        places = [memory.states.new_zeros(memory.text_length, 2, dtype=torch.float32)]
+        places += [self._patches(memory.states.device)] if self.pixels is not None else []
+        places += [self._cells(memory.states.device)] if self.tokens is not None else []
+        return self._turn(torch.cat(places))
 
     def _encode_text(self, text_ids: Tensor | None, batch: int) -> tuple[Tensor | None, Tensor]:
         """States [B, T, D] and padding [B, T]; without text no states and T = 0."""
@@ -339,6 +414,14 @@ class MPS2S(nn.Module):
             if wrong:
                 raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
         return real
+
+
+def _turns(cells: Turn | None, previous_at: Tensor, at: Tensor) -> Turns | None:
+    """A row looks from the position that it predicts; what it says stands at the one before it. Each [B, R]."""
+    if cells is None:
+        return None
+    cos, sin = cells
+    return Turns((cos[at][:, None], sin[at][:, None]), (cos[previous_at][:, None], sin[previous_at][:, None]))
 
 
 def mps2s_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:

@@ -50,6 +50,12 @@ class MPS2SConfig:
     """Share of what a layer adds that is dropped in training."""
     layer_scale: float = 0.1
     """Initial factor on what a layer adds."""
+    rotary: bool = False
+    """Attention also knows how far apart two tokens stand (rotary positions in two dimensions), which learned
+    positions alone take many photos to find out."""
+    pointer: bool = False
+    """A row of the decoder begins with what the token encoder says of the position that it is to predict: a
+    short way, by which small trainings learn from the surroundings first."""
     perspectives: tuple[str, ...] = PERSPECTIVES
     """What the decoder sees (Table 4); the others are not built."""
     pad_id: int = 0
@@ -66,6 +72,8 @@ class MPS2SConfig:
         for width, heads in (("width", "heads"), ("text_width", "text_heads")):
             if getattr(self, width) % getattr(self, heads):
                 raise InputError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}")
+        if self.rotary and self.width // self.heads % 8:
+            raise InputError(f"rotary needs heads as wide as a multiple of 8, not {self.width // self.heads}")
         if self.image_size % self.patch_size:
             raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
@@ -85,22 +93,25 @@ PRESETS = {
     ),
     # the bundled model: 128 px, 16 x 16 tokens, trainable on a CPU
     "mini": MPS2SConfig(
-        codebook_size=2048,
+        codebook_size=1024,
         grid=(16, 16),
         image_size=128,
         width=192,
         heads=3,
-        text_layers=3,
+        text_layers=2,
         pixel_layers=2,
-        token_layers=2,
-        decoder_layers=6,
+        token_layers=3,
+        decoder_layers=5,
         text_vocab=4096,
         text_length=32,
         text_width=128,
         text_heads=2,
         mlp_ratio=2.0,
         text_mlp_ratio=2.0,
+        dropout=0.0,
         layer_scale=1.0,
+        rotary=True,
+        pointer=True,
     ),
     # for tests: 32 px, 8 x 8 tokens
     "tiny": MPS2SConfig(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.models.mps2s_config import MPS2SConfig
-from nuwa_lip.models.transformer import Encoder
+from nuwa_lip.models.transformer import Encoder, Turn
 
 
 class PixelEncoder(nn.Module):
@@ -26,11 +26,11 @@ class PixelEncoder(nn.Module):
         self.position = nn.Embedding((config.image_size // config.patch_size) ** 2, config.width)
         self.encoder = encoder
 
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, image: Tensor, mask: Tensor, turn: Turn | None = None) -> Tensor:
         known = image.masked_fill(mask, 0)
         x = torch.cat([known, mask.to(known.dtype)], 1).to(self.patch.weight.dtype)
         patches = F.pixel_unshuffle(x, self.patch_size).flatten(2).transpose(1, 2)  # [B, P, 4 · patch²]
-        return self.encoder(self.patch(patches) + self.position.weight)
+        return self.encoder(self.patch(patches) + self.position.weight, turn=turn)
 
 
 class TokenEncoder(nn.Module):
@@ -42,6 +42,6 @@ class TokenEncoder(nn.Module):
         self.position = nn.Embedding(config.grid[0] * config.grid[1], config.width)
         self.encoder = encoder
 
-    def forward(self, embedded: Tensor, defective: Tensor) -> Tensor:
+    def forward(self, embedded: Tensor, defective: Tensor, turn: Turn | None = None) -> Tensor:
         x = torch.where(defective[..., None], self.missing, embedded)
-        return self.encoder(x + self.position.weight)
+        return self.encoder(x + self.position.weight, turn=turn)

@@ -62,6 +62,11 @@ class Quantiser(nn.Module):
         """Latents [B, n_z, h, w] as they are compared with codes: float32, on the unit sphere if `normalise`."""
         return self._on_sphere(latents.float(), 1)
 
+    @property
+    def codes(self) -> Tensor:
+        """B as the decoder gets it, [V, n_z]."""
+        return self._on_sphere(self.codebook, 1)
+
     def lookup(self, tokens: Tensor) -> Tensor:
         """B[ζ]: int64 [B, h, w] → [B, n_z, h, w]."""
         return self._on_sphere(F.embedding(tokens, self.codebook), -1).permute(0, 3, 1, 2).contiguous()

@@ -4,13 +4,15 @@ One block serves the encoders and the decoder. A block runs in two ways that giv
 whole sequence (training), or over a few new rows that read the keys and values of earlier rows from a cache
 (decoding).
 
-Legend: B batch, N rows of a sequence, M positions of a memory, D width, d width of a head, L cached rows.
+Legend: B batch, N rows of a sequence, M positions of a memory, D width, d width of a head, L cached rows, r
+pairs of a head's channels that are turned.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,44 @@ from torch import Tensor, nn
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each [B, heads, M, d]."""
+
+
+Turn = tuple[Tensor, Tensor]
+"""Cosine and sine, each [N, r] or [B, 1, N, r], of the angles that `rotate` turns pairs of channels by."""
+LONGEST_WAVE = 64.0
+"""Tokens in which the slowest pair turns by one radian; the fastest takes one token."""
+
+
+class Turns(NamedTuple):
+    """Where the rows of a sequence look from, and where what they say stands."""
+
+    queries: Turn
+    keys: Turn
+
+
+def turn_by(places: Tensor, head_width: int) -> Turn:
+    """Rotary positions in two dimensions (Su et al. 2021): how far apart two tokens stand, rather than where.
+
+    Half of a head's channels take part, half of these for rows and half for columns; the rest do not know
+    where they are, for what has no place (a caption) is attended by them.
+
+    Args:
+        places: float [N, 2], row and column in tokens.
+        head_width: d, a multiple of 8.
+    """
+    pairs = head_width // 8  # of each axis
+    waves = LONGEST_WAVE ** (torch.arange(pairs, device=places.device) / max(1, pairs - 1))
+    angles = (places[..., None] / waves).flatten(-2)  # [N, 2 · pairs]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, turn: Turn | None) -> Tensor:
+    """Turn the first 2 r channels of queries or keys [B, heads, N, d]."""
+    if turn is None:
+        return x
+    cos, sin = (t.to(x.dtype) for t in turn)
+    a, b, rest = x.tensor_split((cos.shape[-1], 2 * cos.shape[-1]), -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
 
 class KeyValueCache:
@@ -56,10 +96,17 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, causal: bool = False, rows: CachedRows | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        rows: CachedRows | None = None,
+        turns: Turns | None = None,
     ) -> Tensor:
         # each [B, heads, N, d]
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if turns is not None:
+            q, k = rotate(q, turns.queries), rotate(k, turns.keys)
         if rows is not None:
             k, v = rows.cache.update(rows.slots, k, v, rows.visible.shape[-1])
             mask = rows.visible
@@ -77,15 +124,18 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def keys_values(self, memory: Tensor) -> KeysValues:
+    def keys_values(self, memory: Tensor, turn: Turn | None = None) -> KeysValues:
         """Of states [B, M, D]."""
         k, v = self.kv(memory).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return k, v
+        return rotate(k, turn), v
 
-    def forward(self, x: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys_values: KeysValues, mask: Tensor | None = None, turn: Turn | None = None
+    ) -> Tensor:
         """Attend from x [B * C, N, D] to B memories; C sequences in a row share one without a copy of it."""
         k, v = keys_values
-        q = self.q(x).view(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)  # [B, heads, C * N, d]
+        q = rotate(self.q(x).view(*x.shape[:2], self.heads, k.shape[-1]).transpose(1, 2), turn)  # [B * C, heads, N, d]
+        q = q.transpose(1, 2).reshape(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)  # [B, heads, C * N, d]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(y.transpose(1, 2).reshape(x.shape))
 
@@ -145,12 +195,12 @@ class Block(nn.Module):
         self.cross = Branch(CrossAttention(width, heads), width, dropout, layer_scale) if cross else None
         self.mlp = Branch(GEGLU(width, round(width * mlp_ratio)), width, dropout, layer_scale)
 
-    def keys_values(self, memory: Tensor) -> KeysValues:
+    def keys_values(self, memory: Tensor, turn: Turn | None = None) -> KeysValues:
         """What the cross-attention reads of a memory [B, M, D]."""
         assert self.cross is not None
         layer = self.cross.layer
         assert isinstance(layer, CrossAttention)
-        return layer.keys_values(memory)
+        return layer.keys_values(memory, turn)
 
     def forward(
         self,
@@ -161,6 +211,7 @@ class Block(nn.Module):
         rows: CachedRows | None = None,
         keys_values: KeysValues | None = None,
         memory_mask: Tensor | None = None,
+        turns: Turns | None = None,
     ) -> Tensor:
         """Run a block over x [B, N, D].
 
@@ -171,10 +222,11 @@ class Block(nn.Module):
             rows: where the new rows belong in the cache.
             keys_values: what the cross-attention reads.
             memory_mask: bool, broadcast to [B, heads, N, M], True = may be attended.
+            turns: where the rows stand; None: positions are known from x alone.
         """
-        x = self.attention(x, mask, causal=causal, rows=rows)
+        x = self.attention(x, mask, causal=causal, rows=rows, turns=turns)
         if self.cross is not None:
-            x = self.cross(x, keys_values, memory_mask)
+            x = self.cross(x, keys_values, memory_mask, None if turns is None else turns.queries)
         return self.mlp(x)
 
 
@@ -188,9 +240,10 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout, layer_scale) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, turn: Turn | None = None) -> Tensor:
+        turns = None if turn is None else Turns(turn, turn)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask, turns=turns)
         return self.norm(x)
 
 

@@ -126,7 +126,7 @@ class Encoder(nn.Module):
     def __init__(self, config: DFVQGANConfig) -> None:
         super().__init__()
         c = config.channels
-        self.conv_in = Conv2d(3, c[0], 3, padding=1)
+        self.conv_in = Conv2d(3 * config.patch**2, c[0], 3, padding=1)
         self.levels = nn.ModuleList(
             _level(c[max(i - 1, 0)], c[i], config.encoder_blocks, i in config.attention_levels, config.groups)
             for i in range(len(c))
@@ -171,10 +171,10 @@ class Decoder(nn.Module):
         # each keeps the width of the level that it leaves
         self.ups = nn.ModuleList(Upsample(width) for width in (c[:-1] if self.mirrored else c[1:]))
         self.norm_out = GroupNorm(config.groups, c[0], eps=1e-6)
-        self.conv_out = nn.Conv2d(c[0], 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(c[0], 3 * config.patch**2, 3, padding=1)
 
     def forward(self, codes: Tensor, connect: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """[B, n_z, h, w] → [B, 3, H, W]; `connect(i, h)` mixes into level i's C_i features (Eq. 12)."""
+        """[B, n_z, h, w] → cells of `patch`² pixels; `connect(i, h)` mixes into level i's C_i features (Eq. 12)."""
         h = self.middle(self.conv_in(self.from_code(codes)))
         for i in reversed(range(len(self.levels))):
             h = self.levels[i](connect(i, h)) if self.mirrored else connect(i, self.levels[i](h))
