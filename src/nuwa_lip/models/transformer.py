@@ -109,9 +109,22 @@ class SelfAttention(nn.Module):
             q, k = rotate(q, turns.queries), rotate(k, turns.keys)
         if rows is not None:
             k, v = rows.cache.update(rows.slots, k, v, rows.visible.shape[-1])
-            mask = rows.visible
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+            y = _attend_apart(q, k, v, rows.visible)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
+
+
+def _attend_apart(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of few rows [B, heads, R, d], the same to the bit wherever a sequence stands in the batch.
+
+    On a CPU each thread's part of the kernel's scratch memory begins at another alignment, and with it the last bit
+    of a product changes. Alone, a sequence's heads always fall to the same threads.
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    apart = zip(q.split(1), k.split(1), v.split(1), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*one, mask) for one in apart])
 
 
 class CrossAttention(nn.Module):
