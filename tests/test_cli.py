@@ -163,6 +163,22 @@ def test_as_a_process_it_imports_what_it_needs_and_no_more(
     assert not loaded & (heavy | {"webdataset", "tensorboard", "scipy", "cv2"})
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["inpaint", "--help"], ["train", "mps2s", "--help"]])
+def test_output_that_nobody_reads_ends_quietly(words: list[str], unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, "-m", "nuwa_lip", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (1, "")
+
+
 def test_help_needs_no_torch() -> None:
     code = "import sys; from nuwa_lip.cli import main; main()\nassert not {'torch', 'tyro', 'numpy'} & set(sys.modules)"
     run = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)

@@ -1,7 +1,9 @@
 """Picture files: what is written is read again to the bit; what cannot be gives one clear line."""
 
+import errno
 import io
 import os
+import resource
 import struct
 import warnings
 import zlib
@@ -14,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.files import FORMATS, MODES, check_fits, check_output, read_image, save_image
+from nuwa_lip.images import as_photo
 
 EXACT = [
     (ending, mode)
@@ -244,6 +247,29 @@ def test_jpeg_is_announced_as_inexact(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_output(tmp_path / "x.jpg", overwrite=False, exact=False)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_exif_goes_from_any_format_to_jpeg(ending: str, orientation: int, tmp_path: Path) -> None:
+    save_image(with_metadata(picture("RGB"), orientation), tmp_path / f"x{ending}")
+    image = read_image(tmp_path / f"x{ending}")
+    photo = as_photo(image)
+    save_image(photo.to_pil(photo.pixels), tmp_path / "result.jpg")
+    result = read_image(tmp_path / "result.jpg")
+    assert result.getexif()[ExifTags.Base.Make] == "ACME" and shown(result).shape == shown(image).shape
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_disk_that_fills_is_no_bad_input(ending: str, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # stands for the space that is left
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            save_image(picture("RGB", (200, 200)), tmp_path / f"x{ending}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG and os.listdir(tmp_path) == []
 
 
 @pytest.fixture

@@ -250,6 +250,7 @@ def test_grey_counts_from_the_middle_and_can_be_inverted() -> None:
         (BYTES.astype(np.int64), "mask_image has type int64 and values up to 255"),
         (MASK.astype(np.uint8), "mask_image has type uint8 and values up to 1"),
         (MASK.astype(np.int8), "mask_image has type int8"),
+        (Image.fromarray(MASK.astype(np.uint8)), "the mask has values of 0 and 1 only: multiply them by 255"),
         ([[1]], "mask_image is list"),
         (None, "no mask, and the photo has no alpha channel"),
     ],

@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "nuwa_lip.commands.evaluate:images",
         "measure a model or a folder of results on a benchmark",
     ),
+    "evaluate tokenizer": (
+        "nuwa_lip.commands.evaluate:tokenizer",
+        "measure a tokenizer alone: reconstruction, oracle inpainting, distances",
+    ),
     "bench tokenizer": ("nuwa_lip.commands.bench:tokenizer", "time defect-free against plain encoding"),
     "bench inpaint": ("nuwa_lip.commands.bench:inpaint", "time and memory of repainting"),
 }
@@ -58,11 +62,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            run(list(sys.argv[1:] if argv is None else argv))
+            try:
+                run(list(sys.argv[1:] if argv is None else argv))
+            finally:
+                print(end="", flush=True)  # here, for at the interpreter's end its failure cannot be caught
     except InputError as error:
         _fail(error, 2)
     except KeyboardInterrupt:
         print("nuwa-lip: stopped", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # nobody reads the output any more, as after `nuwa-lip --help | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is left of it goes
         raise SystemExit(1) from None
     except Exception as error:
         _fail(error, 1)

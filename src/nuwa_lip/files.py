@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -31,6 +32,7 @@ MODES = {  # what a format holds as it is
 }
 LARGE = 2**20  # pixels from which the time to write them matters more than a few per cent of the file
 LARGEST = {"WEBP": 16383, "JPEG": 65500}  # pixels on a side
+EXIF_HEADER = b"Exif\0\0"
 GREY = ("1", "L", "LA", "I;16", "I", "F")
 READABLE = tuple(FORMATS) + (".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm", ".tga")
 PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program carry out
@@ -59,7 +61,7 @@ def read_image(path: Path) -> Image.Image:
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder, not a picture") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not a picture of a known format") from error
+        raise InputError(f"{path} is not a picture of a known format: give PNG, JPEG, WebP or TIFF") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise InputError(f"{path} has over {limit:.0f} megapixels: too large, or made to attack") from error
@@ -130,10 +132,16 @@ def save_image(image: Image.Image, path: Path) -> None:
     if name == "TIFF" and "exif" in kept:
         image, tags = _with_tiff_tags(image, kept.pop("exif"), path)
         kept |= tags
+    if name == "JPEG" and "exif" in kept:
+        kept["exif"] = EXIF_HEADER + kept["exif"].removeprefix(EXIF_HEADER)  # the other formats do without
     part = _part(path)
     try:
         if name == "PNG" and image.mode in png.MODES and image.width * image.height >= LARGE:
             png.write_png(image, part, **(options | kept))
+        elif name == "TIFF":  # by way of memory, for its library does not tell that a disk is full
+            stream = io.BytesIO()
+            image.save(stream, format=name, **(options | kept))
+            part.write_bytes(stream.getbuffer())
         else:
             image.save(part, format=name, **(options | kept))
         os.replace(part, path)

@@ -74,7 +74,8 @@ class Photo:
         pixels = upright(self.pixels, self.orientation)[box][..., : self.colours]
         values = np.where(hidden[..., None], 0, pixels).astype(np.float32) / np.float32(self.scale)
         if self.pixels.dtype.kind == "f" and not (values.min() >= 0 and values.max() <= 1):
-            raise InputError("the photo is of floating-point numbers, and some are not within 0 to 1")
+            found = f"{values.min():.3g} to {values.max():.3g}"
+            raise InputError(f"the photo's floating-point numbers, {found}, are not within 0 to 1")
         if self.mode == "CMYK":
             ink = 1 - values
             rgb = ink[..., :3] * ink[..., 3:]
@@ -275,7 +276,10 @@ def _hole_from_alpha(photo: Photo) -> Hole:
 
 def _read_mask_image(image: Image.Image) -> tuple[str, np.ndarray]:
     if image.mode in ("1", "L"):
-        return "white = repaint", np.asarray(image.convert("L")) >= OPAQUE
+        values = np.asarray(image.convert("L"))
+        if values.max() == 1:  # as of arrays: numbers of 0 and 1 that were meant as black and white
+            raise InputError("the mask has values of 0 and 1 only: multiply them by 255, for 255 = repaint")
+        return "white = repaint", values >= OPAQUE
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         most = values.max()  # tells how wide the numbers are, whatever they are stored in

@@ -14,7 +14,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.commands.inpaint import Options
-from nuwa_lip.files import read_image
+from nuwa_lip.files import read_image, save_image
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.pipeline import InpaintPipeline
 
@@ -280,7 +280,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "seed": (("photo.png", "--mask", "mask.png", "--seed", "-1"), "--seed -1 is too small"),
     "huge seed": (("photo.png", "--mask", "mask.png", "--seed", "9" * 20), "--seed 9+ is too large"),
     "temperature": (("photo.png", "--mask", "mask.png", "--temperature", "nan"), "--temperature nan"),
-    "top p": (("photo.png", "--mask", "mask.png", "--top-p", "2"), "top_p is 2.0"),
+    "top p": (("photo.png", "--mask", "mask.png", "--top-p", "2"), "--top-p 2.0 is not above 0 and at most 1"),
     "no captions file": (
         ("photo.png", "--mask", "mask.png", "--prompt", "c.json"),
         "no captions file c.json",
@@ -408,6 +408,35 @@ def test_bad_photos_in_a_folder_are_named_and_the_others_done(inpaint: Run, fold
     again = inpaint("photos", "--mask", "masks", "--prompt", "captions.json", "-o", "out")
     assert again.code == 2 and again.err.count("give --overwrite") == 2
     assert inpaint("photos", "--mask", "mask.png", "-o", "out", "--overwrite").code == 1
+
+
+def test_every_problem_in_a_folder_names_its_photo(inpaint: Run, folders: Path) -> None:
+    Image.new("LAB", (60, 40)).save("photos/lab.tif")
+    Image.fromarray(np.full((40, 60), 255, np.float32)).save("photos/numbers.tif")
+    Image.new("RGB", (30, 30)).save("photos/small.png")
+    done = inpaint("photos", "--mask", "mask.png", "-o", "out")
+    assert done.code == 1 and "out: 2 of 5 photos repainted" in done.out
+    lab, numbers, small = done.err.splitlines()
+    assert lab.startswith("nuwa-lip: photos/lab.tif: the photo has the mode LAB")
+    assert numbers.startswith(
+        "nuwa-lip: photos/numbers.tif: the photo's floating-point numbers, 0 to 255, are not within 0 to 1"
+    )
+    assert small == "nuwa-lip: photos/small.png: mask.png: the mask is 60x40, the photo 30x30; they must be of one size"
+
+
+def test_a_mask_is_saved_only_beside_a_result(
+    inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(_: Image.Image, path: Path) -> None:
+        if not path.stem.endswith("-mask"):
+            raise OSError(28, "No space left on device")
+        save_image(_, path)
+
+    monkeypatch.setattr("nuwa_lip.commands.inpaint.save_image", save)
+    before = listing(tmp_path)
+    for more in ((), ("--grid",)):
+        done = inpaint(photo_file, "--mask", mask_file, "-o", tmp_path / "out.png", "--save-mask", *more)
+        assert done.code == 1 and listing(tmp_path) == before
 
 
 def test_no_library_warns_on_the_way(inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path) -> None:

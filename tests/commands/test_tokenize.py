@@ -72,6 +72,12 @@ def test_bad_input(more: list[str], says: str, nuwa_lip: Run, given: list[Any], 
     assert len(done.err.splitlines()) == 1 or more[0].startswith(("--masks", "--augmentation"))  # wrong usage
 
 
+def test_a_folder_below_a_file(nuwa_lip: Run, given: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    done = nuwa_lip("tokenize", *given, "-o", tmp_path / "file/tokens")
+    assert done.code == 2 and f"cannot write to {tmp_path / 'file/tokens'}: Not a directory" in done.err
+
+
 def test_a_folder_of_something_else_is_left_alone(nuwa_lip: Run, given: list[Any], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.txt").write_text("mine")

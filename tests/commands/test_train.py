@@ -145,8 +145,8 @@ def test_overrides() -> None:
         "mps2s", "mini", "--model.text-encoder", '{"kind": "clip"}', "--cache", "none", "--workers", 0
     )
     assert recipe.model.text_encoder == {"kind": "clip"} and options.cache == "none" and options.workers == 0
-    options, recipe = parse("dfvqgan", "mini", "--model.connection-weights", "1", "inf", "2", "--unquantised=0.25")
-    assert recipe.model.connection_weights == (1, float("inf"), 2) and recipe.unquantised == 0.25
+    options, recipe = parse("dfvqgan", "mini", "--model.connection-weights", "1", "inf", "--unquantised=0.25")
+    assert recipe.model.connection_weights == (1, float("inf")) and recipe.unquantised == 0.25
     assert options.data == ("d",) and options.out == Path("nowhere/run") and options.init_from is None
 
 
@@ -206,6 +206,13 @@ def test_wrong_usage_is_2(stage: str, more: list[str], says: str, nuwa_lip: Run,
     done = nuwa_lip("train", stage, "tiny", *more, "--data", "d", "-o", tmp_path / "run")
     assert done.code == 2 and "Traceback" not in done.err and says in done.err and len(done.err.splitlines()) < 25
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_without_any_words(stage: str, nuwa_lip: Run) -> None:
+    done = nuwa_lip("train", stage)
+    assert done.code == 2 and done.err.startswith(f"nuwa-lip: train {stage} needs a recipe: ")
+    assert "--data" in nuwa_lip("train", stage, "tiny").err  # which is missing
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -126,6 +126,8 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not value >= smallest:
             raise InputError(f"--{name.replace('_', '-')} {value} is too small: {smallest} at least")
+    if options.top_p is not None and not 0 < options.top_p <= 1:
+        raise InputError(f"--top-p {options.top_p} is not above 0 and at most 1")
     if options.seed is not None and options.seed > MAX_SEED:
         raise InputError(f"--seed {options.seed} is too large: {MAX_SEED} at most")
 
@@ -175,6 +177,17 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put a file's name before an error that does not say what it is about."""
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+
+
 def _repaint_each(jobs: list[Job | InputError], runner: _Runner) -> int:
     """How many jobs could not be done; each was named with its reason."""
     failed = 0
@@ -182,7 +195,8 @@ def _repaint_each(jobs: list[Job | InputError], runner: _Runner) -> int:
         try:
             if isinstance(job, InputError):
                 raise job
-            runner.repaint(job)
+            with _named(job.photo):  # of which there are several
+                runner.repaint(job)
         except InputError as error:
             failed += 1
             print(f"nuwa-lip: {error}", file=sys.stderr)
@@ -217,26 +231,23 @@ class _Runner:
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
-        for name in mask_name:
-            save_image(Image.fromarray(hole.mask), name)
         if options.grid:
             save_image(_grid(photo, hole, result, job.prompt), job.out)
             scores = ", ".join(f"{score:.3f}" for score in result.scores)
             print(f"{job.out}: {seconds:.1f} s, scores {scores}")
-            return
-        for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
-            save_image(image, name)
-            print(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
+        else:
+            for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
+                save_image(image, name)
+                print(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
+        for name in mask_name:  # last: without a result it is of no use
+            save_image(Image.fromarray(hole.mask), name)
 
     def _read(self, job: Job) -> tuple[Photo, Hole]:
-        photo = as_photo(read_image(job.photo))
-        try:
+        with _named(job.photo):
+            photo = as_photo(read_image(job.photo))
+        with _named(job.mask or job.photo):
             mask_image = None if job.mask is None else read_image(job.mask)
             hole = as_hole(mask_image, photo, invert=self.options.invert)
-        except InputError as error:
-            if job.mask is not None and str(job.mask) in str(error):
-                raise
-            raise InputError(f"{job.mask or job.photo}: {error}") from error
         return photo, replace(hole, mask=grow(hole.mask, self.options.dilate))
 
     def load(self) -> InpaintPipeline:

@@ -208,7 +208,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 def _value(argv: list[str], *flags: str) -> str | None:
     """What follows one of these flags, before tyro knows the recipe whose fields are flags."""
     found = None
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for word, following in zip(argv, [*argv, None][1:], strict=True):
         name, equals, value = word.partition("=")
         if name in flags:
             found = value if equals else following

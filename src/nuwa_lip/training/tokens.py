@@ -154,7 +154,10 @@ def write_cache(
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; name another folder") from error
     size, grid = model.config.resolution, model.config.grid
     count = len(photos) * variants
     try:
