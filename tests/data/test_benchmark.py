@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from nuwa_lip.commands import benchmark as command
-from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, rule_mask, verify_benchmark
+from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, verify_benchmark
 from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
 
@@ -54,20 +54,25 @@ def test_limit_keeps_the_same_first_items(tmp_path: Path) -> None:
     assert part.info["items"] == whole.info["items"][:2]
 
 
-@pytest.mark.parametrize("rule", ["rectangles-10-30", "strokes-20-40", "border-30-50", "center-25-25"])
-def test_every_rule_keeps_its_share(rule: str) -> None:
-    low, high = (int(n) / 100 for n in rule.split("-")[1:])
-    mask = rule_mask(rule, 96, 128, np.random.default_rng(0))
-    assert mask.shape == (96, 128)
-    assert low - 0.01 <= mask.mean() <= high + 0.01
+@pytest.mark.parametrize("kind", ["rectangles", "strokes", "border", "centre"])
+@pytest.mark.parametrize("low", [10, 30, 50])
+def test_every_rule_keeps_its_bucket(tmp_path: Path, kind: str, low: int) -> None:
+    benchmark = build(tmp_path / "b", rule=f"{kind}-{low}-{low + 10}")
+    assert all(low / 100 - 0.01 <= item.mask.mean() <= low / 100 + 0.11 for item in benchmark)
 
 
-@pytest.mark.parametrize(
-    "rule", ["circles-10-20", "rectangles", "rectangles-60-40", "rectangles-0-10", "border-10-101"]
-)
-def test_unknown_rules_are_named(rule: str) -> None:
-    with pytest.raises(InputError, match=rule):
-        rule_mask(rule, 8, 8, np.random.default_rng(0))
+def test_size_cuts_the_centre_square(tmp_path: Path) -> None:
+    wide = np.zeros((40, 60, 3), np.uint8)
+    wide[:, :10], wide[:, 10:30], wide[:, 30:50] = 255, (200, 0, 0), (0, 0, 200)
+    tall = Image.fromarray(wide).transpose(Image.Transpose.ROTATE_90)
+    photos = [Sample(key=str(i), image=photo, captions=[]) for i, photo in enumerate((Image.fromarray(wide), tall))]
+    kwargs = {"source": "two", "rule": "centre-30-30", "seed": 0}
+    first, second = build_benchmark(photos, out=tmp_path / "b", size=20, **kwargs)
+    assert first.image.shape == second.image.shape == (20, 20, 3)
+    assert (first.image[:, 5] == (200, 0, 0)).all() and (first.image[:, -6] == (0, 0, 200)).all()
+    assert (second.image[-6] == (200, 0, 0)).all() and second.caption == ""
+    with pytest.warns(UserWarning, match="enlarged, as they are smaller than 50 pixels: 2"):
+        assert build_benchmark(photos, out=tmp_path / "large", size=50, **kwargs)[1].image.shape == (50, 50, 3)
 
 
 def test_command_builds_from_a_folder_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +82,7 @@ def test_command_builds_from_a_folder_and_verifies(tmp_path: Path, capsys: pytes
         sample.image.save(photos / f"{sample.key}.png")
         (photos / f"{sample.key}.txt").write_text("\n".join(sample.captions), encoding="utf-8")
     command.benchmark(out=out, source=[str(photos)])
-    command.benchmark(out=out, verify=True)
+    command.benchmark(verify=out)
     made, checked = capsys.readouterr().out.split("sha256")[1:]
     assert made.split()[0] == checked.split()[0] == read_benchmark(out).sha256
     assert [item.caption for item in read_benchmark(out)] == [s.captions[0] for s in samples()]
@@ -90,6 +95,18 @@ def test_command_names_bad_input(tmp_path: Path) -> None:
         command.benchmark(out=tmp_path / "b", source=["x"], limit=0)
     with pytest.raises(InputError, match="--seed -1"):
         command.benchmark(out=tmp_path / "b", source=["x"], seed=-1)
+    with pytest.raises(InputError, match="-o is missing"):
+        command.benchmark(source=["x"])
+    with pytest.raises(InputError, match="circles-10-20"):
+        command.benchmark(out=tmp_path / "b", source=["x"], rule="circles-10-20")
+    with pytest.raises(InputError, match="--captions needs --layout"):
+        command.benchmark(out=tmp_path / "b", source=["x"], captions=tmp_path)
+    with pytest.raises(InputError, match="segments-20-30 needs objects"):
+        command.benchmark(out=tmp_path / "b", source=["x"], rule="segments-20-30", layout="coco")
+    with pytest.raises(InputError, match="one folder of photos, not 2"):
+        command.benchmark(out=tmp_path / "b", source=["x", "y"], layout="coco")
+    with pytest.raises(InputError, match="not a benchmark folder"):
+        command.benchmark(verify=tmp_path)
     with pytest.raises(InputError, match="absent"):
         command.benchmark(out=tmp_path / "b", source=[str(tmp_path / "absent.tar")])
     assert not any(tmp_path.iterdir())
@@ -101,7 +118,15 @@ def test_refuses_an_existing_folder_and_leaves_no_half(tmp_path: Path) -> None:
         build(tmp_path / "b")
     with pytest.raises(InputError, match="holds no photo"):
         build_benchmark([], source="nothing", rule=RULE, seed=0, out=tmp_path / "empty")
+    with pytest.raises(InputError, match="holds no photo"):
+        build_benchmark([], source="nothing", rule=RULE, seed=0, out=tmp_path / "new" / "empty")
+    with pytest.raises(InputError, match="cannot write to .*name another folder"):
+        build(tmp_path / "b" / "captions.jsonl" / "b2")
+    with pytest.raises(InputError, match="has no objects for the rule boxes-10-20"):
+        build(tmp_path / "c", rule="boxes-10-20")
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    verify_benchmark(read_benchmark(tmp_path / "b"))
+    assert build(tmp_path / "new" / "b3").sha256 == read_benchmark(tmp_path / "b").sha256
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
@@ -113,7 +138,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
         benchmark[1]
     moved = np.roll(np.asarray(Image.open(BytesIO(mask))), 1, axis=0)
     Image.fromarray(moved).save(mask_file)
-    with pytest.raises(InputError, match="mask of 00001 differs"):
+    with pytest.raises(InputError, match=r"masks/00001.png differs"):
         verify_benchmark(benchmark)
     Image.new("L", (48, 33), 0).save(mask_file)
     with pytest.raises(InputError, match="nothing to repaint"):
@@ -127,6 +152,21 @@ def test_damage_is_named(tmp_path: Path) -> None:
         benchmark[1]
 
 
+def test_verify_names_the_first_file_that_differs(tmp_path: Path) -> None:
+    benchmark = build(tmp_path / "b")
+    for name in ("00002", "00001"):
+        file = tmp_path / "b" / "images" / f"{name}.png"
+        pixels = np.array(Image.open(file))
+        pixels[0, 0] ^= 1
+        Image.fromarray(pixels).save(file)
+    with pytest.raises(InputError, match=r"b/images/00001.png differs"):
+        verify_benchmark(benchmark)
+    captions = tmp_path / "b" / "captions.jsonl"
+    captions.write_text(captions.read_text(encoding="utf-8").replace("number 0", "number 7"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"captions.jsonl, line 1, differs"):
+        verify_benchmark(read_benchmark(tmp_path / "b"))
+
+
 def test_a_folder_that_is_no_benchmark(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="benchmark.json is missing"):
         read_benchmark(tmp_path)
@@ -135,6 +175,9 @@ def test_a_folder_that_is_no_benchmark(tmp_path: Path) -> None:
     text = info.read_text()
     info.write_text(text.replace('"format_version": 1', '"format_version": 9'))
     with pytest.raises(InputError, match="format 9"):
+        read_benchmark(tmp_path / "b")
+    info.write_text(text.replace('"n": 3', '"n": 2'))
+    with pytest.raises(InputError, match="damaged: 2 photos, 3 hashes, 3 captions"):
         read_benchmark(tmp_path / "b")
     info.write_text(text[:50])
     with pytest.raises(InputError, match="damaged"):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuwa_lip.data.masks import KINDS, MaskRecipe, random_mask, random_masks
+from nuwa_lip.data.masks import KINDS, MaskRecipe, parse_rule, random_mask, random_masks, rule_mask
 from nuwa_lip.errors import InputError
 
 
@@ -89,3 +89,25 @@ BAD = [{"ratio": (0.6, 0.4)}, {"ratio": (0.0, 0.4)}, {"rectangles": 0.0}, {"bord
 def test_bad_recipes_are_named(bad: dict) -> None:
     with pytest.raises(InputError, match="mask (ratio|weights)"):
         MaskRecipe(**bad)
+
+
+@pytest.mark.parametrize("rule", ["rectangles-10-30", "strokes-20-40", "border-30-50", "centre-25-25", "center-25-25"])
+def test_every_rule_keeps_its_share(rule: str) -> None:
+    low, high = (int(n) / 100 for n in rule.split("-")[1:])
+    mask = rule_mask(rule, 96, 128, np.random.default_rng(0))
+    assert mask is not None and mask.shape == (96, 128)
+    assert low - 0.01 <= mask.mean() <= high + 0.01
+
+
+def test_rules_are_parsed() -> None:
+    assert parse_rule("rectangles-40-60") == ("rectangles", 0.4, 0.6)
+    assert parse_rule("center-5-100") == parse_rule("centre-5-100") == ("centre", 0.05, 1.0)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["circles-10-20", "rectangles", "rectangles-60-40", "rectangles-0-10", "border-10-101", "everything-10-20"],
+)
+def test_unknown_rules_are_named(rule: str) -> None:
+    with pytest.raises(InputError, match=f"{rule}.*boxes, segments"):
+        rule_mask(rule, 8, 8, np.random.default_rng(0))

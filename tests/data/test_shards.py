@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import struct
 import tarfile
 import warnings
 from pathlib import Path
@@ -120,6 +121,27 @@ def test_damage_is_skipped_counted_and_named_in_one_warning(tmp_path: Path) -> N
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "error", [struct.error("unpack requires a buffer of 4 bytes"), RuntimeError("Failed to decode"), IndexError()]
+)
+def test_whatever_a_decoder_raises_is_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise error
+
+    picture = encoded(photo(0), "JPEG")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(ValueError, match=str(error) or "IndexError"):
+        decode_picture(picture)
+
+
+def test_reasons_are_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="^not a picture of a known format$"):
+        decode_picture(b"text")
+    (tmp_path / "folder.tar").mkdir()
+    with pytest.raises(InputError, match=r"folder.tar \(Is a directory\)"):
+        list(read_samples(tmp_path))
+
+
 def test_a_torn_shard_gives_no_half_sample(tmp_path: Path) -> None:
     whole = write_shards(samples(2), tmp_path)[0].read_bytes()
     header = whole.index(b"photo1.json")
@@ -149,6 +171,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ("pipe:touch sprung", "give a path"),
         ("https://example.org/a.tar'; touch b", "give a path"),
         ([], "no shards were given"),
+        ("set-{000000..", "set-{000000.. is no pattern of shards: Unbalanced braces"),
     ],
 )
 def test_missing_shards_and_commands_are_refused(urls: str | list, says: str) -> None:
@@ -195,6 +218,15 @@ def test_existing_shards_are_replaced_only_when_asked(tmp_path: Path) -> None:
     assert len(list(read_samples(tmp_path))) == 4
     write_shards(samples(1), tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["photos-000000.tar"]
+
+
+def test_a_prefix_is_taken_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="prefix 'a/b' cannot begin a file name"):
+        write_shards(samples(1), tmp_path / "new", prefix="a/b")
+    assert not (tmp_path / "new").exists()
+    write_shards(samples(1), tmp_path, prefix="[a]")
+    with pytest.raises(InputError, match="--overwrite"):
+        write_shards(samples(1), tmp_path, prefix="[a]")
 
 
 def test_every_mode_becomes_upright_rgb() -> None:

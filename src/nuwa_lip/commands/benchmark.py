@@ -9,44 +9,102 @@ import tyro
 from rich.console import Console
 
 from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, verify_benchmark
-from nuwa_lip.data.sources import open_source
+from nuwa_lip.data.masks import parse_rule
+from nuwa_lip.data.objects import OBJECT_KINDS
+from nuwa_lip.data.sources import Entry, SourceKind, add_objects, list_source, load_entries, open_source, take_split
 from nuwa_lip.errors import InputError
 
 
 def benchmark(
     *,
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     source: list[str] | None = None,
+    layout: SourceKind | None = None,
+    captions: Path | None = None,
+    objects: Path | None = None,
+    splits: Path | None = None,
+    split: str = "test",
     rule: str = "rectangles-40-60",
     seed: int = 0,
+    size: int = 0,
     limit: int | None = None,
-    verify: bool = False,
+    verify: Path | None = None,
 ) -> None:
     """Build a benchmark folder from captioned photos, or check one against its hashes.
 
     Example: nuwa-lip data benchmark --source test-000000.tar --rule rectangles-40-60 -o benchmarks/test
 
-    Example: nuwa-lip data benchmark -o benchmarks/test --verify
+    Example: nuwa-lip data benchmark --source val2017 --layout coco --captions captions_val2017.json --size 256
+    -o MaskCOCO
+
+    Example: nuwa-lip data benchmark --source val2017 --layout coco --captions captions_val2017.json
+    --objects instances_val2017.json --rule segments-20-30 --size 256 -o MaskCOCO-segments
+
+    Example: nuwa-lip data benchmark --source flickr30k-images --layout flickr30k
+    --captions results_20130124.token --splits dataset_flickr30k.json --size 256 -o MaskFlickr
+
+    Example: nuwa-lip data benchmark --source VG --layout visual-genome --captions region_descriptions.json
+    --size 256 --limit 5000 -o MaskVG
+
+    Example: nuwa-lip data benchmark --verify benchmarks/test
 
     Args:
-        out: The benchmark folder.
+        out: The benchmark folder to make.
         source: Shards (files or patterns), or one folder of captioned photos.
-        rule: KIND-LOW-HIGH: rectangles, strokes, border or center, covering LOW to HIGH per cent.
+        layout: How the folder's captions are laid out, if not as NAME.txt beside each photo.
+        captions: The captions' file of the layout.
+        objects: instances_*.json of COCO, for the rules boxes and segments; Visual Genome has its regions.
+        splits: Take only one split of Karpathy's dataset_flickr30k.json.
+        split: Which one.
+        rule: KIND-LOW-HIGH: a hole of LOW to HIGH per cent. Kinds: rectangles, strokes, centre (a box), border
+            (to paint outwards), and boxes or segments (of an annotated object).
         seed: Of the masks.
+        size: Side of the centre square that is cut from each photo (the paper's is 256); 0 keeps the photo.
         limit: Number of photos, the first ones of the source.
-        verify: Build nothing; compare the folder with its hashes.
+        verify: Build nothing; compare this benchmark folder with its hashes.
     """
-    if verify:
-        made = read_benchmark(out)
-        verify_benchmark(made)
-        Console().print(f"{out}: {len(made)} photos, all as recorded; sha256 {made.sha256}", highlight=False)
-        return
+    if verify is not None:
+        return _verify(verify)
     if not source:
         raise InputError("--source is missing: shards or a folder of captioned photos")
-    if seed < 0:
-        raise InputError(f"--seed {seed} is negative")
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit} is too small: 1 photo at least")
-    name = " ".join(Path(s).name for s in source)
-    made = build_benchmark(open_source(source), source=name, rule=rule, seed=seed, out=out, limit=limit)
-    Console().print(f"{out}: {len(made)} photos, sha256 {made.sha256}", highlight=False)
+    if out is None:
+        raise InputError("-o is missing: the benchmark folder to make")
+    for name, value, least in (("seed", seed, 0), ("size", size, 0), ("limit", 1 if limit is None else limit, 1)):
+        if value < least:
+            raise InputError(f"--{name} {value} is too small: {least} at least")
+    if parse_rule(rule)[0] in OBJECT_KINDS and not objects and layout != "visual-genome":
+        raise InputError(f"--rule {rule} needs objects: a coco source with --objects, or a visual-genome one")
+    files = {"captions": captions, "objects": objects, "splits": splits}
+    given = {option: path for option, path in files.items() if path is not None}
+    if layout is not None:
+        samples = load_entries(_list(source, layout, given, split), None, least_side=size or None)
+    elif given:
+        raise InputError(f"--{next(iter(given))} needs --layout: coco, flickr30k, ...")
+    else:
+        samples = open_source(source, size or None)
+    names = [path.name for path in (*map(Path, source), *given.values())]
+    record = " ".join([*names, split] if splits else names)
+    made = build_benchmark(samples, source=record, rule=rule, seed=seed, out=out, limit=limit, size=size or None)
+    _say(f"{out}: {len(made)} photos, sha256 {made.sha256}")
+
+
+def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: str) -> list[Entry]:
+    """The photos of a published dataset."""
+    if len(source) > 1:
+        raise InputError(f"--layout {layout} takes one folder of photos, not {len(source)}; name the one above them")
+    if "objects" in files and layout != "coco":
+        raise InputError(f"--objects {files['objects']} is read for --layout coco only, not for {layout}")
+    entries = list_source(layout, Path(source[0]), files.get("captions"))
+    if "splits" in files:
+        entries = take_split(entries, files["splits"], split)
+    return add_objects(entries, files["objects"]) if "objects" in files else entries
+
+
+def _verify(folder: Path) -> None:
+    made = read_benchmark(folder)
+    verify_benchmark(made)
+    _say(f"{folder}: {len(made)} photos, all as recorded; sha256 {made.sha256}")
+
+
+def _say(line: str) -> None:
+    Console().print(line, highlight=False, markup=False, soft_wrap=True)

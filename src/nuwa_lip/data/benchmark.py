@@ -4,29 +4,34 @@
 
 `benchmark.json` holds the source, the mask rule, the seed, and hashes of pixels and captions; pixels and not
 files, because PNG files of the same picture differ between versions of the compressor. Building is a pure
-function of (source, rule, seed, limit): mask i depends on nothing but the seed, i and the photo's size.
+function of (source, rule, seed, limit, size): mask i depends on nothing but the seed, i, the photo's size and
+its objects. Folders of the official layout (see `official`) are read as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from nuwa_lip.data.masks import MaskRecipe, random_mask
+from nuwa_lip.data.masks import parse_rule, rule_mask
+from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
+from nuwa_lip.data.official import is_official, list_official, read_mask_pickle
 from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
 
 FORMAT_VERSION = 1
-RULES = ("rectangles", "strokes", "border", "center")
+PNG_OPTIONS = {"compress_level": 1, "compress_type": 3}
+"""Runs only: as small as level 1 on photos, and a third faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,14 @@ class BenchmarkItem:
     caption: str
 
 
+class ItemFiles(NamedTuple):
+    """Where one item is."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A benchmark folder; iterating reads one photo at a time."""
@@ -51,11 +64,14 @@ class Benchmark:
     info: dict[str, Any]
     """benchmark.json."""
     captions: tuple[str, ...]
+    files: tuple[ItemFiles, ...]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of everything: equal hashes mean equal photos, masks and captions."""
-        return str(self.info["sha256"])
+        if "sha256" in self.info:
+            return str(self.info["sha256"])
+        return _overall([_describe(item) for item in self])  # the official layout has none: all of it is read
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -64,10 +80,12 @@ class Benchmark:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> BenchmarkItem:
-        name = f"{index:05d}"
-        image = load_photo(self.folder / "images" / f"{name}.png")
-        mask_file = self.folder / "masks" / f"{name}.png"
-        mask = load_photo(mask_file)[..., 0] >= 128
+        name, image_file, mask_file = self.files[index]
+        image = load_photo(image_file)
+        if mask_file.suffix == ".pkl":
+            mask = read_mask_pickle(mask_file)
+        else:
+            mask = load_photo(mask_file)[..., 0] >= 128
         if mask.shape != image.shape[:2]:
             sizes = f"{mask.shape[1]}x{mask.shape[0]}; its photo is {image.shape[1]}x{image.shape[0]}"
             raise InputError(f"{mask_file} is {sizes}")
@@ -87,48 +105,50 @@ def load_photo(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be read as a picture: {error}") from None
 
 
-def rule_mask(rule: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the mask bool [H, W] of a rule such as `rectangles-40-60`: kind, least and largest per cent.
-
-    Kinds: rectangles, strokes, border (a frame to paint outwards), center (a box in the middle).
-    """
-    kind, low, high = _parse_rule(rule)
-    if kind != "center":
-        chances = {name: float(name == kind) for name in ("rectangles", "strokes", "border", "everything", "nothing")}
-        return random_mask(height, width, MaskRecipe(ratio=(low, high), **chances), rng)
-    side = float(np.sqrt(rng.uniform(low, high)))  # of the photo's sides
-    h, w = (max(1, round(side * n)) for n in (height, width))
-    mask = np.zeros((height, width), dtype=bool)
-    top, left = (height - h) // 2, (width - w) // 2
-    mask[top : top + h, left : left + w] = True
-    return mask
-
-
 def build_benchmark(
-    samples: Iterable[Sample], *, source: str, rule: str, seed: int, out: Path, limit: int | None = None
+    samples: Iterable[Sample],
+    *,
+    source: str,
+    rule: str,
+    seed: int,
+    out: Path,
+    limit: int | None = None,
+    size: int | None = None,
 ) -> Benchmark:
     """Write a benchmark folder; `out` appears only once it is complete.
 
     Args:
-        samples: captioned photos; kept at their own size, each with its first caption.
+        samples: captioned photos. Each gets the phrase of the object that the hole hides, if its objects have
+            phrases, else its first caption.
         source: where they come from, for the record.
         rule: see `rule_mask`.
         seed: of the masks.
         out: folder that does not exist yet.
         limit: number of photos, the first ones; None for all.
+        size: side in pixels of the centre square that is cut from each photo; None keeps the photo's size.
 
     Raises:
-        InputError: `out` exists, the rule is unknown, or there is no photo.
+        InputError: `out` exists, the rule is unknown, there is no photo, or no object for a rule of objects.
     """
-    _parse_rule(rule)
+    parse_rule(rule)
     if out.exists():
         raise InputError(f"{out} exists already; name another folder or remove it")
-    part = out.with_name(f".{out.name}.part")
+    near = next(folder for folder in out.absolute().parents if folder.exists())
+    part = near / f".{out.name}.part"  # not in a new folder, which would be left behind
     shutil.rmtree(part, ignore_errors=True)
     try:
-        for name in ("images", "masks"):
-            (part / name).mkdir(parents=True)
-        _write_items(part, samples, source, rule, seed, limit)
+        _make(part / "images", part / "masks")
+        described = []
+        with open(part / "captions.jsonl", "w", encoding="utf-8") as captions:
+            for item, sample in _items(samples, source, rule, seed, limit, size):
+                _write_pictures(part, item)
+                line = {"name": item.name, "caption": item.caption, "captions": sample.captions, "key": sample.key}
+                captions.write(json.dumps(line, ensure_ascii=False) + "\n")
+                described.append(_describe(item))
+        info = {"format_version": FORMAT_VERSION, "source": source, "rule": rule, "seed": seed, "size": size}
+        info |= {"n": len(described), "sha256": _overall(described), "items": described}
+        (part / "benchmark.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        _make(out.parent)
         part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -136,65 +156,114 @@ def build_benchmark(
     return read_benchmark(out)
 
 
-def _write_items(folder: Path, samples: Iterable[Sample], source: str, rule: str, seed: int, limit: int | None) -> None:
-    items = []
-    with open(folder / "captions.jsonl", "w", encoding="utf-8") as captions:
-        for index, sample in enumerate(samples):
-            if index == limit:
-                break
-            image = np.asarray(sample.image.convert("RGB"))
-            height, width = image.shape[:2]
-            mask = rule_mask(rule, height, width, np.random.default_rng([seed, index]))
-            caption = sample.captions[0] if sample.captions else ""
-            item = BenchmarkItem(index=index, name=f"{index:05d}", image=image, mask=mask, caption=caption)
-            Image.fromarray(image).save(folder / "images" / f"{item.name}.png", compress_level=1)
-            as_bytes = mask.astype(np.uint8) * 255
-            Image.fromarray(as_bytes).save(folder / "masks" / f"{item.name}.png", compress_level=1)
-            line = {"name": item.name, "caption": caption, "captions": sample.captions, "key": sample.key}
-            captions.write(json.dumps(line, ensure_ascii=False) + "\n")
-            items.append(_describe(item))
-    if not items:
+def _make(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; name another folder") from None
+
+
+def _items(
+    samples: Iterable[Sample], source: str, rule: str, seed: int, limit: int | None, size: int | None
+) -> Iterator[tuple[BenchmarkItem, Sample]]:
+    """Photos with their masks; says at the end what did not go as asked."""
+    kind, low, high = parse_rule(rule)
+    index = without = outside = enlarged = 0
+    for sample in samples:
+        if size is not None:
+            enlarged += min(sample.image.size) < size
+            sample = _square(sample, size)
+        image = np.asarray(sample.image.convert("RGB"))
+        height, width = image.shape[:2]
+        mask = rule_mask(rule, height, width, np.random.default_rng([seed, index]), sample.objects)
+        if mask is None:
+            without += 1
+            continue
+        outside += kind in OBJECT_KINDS and not low <= mask.mean() <= high
+        caption = best_phrase(sample.objects, mask) or next(iter(sample.captions), "")
+        yield BenchmarkItem(index=index, name=f"{index:05d}", image=image, mask=mask, caption=caption), sample
+        index += 1
+        if index == limit:
+            break
+    if not index and without:
+        raise InputError(f"{source} has no objects for the rule {rule}; rectangles, strokes, border, centre need none")
+    if not index:
         raise InputError(f"{source} holds no photo")
-    info = {
-        "format_version": FORMAT_VERSION,
-        "source": source,
-        "rule": rule,
-        "seed": seed,
-        "n": len(items),
-        "sha256": _overall(items),
-        "items": items,
-    }
-    (folder / "benchmark.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    for count, what in (
+        (without, "photos left out, as no object in them can be hidden"),
+        (outside, f"holes outside of {low:.0%} to {high:.0%}, as no object is of that size and the nearest was taken"),
+        (enlarged, f"photos enlarged, as they are smaller than {size} pixels"),
+    ):
+        if count:
+            warnings.warn(f"{what}: {count}", UserWarning, stacklevel=3)
+
+
+def _square(sample: Sample, size: int) -> Sample:
+    """The centre square of a photo at a given side, with what it shows of the objects."""
+    width, height = sample.image.size
+    side = min(width, height)
+    window = ((1 - side / width) / 2, (1 - side / height) / 2, side / width, side / height)
+    image = sample.image
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return replace(sample, image=image, objects=tuple(outline.within(*window) for outline in sample.objects))
+
+
+def _write_pictures(folder: Path, item: BenchmarkItem) -> None:
+    Image.fromarray(item.image).save(folder / "images" / f"{item.name}.png", "PNG", **PNG_OPTIONS)
+    mask = Image.fromarray(item.mask.astype(np.uint8) * 255)
+    mask.save(folder / "masks" / f"{item.name}.png", "PNG", **PNG_OPTIONS)
 
 
 def read_benchmark(folder: Path) -> Benchmark:
-    """Open a benchmark folder; its pictures are read when they are asked for."""
+    """Open a benchmark folder, or one of the official layout; its pictures are read when they are asked for."""
     info_file, captions_file = folder / "benchmark.json", folder / "captions.jsonl"
+    if not info_file.is_file() and is_official(folder):
+        return _read_official(folder)
     for path in (info_file, captions_file):
         if not path.is_file():
             raise InputError(f"{folder} is not a benchmark folder: {path.name} is missing")
     try:
         info = json.loads(info_file.read_text(encoding="utf-8"))
-        lines = captions_file.read_text(encoding="utf-8").splitlines()
+        lines = captions_file.read_text(encoding="utf-8").split("\n")[:-1]
         captions = tuple(str(json.loads(line)["caption"]) for line in lines)
-        version, n = int(info["format_version"]), int(info["n"])
+        version, n, items = int(info["format_version"]), int(info["n"]), len(info["items"])
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} is damaged: {error}; build it again") from None
     if version > FORMAT_VERSION:
         raise InputError(f"{info_file} has format {version}; this nuwa-lip reads up to {FORMAT_VERSION}")
-    if n != len(captions):
-        raise InputError(f"{folder} is damaged: {n} photos but {len(captions)} captions; build it again")
-    return Benchmark(folder=folder, info=info, captions=captions)
+    if not n == items == len(captions):
+        counts = f"{n} photos, {items} hashes, {len(captions)} captions"
+        raise InputError(f"{folder} is damaged: {counts}; build it again")
+    names = [f"{i:05d}" for i in range(n)]
+    files = tuple(
+        ItemFiles(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png") for name in names
+    )
+    return Benchmark(folder=folder, info=info, captions=captions, files=files)
+
+
+def _read_official(folder: Path) -> Benchmark:
+    items = list_official(folder)
+    return Benchmark(
+        folder=folder,
+        info={"source": folder.name, "layout": "official", "n": len(items)},
+        captions=tuple(item.caption for item in items),
+        files=tuple(ItemFiles(item.name, item.photo, item.mask) for item in items),
+    )
 
 
 def verify_benchmark(benchmark: Benchmark) -> None:
-    """Read everything and compare with the hashes; raises InputError at the first difference."""
+    """Read everything and compare with the hashes; raises InputError that names the first file that differs."""
+    if "items" not in benchmark.info:
+        raise InputError(f"{benchmark.folder} has the official layout, which holds no hashes to check")
     items = []
-    for item, expected in zip(benchmark, benchmark.info["items"], strict=True):
+    for item, expected, files in zip(benchmark, benchmark.info["items"], benchmark.files, strict=True):
         found = _describe(item)
+        places = {"mask": files.mask, "caption": f"{benchmark.folder / 'captions.jsonl'}, line {item.index + 1},"}
         for what in found:
-            if found[what] != expected[what]:
-                raise InputError(f"{benchmark.folder}: {what} of {item.name} differs from benchmark.json")
+            if found[what] != expected.get(what):
+                raise InputError(f"{places.get(what, files.image)} differs from benchmark.json; build it again")
         items.append(found)
     if _overall(items) != benchmark.sha256:
         raise InputError(f"{benchmark.folder}: the sha256 in benchmark.json does not belong to its list of items")
@@ -213,13 +282,3 @@ def _describe(item: BenchmarkItem) -> dict[str, Any]:
 
 def _overall(items: list[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
-
-
-def _parse_rule(rule: str) -> tuple[str, float, float]:
-    """`rectangles-40-60` → ("rectangles", 0.4, 0.6)."""
-    match = re.fullmatch(rf"({'|'.join(RULES)})-(\d{{1,3}})-(\d{{1,3}})", rule)
-    low, high = (int(match[2]) / 100, int(match[3]) / 100) if match else (0.0, 0.0)
-    if not match or not 0 < low <= high <= 1:
-        kinds = ", ".join(RULES)
-        raise InputError(f"mask rule {rule!r} is not like rectangles-40-60; kinds: {kinds}")
-    return match[1], low, high

@@ -1,4 +1,4 @@
-"""Random masks: what is to be repainted in training, and in benchmarks.
+"""Random masks: what is to be repainted in training, and by rules such as `rectangles-40-60` in benchmarks.
 
 True = defective (to repaint), everywhere. A mask is a pure function of its recipe, its size and the random
 generator. The share of the photo that it covers is drawn first and then met: shapes are added until they
@@ -7,15 +7,19 @@ cover enough, and the last one is cut short.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from nuwa_lip.data.objects import OBJECT_KINDS, Outline, object_mask
 from nuwa_lip.errors import InputError
 
 KINDS = ("rectangles", "strokes", "border", "everything", "nothing")
+RULE_KINDS = ("rectangles", "strokes", "border", "centre", *OBJECT_KINDS)
 TRIES = 4
 
 
@@ -79,6 +83,42 @@ def random_masks(batch: int, height: int, width: int, recipe: MaskRecipe, rng: n
     """Draw `batch` masks, bool [batch, 1, height, width]."""
     masks = [random_mask(height, width, recipe, rng) for _ in range(batch)]
     return torch.from_numpy(np.stack(masks)).unsqueeze(1)
+
+
+def parse_rule(rule: str) -> tuple[str, float, float]:
+    """`rectangles-40-60` → ("rectangles", 0.4, 0.6): kind, least and largest share of the photo.
+
+    Raises:
+        InputError: it is no such rule.
+    """
+    match = re.fullmatch(r"([a-z]+)-(\d{1,3})-(\d{1,3})", rule)
+    kind, low, high = (match[1], int(match[2]) / 100, int(match[3]) / 100) if match else ("", 0.0, 0.0)
+    kind = "centre" if kind == "center" else kind
+    if kind not in RULE_KINDS or not 0 < low <= high <= 1:
+        raise InputError(f"mask rule {rule!r} is not like rectangles-40-60; kinds: {', '.join(RULE_KINDS)}")
+    return kind, low, high
+
+
+def rule_mask(
+    rule: str, height: int, width: int, rng: np.random.Generator, objects: Sequence[Outline] = ()
+) -> np.ndarray | None:
+    """Draw the mask bool [height, width] of a rule KIND-LOW-HIGH (per cent).
+
+    Kinds: rectangles, strokes, border (a frame to paint outwards), centre (a box in the middle), and boxes or
+    segments of one of the `objects` (in shares of the photo). None if it takes an object and there is none.
+    """
+    kind, low, high = parse_rule(rule)
+    if kind in OBJECT_KINDS:
+        return object_mask(objects, kind, (height, width), (low, high), rng)
+    if kind != "centre":
+        chances = {name: float(name == kind) for name in KINDS}
+        return random_mask(height, width, MaskRecipe(ratio=(low, high), **chances), rng)
+    side = float(np.sqrt(rng.uniform(low, high)))  # of the photo's sides
+    h, w = (max(1, round(side * n)) for n in (height, width))
+    mask = np.zeros((height, width), dtype=bool)
+    top, left = (height - h) // 2, (width - w) // 2
+    mask[top : top + h, left : left + w] = True
+    return mask
 
 
 def _known_pixel(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import braceexpand
 import webdataset as wds
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from nuwa_lip.data.objects import Outline
 from nuwa_lip.errors import InputError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -40,6 +41,8 @@ class Sample:
     """May be empty: the first training stage needs photos only."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Everything else in the JSON, such as source and licence."""
+    objects: tuple[Outline, ...] = ()
+    """What is annotated in the photo, in shares of it; not kept in shards."""
 
 
 class EncodedSample(NamedTuple):
@@ -83,7 +86,11 @@ def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
     """
     shards: list[str] = []
     for given in [urls] if isinstance(urls, (str, Path)) else urls:
-        for url in braceexpand.braceexpand(str(given)):
+        try:
+            expanded = list(braceexpand.braceexpand(str(given)))
+        except ValueError as error:
+            raise InputError(f"{given} is no pattern of shards: {error}") from error
+        for url in expanded:
             shards.extend([url] if Path(url).is_file() else _expand(url))
     if not shards:
         raise InputError("no shards were given; name .tar files, a folder of them, or 'a pattern-*.tar'")
@@ -117,7 +124,7 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
         name = Path(shard).name
 
         def damaged(error: Exception, name: str = name) -> bool:
-            skipped.add(name, error.args[0] if error.args else error)
+            skipped.add(name, getattr(error, "strerror", None) or (error.args[0] if error.args else error))
             return True  # go on with what follows
 
         try:
@@ -173,8 +180,10 @@ def decode_picture(picture: bytes, least_side: int | None = None) -> Image.Image
         if least_side is not None:
             image.draft("RGB", (least_side, least_side))
         return upright_rgb(image)
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+    except UnidentifiedImageError as error:
+        raise ValueError("not a picture of a known format") from error
+    except Exception as error:  # decoders of damaged files raise anything
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -188,11 +197,12 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_samples(urls: str | Path | Sequence[str | Path]) -> Iterator[Sample]:
+def read_samples(urls: str | Path | Sequence[str | Path], least_side: int | None = None) -> Iterator[Sample]:
     """Read captioned photos from shards, in their order.
 
     Args:
         urls: files, folders, globs, brace patterns (`set-{000000..000003}.tar`) or URLs.
+        least_side: see `decode_picture`.
 
     Raises:
         InputError: a path is missing or not one photo could be read.
@@ -200,7 +210,8 @@ def read_samples(urls: str | Path | Sequence[str | Path]) -> Iterator[Sample]:
     shards, skipped, count = expand_shards(urls), Skipped(), 0
     for key, picture, captions, meta in read_encoded(shards, skipped):
         try:
-            sample = Sample(key=key, image=decode_picture(picture), captions=captions, meta=meta)
+            image = decode_picture(picture, least_side)
+            sample = Sample(key=key, image=image, captions=captions, meta=meta)
         except ValueError as error:
             skipped.add(key, error)
             continue
@@ -248,7 +259,9 @@ def write_shards(
     """
     if image_format not in ("jpg", "png"):
         raise InputError(f"image format {image_format!r} is not jpg or png")
-    old = sorted(folder.glob(f"{prefix}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
+    if Path(prefix).name != prefix:
+        raise InputError(f"prefix {prefix!r} cannot begin a file name: leave out the folder")
+    old = sorted(folder.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
     if old and not overwrite:
         raise InputError(f"{old[0]} exists already; name another folder or give --overwrite")
     made = not folder.exists()

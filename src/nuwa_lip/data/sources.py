@@ -1,23 +1,26 @@
 """Captioned photos in the layouts that they are published in, as samples for shards and benchmarks.
 
 folder               photos, with captions in NAME.txt (one a line), or in one CSV, TSV or JSONL file
-coco                 a folder of photos and captions_*.json
+coco                 a folder of photos and captions_*.json; instances_*.json has the objects
 flickr30k            a folder of photos and results.csv (`image_name| comment_number| comment`) or .token
-visual-genome        folders of photos and region_descriptions.json; each region's phrase is a caption
+visual-genome        folders of photos and region_descriptions.json; each region is an object, its phrase a caption
 conceptual-captions  caption<TAB>path without a header; an address instead of a path means the photo of that
                      name in the folder, downloaded before: nothing is fetched here
 
-Listing a source opens no photo; photos that are missing or damaged are skipped, counted and named later.
+Listing a source opens no photo. Photos that are missing or damaged are later skipped, counted and named where
+a training set is made, and refused where a benchmark is: it would be another one without them.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlparse
@@ -25,6 +28,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from PIL import Image
 
+from nuwa_lip.data.objects import Outline, read_coco_objects
 from nuwa_lip.data.shards import Sample, Skipped, decode_picture, read_samples
 from nuwa_lip.errors import InputError
 
@@ -42,6 +46,22 @@ class Entry:
     key: str
     captions: list[str] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+    objects: tuple[Outline, ...] = ()
+    """In pixels of the annotated photo."""
+    size: tuple[int, int] | None = None
+    """Width and height of the annotated photo, where the annotations have them."""
+
+
+@contextmanager
+def _reading(file: Path, what: str) -> Iterator[None]:
+    """Whatever goes wrong with a file of another layout becomes one line."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        why = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        raise InputError(f"{file} is not {what}: {why}") from None
 
 
 def list_source(kind: SourceKind, images: Path, captions: Path | None = None) -> list[Entry]:
@@ -64,37 +84,83 @@ def list_source(kind: SourceKind, images: Path, captions: Path | None = None) ->
             raise InputError(f"a {kind} source needs its captions file: --captions FILE")
         entries = _plain_folder(images)
     else:
-        try:
+        with _reading(captions, f"a captions file of the {kind} layout"):
             entries = READERS[kind](images, captions)
-        except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
-            if isinstance(error, InputError):
-                raise
-            why = " ".join(str(error).split())[:120]
-            raise InputError(f"{captions} is not a captions file of the {kind} layout: {why}") from None
     if not entries:
-        raise InputError(f"{captions or images} lists no photo; is --source {kind} right?")
+        raise InputError(f"{captions or images} lists no photo; is it of the {kind} layout?")
     return entries
 
 
+def take_split(entries: Sequence[Entry], file: Path, split: str) -> list[Entry]:
+    """The entries of one split of Karpathy's `dataset_*.json`.
+
+    Raises:
+        InputError: there is no such split, or a photo of it is not among the entries.
+    """
+    if not file.is_file():
+        raise InputError(f"no splits at {file}")
+    with _reading(file, "a file of splits like dataset_flickr30k.json"):
+        photos = json.loads(file.read_text(encoding="utf-8"))["images"]
+        splits = {photo["filename"]: photo["split"] for photo in photos}
+    wanted = {name for name, of in splits.items() if of == split}
+    if not wanted:
+        raise InputError(f"{file} has no split {split!r}; it has {', '.join(sorted(set(splits.values())))}")
+    chosen = [entry for entry in entries if entry.path.name in wanted]
+    if lost := wanted - {entry.path.name for entry in chosen}:
+        raise InputError(f"{file} has {min(lost)} in {split}, which has no captions; are both of one dataset?")
+    return chosen
+
+
+def add_objects(entries: Sequence[Entry], file: Path) -> list[Entry]:
+    """The entries of a COCO source with the objects of `instances_*.json`.
+
+    Raises:
+        InputError: the file is of another kind, or of other photos.
+    """
+    if not file.is_file():
+        raise InputError(f"no objects at {file}")
+    with _reading(file, "an instances file of the coco layout"):
+        objects = read_coco_objects(file)
+    lost = [entry.path.name for entry in entries if entry.path.name not in objects]
+    if lost:
+        raise InputError(f"{file} does not list {lost[0]}, which has captions; are both of one dataset?")
+    return [replace(entry, objects=objects[entry.path.name]) for entry in entries]
+
+
 def load_entries(
-    entries: Sequence[Entry], skipped: Skipped, *, size: int | None = None, workers: int = 2
+    entries: Sequence[Entry],
+    skipped: Skipped | None,
+    *,
+    size: int | None = None,
+    least_side: int | None = None,
+    workers: int = 2,
 ) -> Iterator[Sample]:
     """Open listed photos, in their order.
 
     Args:
         entries: from `list_source`.
-        skipped: told about the photos that cannot be read.
+        skipped: told about the photos that cannot be read; None: they are an error.
         size: the short side is reduced to this (never enlarged); None keeps the photo's size.
+        least_side: see `decode_picture`; for who reduces the photo himself.
         workers: threads.
+
+    Raises:
+        InputError: without `skipped`, a photo is missing, damaged, or not the one that was annotated.
     """
 
     def load(entry: Entry) -> Sample | None:
         try:
-            image = decode_picture(entry.path.read_bytes(), least_side=size)
+            picture = entry.path.read_bytes()
+            image = decode_picture(picture, least_side=size or least_side)
         except (OSError, ValueError) as error:
-            skipped.add(entry.path.name, "no such file" if isinstance(error, FileNotFoundError) else error)
+            why = "no such file" if isinstance(error, FileNotFoundError) else error
+            if skipped is None:
+                raise InputError(f"{entry.path}: {why}; the annotations list it, get it again") from None
+            skipped.add(entry.path.name, why)
             return None
-        return Sample(key=entry.key, image=_reduce(image, size), captions=entry.captions, meta=entry.meta)
+        objects = _in_shares(entry, picture) if entry.objects else ()
+        image = _reduce(image, size)
+        return Sample(key=entry.key, image=image, captions=entry.captions, meta=entry.meta, objects=objects)
 
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(entries), 64):  # few at a time: decoded photos are large
@@ -106,23 +172,34 @@ def shuffled(entries: Sequence[Entry], seed: int) -> list[Entry]:
     return [entries[i] for i in np.random.default_rng(seed).permutation(len(entries))]
 
 
-def open_source(source: Sequence[str | Path]) -> Iterator[Sample]:
+def open_source(source: Sequence[str | Path], least_side: int | None = None) -> Iterator[Sample]:
     """Read captioned photos at their own size from shards, or from one folder of photos with NAME.txt files.
 
     Args:
         source: shards (files, folders, patterns), or one folder of photos.
+        least_side: a larger JPEG may be decoded at a reduced size, see `decode_picture`.
     """
     folder = Path(source[0]) if len(source) == 1 else None
     if folder is None or not folder.is_dir() or any(folder.glob("*.tar")):
-        yield from read_samples(source)
+        yield from read_samples(source, least_side)
         return
     skipped, count = Skipped(), 0
-    for sample in load_entries(list_source("folder", folder), skipped):
+    for sample in load_entries(list_source("folder", folder), skipped, least_side=least_side):
         count += 1
         yield sample
     if not count:
         raise InputError(f"no photo in {folder} could be read: {skipped}")
     skipped.warn()
+
+
+def _in_shares(entry: Entry, picture: bytes) -> tuple[Outline, ...]:
+    """The entry's objects in shares of its photo, which may be a resized copy of the annotated one."""
+    found = Image.open(io.BytesIO(picture)).size
+    width, height = entry.size or found
+    if abs(width * found[1] - height * found[0]) > 0.02 * width * found[1]:
+        sizes = f"{found[0]}x{found[1]}, its annotations are of {width}x{height}"
+        raise InputError(f"{entry.path} is {sizes}: it was cropped or is another photo; get it again")
+    return tuple(outline.within(0, 0, width, height) for outline in entry.objects)
 
 
 def _reduce(image: Image.Image, size: int | None) -> Image.Image:
@@ -188,7 +265,7 @@ def _column(row: dict[str, Any], names: tuple[str, ...], file: Path) -> Any:
     for column, value in row.items():
         if column is not None and column.strip().lower() in names and value is not None:
             return value
-    found = ", ".join(map(str, row))
+    found = ", ".join(map(str, row))[:120]
     raise InputError(f"{file} has the columns {found}; one of them must be named {' or '.join(names)}")
 
 
@@ -198,6 +275,8 @@ def _coco(images: Path, captions: Path) -> list[Entry]:
     texts: dict[int, list[str]] = {}
     for annotation in content["annotations"]:
         texts.setdefault(annotation["image_id"], []).append(annotation["caption"].strip())
+    if lost := texts.keys() - {photo["id"] for photo in content["images"]}:
+        raise ValueError(f"it has captions for photo {min(lost)}, which it does not list")
     entries = []
     for photo in content["images"]:
         name = photo["file_name"]
@@ -206,8 +285,9 @@ def _coco(images: Path, captions: Path) -> list[Entry]:
             meta["license"] = licence
         if url := photo.get("flickr_url"):
             meta["url"] = url
-        captioned = texts.get(photo["id"], [])
-        entries.append(Entry(path=images / name, key=Path(name).stem, captions=captioned, meta=meta))
+        size = (photo["width"], photo["height"]) if "width" in photo else None
+        texts_of = texts.get(photo["id"], [])
+        entries.append(Entry(path=images / name, key=Path(name).stem, captions=texts_of, meta=meta, size=size))
     return entries
 
 
@@ -236,10 +316,19 @@ def _visual_genome(images: Path, captions: Path) -> list[Entry]:
     entries = []
     for photo in json.loads(captions.read_text(encoding="utf-8")):
         name = str(photo.get("id", photo.get("image_id")))
-        phrases = [" ".join(region["phrase"].split()) for region in photo["regions"]]
-        path = files.get(name, images / f"{name}.jpg")
-        unique = list(dict.fromkeys(filter(None, phrases)))
-        entries.append(Entry(path=path, key=name, captions=unique, meta={"source": "visual-genome"}))
+        objects = []
+        for region in photo["regions"]:
+            left, top, phrase = region["x"], region["y"], " ".join(region["phrase"].split())
+            objects.append(Outline((left, top, left + region["width"], top + region["height"]), (), phrase))
+        entries.append(
+            Entry(
+                path=files.get(name, images / f"{name}.jpg"),
+                key=name,
+                captions=list(dict.fromkeys(outline.phrase for outline in objects if outline.phrase)),
+                meta={"source": "visual-genome"},
+                objects=tuple(objects),
+            )
+        )
     return entries
 
 
