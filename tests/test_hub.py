@@ -183,6 +183,11 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no part": (lambda f: change(f, lambda c: c.pop("dfvqgan")), "dfvqgan in .* is missing or not an object"),
     "odd defaults": (lambda f: change(f, lambda c: c.update(sampling=[1])), "sampling in .* not an object"),
     "odd size": (lambda f: change(f, lambda c: c["mps2s"].update(width="x")), "mps2s in .* cannot be used"),
+    "no heads": (lambda f: change(f, lambda c: c["mps2s"].update(heads=0)), "mps2s in .* cannot be used"),
+    "odd encoder": (
+        lambda f: change(f, lambda c: c["mps2s"].update(text_encoder="x")),
+        "mps2s in .* cannot be used",
+    ),
     "bad size": (lambda f: change(f, lambda c: c["dfvqgan"].update(groups=7)), "groups"),
     "negative size": (
         lambda f: change(f, lambda c: c["mps2s"].update(text_vocab=-1)),

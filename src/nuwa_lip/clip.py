@@ -14,11 +14,12 @@ from nuwa_lip.images import viewable
 
 
 @lru_cache(maxsize=1)
-def load_clip(name: str | Path) -> tuple[Any, Any]:
+def load_clip(name: str | Path, need: str = "rank 'clip'") -> tuple[Any, Any]:
     """A CLIP that is on this machine already, and what prepares its inputs.
 
     Args:
         name: folder of weights, or hub id in the local cache; nothing is downloaded.
+        need: what asks for it, for the message.
 
     Raises:
         InputError: transformers or the weights are missing.
@@ -26,13 +27,13 @@ def load_clip(name: str | Path) -> tuple[Any, Any]:
     try:
         from transformers import CLIPModel, CLIPProcessor
     except ImportError as error:
-        raise InputError("rank 'clip' needs transformers: pip install 'nuwa-lip[transformers]'") from error
+        raise InputError(f"{need} needs transformers: pip install 'nuwa-lip[transformers]'") from error
     try:
         model = CLIPModel.from_pretrained(name, local_files_only=True, use_safetensors=True).eval()
         return model, CLIPProcessor.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"rank 'clip' needs CLIP's weights; {str(name)!r} is neither a folder of them nor in the local "
+            f"{need} needs CLIP's weights; {str(name)!r} is neither a folder of them nor in the local "
             f"cache: fetch it once with 'hf download {name}'"
         ) from error
 

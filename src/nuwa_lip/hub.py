@@ -88,6 +88,29 @@ def resolve(name: str | Path) -> Path:
     return _download(str(name))
 
 
+def cached(repo_id: str, filename: str) -> Path | None:
+    """A file of the hub that is in the local cache already."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repo_id, filename)
+    return Path(path) if isinstance(path, str) else None
+
+
+def download_file(url: str, path: Path, sha256: str) -> Path:
+    """Fetch one published file whose hash begins with `sha256`; `path` appears once it is whole.
+
+    Raises:
+        InputError: it cannot be fetched, or is another file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+    except Exception as error:  # of the network in any form, or of the hash
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{url} could not be downloaded as {path}: {reason}") from error
+    return path
+
+
 def _download(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -298,7 +321,7 @@ def _from_json(kind: type[Config], values: Any, where: str) -> Config:
         return kind(**values)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of many kinds, from values of wrong types
         raise InputError(f"{where} cannot be used: {error}") from error
 
 
@@ -310,7 +333,7 @@ def _load(kind: type[Model], config_kind: type[Any], values: Any, folder: Path, 
         # not on the meta device: for some operations there torch imports its compiler, which takes a second
         with _Uninitialised():
             model = kind(config)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # likewise
         raise InputError(f"{where} cannot be used: {error}") from error
     state = _read_weights(folder, name)
     expected = model.state_dict()

@@ -13,6 +13,8 @@ from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem, build_benchmark
 from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import methods
+from nuwa_lip.evaluation.images import Observer
+from nuwa_lip.models.perceptual import SqueezeNetFeatures
 
 
 @pytest.fixture
@@ -63,10 +65,13 @@ def test_baseline_beside_results_with_a_sheet(
     assert report["known_max_change"] == telea["known_max_change"] == 0
     assert telea["lpips_squeeze_hole"] < report["lpips_squeeze_hole"]
     assert telea["psnr"] > telea["psnr_hole"] > report["psnr_hole"]
-    for name in ("lpips_squeeze", "psnr", "ssim", "ring"):
-        low, high = telea["intervals_95"][name]
-        assert low <= telea[name] <= high
-    assert "opencv-telea" in capsys.readouterr().out
+    for name, interval in telea["intervals_95"].items():
+        assert interval[0] <= telea[name] <= interval[1]
+    assert telea["krd_hole"] < report["krd_hole"]
+    assert report["resize"]["squeezenet"].startswith("227")
+    assert not {"fid", "kid", "lpips", "clip_score"} & report.keys()  # never under these names
+    shown = capsys.readouterr().out
+    assert "opencv-telea" in shown and f"n = 3, sha256 {benchmark.sha256[:12]}" in shown and "227 x 227" in shown
     assert Image.open(sheet).format == "PNG"
 
 
@@ -104,6 +109,76 @@ def test_kept_pictures_are_not_made_again(benchmark: Benchmark, tmp_path: Path) 
         methods.kept(repaint, folder, {**run, "seed": 1})
 
 
+def test_a_model_is_printed_with_seeds_and_best_of(
+    benchmark: Benchmark, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    evaluate.images(benchmark.folder, model=str(tiny_model), json=out, seed=5, best_of=2, limit=2)
+    report = json.loads(out.read_text())
+    assert (report["seeds"], report["best_of"], report["rank"]) == ([5, 6], 2, "likelihood")
+    assert report["known_max_change"] == 0
+    assert "seeds 5 to 6, best of 2 by likelihood" in capsys.readouterr().out
+
+
+def equal_figures(a: Path, b: Path) -> None:
+    one, other = (json.loads(path.read_text()) for path in (a, b))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if isinstance(value, float):
+            assert other[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+    for name, interval in one["intervals_95"].items():
+        assert other["intervals_95"][name] == pytest.approx(interval, rel=1e-6, abs=1e-6), name
+
+
+def test_processes_and_shards_give_the_figures_of_one_process(benchmark: Benchmark, tmp_path: Path) -> None:
+    results = save_results(benchmark, tmp_path / "results", change=40)
+    files = {name: tmp_path / f"{name}.json" for name in ("one", "workers", "shards")}
+    evaluate.images(benchmark.folder, results=results, json=files["one"])
+    sheet = tmp_path / "sheet.png"
+    evaluate.images(benchmark.folder, results=results, json=files["workers"], workers=2, sheet=sheet)
+    equal_figures(files["one"], files["workers"])
+    work = tmp_path / "work"
+    for shard in ("2/2", "1/2"):
+        evaluate.images(benchmark.folder, results=results, work=work, shard=shard)
+    evaluate.images(benchmark.folder, results=results, work=work, json=files["shards"])
+    equal_figures(files["one"], files["shards"])
+    assert sheet.exists()
+    assert sorted(path.name for path in tmp_path.glob("*.work")) == []
+    assert len(list(work.glob("*.safetensors"))) == 3
+
+
+def test_a_stopped_run_goes_on(benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, out = save_results(benchmark, tmp_path / "results", change=40), tmp_path / "figures.json"
+    (results / "00002.png").rename(tmp_path / "away.png")
+    with pytest.raises(InputError, match="00002.png is missing"):
+        evaluate.images(benchmark.folder, results=results, json=out)
+    assert len(list((tmp_path / "figures.json.work").glob("*.safetensors"))) == 2 and not out.exists()
+    (tmp_path / "away.png").rename(results / "00002.png")
+    Image.fromarray(benchmark[0].image).save(results / "00000.png")  # another picture under an old name
+    measured = []
+    observe = Observer.observe
+    monkeypatch.setattr(
+        Observer, "observe", lambda self, item, photos: measured.append(item.name) or observe(self, item, photos)
+    )
+    evaluate.images(benchmark.folder, results=results, json=out)
+    assert measured == ["00000", "00002"]
+    evaluate.images(benchmark.folder, results=results, json=tmp_path / "again.json")
+    equal_figures(out, tmp_path / "again.json")
+
+
+def test_features_that_are_no_numbers_are_refused(
+    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> SqueezeNetFeatures:
+        network = SqueezeNetFeatures()
+        network.features[0].bias.data[:] = float("nan")
+        return network
+
+    monkeypatch.setattr("nuwa_lip.evaluation.job.squeezenet", damaged)
+    with pytest.raises(InputError, match="squeezenet features of photo 00000 are not finite"):
+        evaluate.images(benchmark.folder, results=save_results(benchmark, tmp_path / "same"))
+
+
 def test_bad_input_is_named(benchmark: Benchmark, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to measure"):
         evaluate.images(benchmark.folder)
@@ -113,8 +188,21 @@ def test_bad_input_is_named(benchmark: Benchmark, tmp_path: Path) -> None:
         evaluate.images(benchmark.folder, baseline="telea", save_images=tmp_path)
     with pytest.raises(InputError, match="--limit 1"):
         evaluate.images(benchmark.folder, baseline="telea", limit=1)
+    with pytest.raises(InputError, match="--shard needs --work"):
+        evaluate.images(benchmark.folder, baseline="telea", shard="1/2")
+    with pytest.raises(InputError, match="--shard '3/2' is not like 1/4"):
+        evaluate.images(benchmark.folder, baseline="telea", shard="3/2", work=tmp_path / "work")
+    with pytest.raises(InputError, match="--workers 0"):
+        evaluate.images(benchmark.folder, baseline="telea", workers=0)
+    with pytest.raises(InputError, match="--best-of .* give --model"):
+        evaluate.images(benchmark.folder, baseline="telea", best_of=2)
+    with pytest.raises(InputError, match="'fd' is unknown; there are: fid, kid, lpips, clip"):
+        evaluate.images(benchmark.folder, baseline="telea", metrics="kid,fd")
+    with pytest.raises(InputError, match="fid needs 2048 photos.* here are 3: read KID"):
+        evaluate.images(benchmark.folder, baseline="telea", metrics="fid")
     with pytest.raises(InputError, match="not a folder of results"):
-        evaluate.images(benchmark.folder, results=tmp_path / "absent")
+        evaluate.images(benchmark.folder, results=tmp_path / "absent", json=tmp_path / "none.json")
+    assert not list(tmp_path.glob("none*"))
     results = save_results(benchmark, tmp_path / "results")
     Image.new("RGB", (5, 4)).save(results / "00001.png")
     with pytest.raises(InputError, match="00001.png is 5x4; its photo is 120x80"):

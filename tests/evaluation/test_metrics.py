@@ -1,11 +1,14 @@
-"""Each figure against a value that can be had in another way."""
+"""Each figure of a photo against a value that can be had in another way."""
 
+import lpips as reference_lpips
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from nuwa_lip.evaluation import metrics
+from nuwa_lip.evaluation.features import Lpips, Networks, to_batch
+from nuwa_lip.models.perceptual import SqueezeNetFeatures, lpips_squeeze
 
 
 def noise(seed: int, height: int = 32, width: int = 40) -> np.ndarray:
@@ -27,15 +30,35 @@ def test_psnr_of_a_known_error() -> None:
     assert metrics.psnr(result, truth, mask) == pytest.approx(20 * np.log10(25.5))
     assert metrics.psnr(result, truth) == pytest.approx(20 * np.log10(25.5) + 10 * np.log10(2))
     assert metrics.psnr(truth, truth) == metrics.MAX_PSNR
+    assert metrics.psnr(truth, truth, np.zeros_like(mask)) is None
 
 
-def test_ssim_equals_the_reference_implementation() -> None:
+def test_psnr_and_ssim_equal_those_of_torchmetrics() -> None:
     truth = noise(0)
     blend = (0.7 * truth + 0.3 * noise(1)).astype(np.uint8)
-    # torchmetrics 1.9 gives this for the places where the whole window lies within the photo
-    assert metrics.ssim(blend, truth) == pytest.approx(0.8838531069266018, abs=1e-6)
+    a, b = (torch.from_numpy(photo).permute(2, 0, 1)[None].double() for photo in (blend, truth))
+    assert metrics.psnr(blend, truth) == pytest.approx(float(peak_signal_noise_ratio(a, b, data_range=255.0)), abs=1e-4)
+    _, places = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
+    # only the places whose whole window lies within the photo
+    expected = places.mean((0, 1))[5:-5, 5:-5].numpy()
+    np.testing.assert_allclose(metrics.ssim_map(blend, truth), expected, atol=1e-6)
     assert metrics.ssim(truth, truth) == pytest.approx(1)
-    assert metrics.ssim(noise(2, 1, 7), noise(3, 1, 7)) <= 1  # smaller than the window
+    assert metrics.ssim_map(noise(2, 1, 7), noise(3, 1, 7)).shape == (1, 7)  # smaller than the window
+
+
+def test_regions_look_where_they_say() -> None:
+    truth, mask = noise(0, 48, 48), np.zeros((48, 48), dtype=bool)
+    mask[10:38, 10:38] = True
+    middle = truth.copy()
+    middle[22:26, 22:26] ^= 255  # too far from the border for a window of the ring to reach
+    row = metrics.compare(middle, truth, mask)
+    assert row["psnr_ring"] == metrics.MAX_PSNR and row["ring"] == 0 and row["ssim_ring"] == pytest.approx(1, abs=1e-9)
+    assert row["psnr_hole"] < row["psnr"] < metrics.MAX_PSNR
+    assert row["ssim_hole"] < row["ssim"] < 1
+    everything = metrics.compare(middle, truth, np.ones_like(mask))
+    assert everything["psnr_ring"] is everything["ssim_ring"] is everything["ring"] is None
+    assert everything["psnr_hole"] == everything["psnr"]
+    assert everything["ssim_hole"] == everything["ssim"]
 
 
 def test_ring_sees_the_border_of_the_hole_only() -> None:
@@ -64,28 +87,39 @@ def test_known_change_ignores_the_hole() -> None:
     assert metrics.known_change(result, truth, np.ones_like(mask)) == 0
 
 
-def test_frechet_distance_of_known_gaussians() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((400, 6))
-    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    assert metrics.frechet_distance(a, a + 2) == pytest.approx(6 * 4)
-    # scaling by s scales the covariance by s²: |(s-1) μ|² + (s-1)² Tr C
-    expected = np.square(2 * a.mean(0)).sum() + 4 * np.trace(np.cov(a, rowvar=False))
-    assert metrics.frechet_distance(a, 3 * a) == pytest.approx(expected)
+@pytest.fixture(scope="module")
+def squeezenet() -> SqueezeNetFeatures:
+    """With random weights."""
+    torch.manual_seed(0)
+    return SqueezeNetFeatures()
 
 
-@given(st.integers(2, 6), st.integers(2, 6))
-def test_frechet_distance_with_fewer_photos_than_features(n: int, m: int) -> None:
-    rng = np.random.default_rng(n * 10 + m)
-    a, b = rng.standard_normal((n, 12)), rng.standard_normal((m, 12)) + 1
-    forth, back = metrics.frechet_distance(a, b), metrics.frechet_distance(b, a)
-    assert forth == pytest.approx(back)
-    assert forth > 0
+def test_one_pass_gives_what_two_networks_give(squeezenet: SqueezeNetFeatures) -> None:
+    truth, mask = noise(0, 48, 56), box(48, 56)
+    results = [noise(1, 48, 56), np.where(mask[..., None], noise(2, 48, 56), truth)]
+    rows = Networks(squeezenet).distances([truth, *results], metrics.regions_of(mask))
+    hole = torch.from_numpy(mask)[None, None]
+    for row, result in zip(rows, results, strict=True):
+        a, b = to_batch([result]), to_batch([truth])
+        assert row["lpips_squeeze"] == pytest.approx(float(lpips_squeeze(squeezenet, a, b)), rel=1e-5)
+        assert row["lpips_squeeze_hole"] == pytest.approx(float(lpips_squeeze(squeezenet, a, b, hole)), rel=1e-5)
+    everything = metrics.regions_of(np.ones_like(mask))
+    row = Networks(squeezenet).distances([truth, results[0]], everything)[0]
+    assert row["lpips_squeeze_ring"] is None
 
 
-def test_bootstrap_interval_holds_the_mean_and_is_reproducible() -> None:
-    values = np.random.default_rng(0).normal(5, 1, 200)
-    low, high = metrics.bootstrap_interval(values)
-    assert low < values.mean() < high
-    assert 0.2 < high - low < 0.36  # 2 x 1.96 / sqrt(200) = 0.277
-    assert (low, high) == metrics.bootstrap_interval(values)
+@pytest.mark.parametrize("size", [(64, 64), (50, 77)])
+def test_lpips_is_that_of_the_lpips_package(squeezenet: SqueezeNetFeatures, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    theirs = reference_lpips.LPIPS(pretrained=False, pnet_rand=True, net="vgg", verbose=False)
+    heads = [line.model[1].weight.data.abs_() for line in theirs.lins]
+    state = {}
+    for i in range(1, 6):  # their layers keep the numbers that torchvision gave them
+        for name, value in getattr(theirs.net, f"slice{i}").state_dict().items():
+            state[f"features.{name}"] = value
+    ours = Networks(squeezenet, lpips=Lpips(state, [head.flatten() for head in heads]))
+    truth, result = noise(0, *size), noise(1, *size)
+    found = ours.distances([truth, result], {"": None})[0]["lpips"]
+    assert found > 0.01
+    with torch.inference_mode():
+        assert found == pytest.approx(float(theirs(to_batch([result]), to_batch([truth]))), abs=1e-4)

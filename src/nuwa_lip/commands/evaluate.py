@@ -1,26 +1,23 @@
-"""`nuwa-lip evaluate images`: measure a model, a folder of results, or a classic on a benchmark folder."""
+"""`nuwa-lip evaluate images`: measure a model, a folder of results, or a classic on a benchmark folder.
+
+`nuwa-lip evaluate tokenizer`: measure a DF-VQGAN or a VQGAN alone (the figures of Tables 2 and 3).
+"""
 
 from __future__ import annotations
 
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file
 
-from nuwa_lip.assets import asset
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation import methods, report
-from nuwa_lip.evaluation.images import measure
-from nuwa_lip.evaluation.methods import Repaint
-from nuwa_lip.models.perceptual import squeezenet
-
-PERCEPTUAL = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
+from nuwa_lip.evaluation import job as jobs
+from nuwa_lip.evaluation import report
+from nuwa_lip.evaluation.images import check_extras, summarise
 
 
 def images(
@@ -32,13 +29,24 @@ def images(
     json: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
+    best_of: int = 1,
+    rank: Literal["likelihood", "clip"] = "likelihood",
     sheet: Path | None = None,
     save_images: Path | None = None,
+    metrics: str = "",
+    inception: Path | None = None,
+    vgg: Path | None = None,
+    clip: str = "openai/clip-vit-base-patch32",
+    download: bool = False,
+    work: Path | None = None,
+    workers: int = 1,
+    shard: str | None = None,
 ) -> None:
     """Measure repainted photos against the originals of a benchmark folder.
 
     Give --model, or --results, or --baseline; with --baseline beside one of the others, both are measured in
-    one pass and shown side by side.
+    one pass and shown side by side. A run that was stopped goes on where it was when it is started again with
+    the same --json or --work.
 
     Example: nuwa-lip evaluate images benchmarks/test --model nuwa-lip-mini --baseline telea --json out.json
 
@@ -50,9 +58,125 @@ def images(
         json: Where to write the figures.
         limit: Use only the first so many photos.
         seed: Of the model's sampling and of the sheet's choice.
+        best_of: Repaint every photo so often and measure the best.
+        rank: What is best: the model's likelihood, or CLIP's similarity to the caption.
         sheet: Where to write a PNG with 24 random rows: photo, hole, result(s), caption.
         save_images: Keep the model's pictures in this folder; a run that was stopped goes on from them.
+        metrics: More figures, with commas: fid, kid, lpips, clip (need the extra `evaluate` and weights).
+        inception: Weights for fid and kid, safetensors or .pth; otherwise from torch's cache.
+        vgg: Weights for lpips, safetensors or .pth; otherwise from the hub's or torch's cache.
+        clip: Weights for clip: a folder, or a hub id in the local cache.
+        download: Fetch weights that are missing.
+        work: Keep what was measured of each photo in this folder; several processes may share it.
+        workers: Processes that measure together.
+        shard: Such as 2/4: measure the second quarter of the photos into --work, and report nothing yet.
     """
+    _check(model, results, save_images, seed, limit, best_of, workers, shard, work)
+    source = read_benchmark(benchmark)
+    n = len(source) if limit is None else min(limit, len(source))
+    extras = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+    check_extras(extras, n)
+    job = jobs.Job(
+        benchmark=benchmark,
+        model=model,
+        results=results,
+        baseline=baseline,
+        seed=seed,
+        best_of=best_of,
+        rank=rank,
+        save_images=save_images,
+        extras=extras,
+        weights=jobs.Weights(inception=inception, vgg=vgg, clip=clip, download=download),
+    )
+    with jobs.open_store(job.describe(source), work, json) as store:
+        if shard is not None:
+            part, parts = jobs.parse_shard(shard)
+            jobs.measure(job, source, store, jobs.pending(job, source, store, range(part, n, parts)))
+            Console().print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
+            return
+        drawn = report.Sheet(n, seed=seed) if sheet else None
+        todo = jobs.pending(job, source, store, range(n))
+        jobs.measure_together(job, source, store, todo, workers, watch=drawn.watch if drawn else None)
+        figures = summarise(store, n, job.names(), extras)
+        setting = _setting(job, source, n)
+        Console().print(report.table(figures, f"{benchmark.name}: n = {n}, sha256 {source.sha256[:12]}"))
+        print("\n".join(report.describe(setting, n)))
+        if json is not None:
+            main, *others = figures
+            content = {
+                "method": main,
+                **setting,
+                **figures[main].as_json(),
+                "compared": {name: figures[name].as_json() for name in others},
+                "command": " ".join(["nuwa-lip", *sys.argv[1:]]),
+            }
+            report.write_json(content, json)
+    if drawn is not None and sheet is not None:
+        drawn.complete(job.repaints(source) if drawn.missing else {}, source)
+        drawn.save(sheet)
+
+
+def tokenizer(
+    benchmark: Annotated[Path, tyro.conf.Positional],
+    *,
+    model: str,
+    json: Path | None = None,
+    limit: int | None = None,
+    work: Path | None = None,
+) -> None:
+    """Measure a tokenizer: reconstruction, oracle inpainting, average distance, what a hole does to known tokens.
+
+    A run that was stopped goes on where it was when it is started again with the same --work.
+
+    Example: nuwa-lip evaluate tokenizer benchmarks/test --model runs/dfvqgan/model --json dfvqgan.json
+
+    Args:
+        benchmark: Folder made by `nuwa-lip data benchmark`.
+        model: Bundled name, local folder or hub id of a model, stage 1 being enough.
+        json: Where to write the figures.
+        limit: Use only the first so many photos.
+        work: Keep what was measured of each photo in this folder.
+    """
+    if limit is not None and limit < 2:
+        raise InputError(f"--limit {limit} is too small: 2 photos at least")
+    from nuwa_lip.evaluation import tokenizers
+    from nuwa_lip.hub import load_model
+
+    source = read_benchmark(benchmark)
+    n = len(source) if limit is None else min(limit, len(source))
+    check_extras((), n)
+    dfvqgan = load_model(model, need_mps2s=False).dfvqgan
+    setting = {
+        "model": model,
+        "benchmark": benchmark.name,
+        "benchmark_sha256": source.sha256,
+        "side": dfvqgan.config.resolution,
+        "n": n,
+    }
+    run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
+    with jobs.open_store(run, work, json) as store:
+        items = track(range(n), "measuring", console=Console(stderr=True), transient=True)
+        tokenizers.measure(dfvqgan, source, jobs.Weights().networks(()), store, items)
+        figures = tokenizers.summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
+    Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
+    print("\n".join(report.describe_tokenizer(figures, setting)))
+    if json is not None:
+        command = " ".join(["nuwa-lip", *sys.argv[1:]])
+        report.write_json({**setting, **figures.as_json(), "command": command}, json)
+
+
+def _check(
+    model: str | None,
+    results: Path | None,
+    save_images: Path | None,
+    seed: int,
+    limit: int | None,
+    best_of: int,
+    workers: int,
+    shard: str | None,
+    work: Path | None,
+) -> None:
+    """Refuse options that do not go together or are out of range."""
     if model is not None and results is not None:
         raise InputError("--model and --results exclude each other; give one of them")
     if save_images is not None and model is None:
@@ -61,50 +185,26 @@ def images(
         raise InputError(f"--seed {seed} is negative")
     if limit is not None and limit < 2:
         raise InputError(f"--limit {limit} is too small: 2 photos at least")
-    source = read_benchmark(benchmark)
-    chosen = _methods(source, model, results, baseline, seed, save_images)
-    n = len(source) if limit is None else min(limit, len(source))
-    drawn = report.Sheet(n, seed=seed) if sheet else None
-    items = track(islice(source, n), "repainting", total=n, console=Console(stderr=True), transient=True)
-    figures = measure(items, chosen, squeezenet(load_file(asset(PERCEPTUAL))), drawn.watch if drawn else None)
-
-    Console().print(report.table(figures, f"{benchmark.name}: n = {n}, sha256 {source.sha256[:12]}"))
-    if json is not None:
-        main, *others = figures
-        content: dict[str, Any] = {
-            "method": main,
-            "model": model,
-            "seed": seed,
-            "benchmark": benchmark.name,
-            "benchmark_sha256": source.sha256,
-            **figures[main].as_json(),
-            "compared": {name: figures[name].as_json() for name in others},
-            "command": " ".join(["nuwa-lip", *sys.argv[1:]]),
-        }
-        report.write_json(content, json)
-    if drawn is not None and sheet is not None:
-        drawn.save(sheet)
+    for option, value in (("--best-of", best_of), ("--workers", workers)):
+        if value < 1:
+            raise InputError(f"{option} {value} is too small: 1 at least")
+    if best_of > 1 and model is None:
+        raise InputError("--best-of chooses among a model's candidates; give --model")
+    if shard is not None and work is None:
+        raise InputError("--shard needs --work DIR, the folder that all parts share")
+    if shard is not None:
+        jobs.parse_shard(shard)
 
 
-def _methods(
-    source: Benchmark,
-    model: str | None,
-    results: Path | None,
-    baseline: str | None,
-    seed: int,
-    save_images: Path | None,
-) -> dict[str, Repaint]:
-    """What is to be measured, the main one first."""
-    chosen: dict[str, Repaint] = {}
-    if model is not None:
-        chosen[Path(model).name] = methods.model(model, seed)
-        if save_images is not None:
-            run = {"model": model, "seed": seed, "benchmark_sha256": source.sha256}
-            chosen[Path(model).name] = methods.kept(chosen[Path(model).name], save_images, run)
-    if results is not None:
-        chosen[results.name] = methods.results(results)
-    if baseline is not None:
-        chosen[f"opencv-{baseline}"] = methods.baseline(baseline)
-    if not chosen:
-        raise InputError("nothing to measure: give --model NAME, --results DIR or --baseline telea")
-    return chosen
+def _setting(job: jobs.Job, source: Benchmark, n: int) -> dict[str, Any]:
+    """What every figure stands beside."""
+    return {
+        "model": job.model,
+        "seed": job.seed,
+        "seeds": None if job.model is None else [job.seed, job.seed + n - 1],
+        "best_of": None if job.model is None else job.best_of,
+        "rank": job.rank if job.best_of > 1 else None,
+        "benchmark": job.benchmark.name,
+        "benchmark_sha256": source.sha256,
+        "resize": job.resize(),
+    }

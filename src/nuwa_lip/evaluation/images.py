@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from nuwa_lip.data.benchmark import BenchmarkItem
+from nuwa_lip.clip import clip_scores
+from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import metrics
+from nuwa_lip.evaluation.distances import SetFigure, bootstrap_interval, frechet_figure, kernel_figure
+from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.methods import Repaint
-from nuwa_lip.models.perceptual import SqueezeNetFeatures
+from nuwa_lip.evaluation.store import Store
 
-MEANS = ("lpips_squeeze", "lpips_squeeze_hole", "psnr", "psnr_hole", "ssim", "ring")
+REGIONS = ("", "_hole", "_ring")
+MEANS = (*(f"{name}{ending}" for name in ("lpips_squeeze", "psnr", "ssim") for ending in REGIONS), "ring")
 """Figures that are means over photos."""
+EXTRA_MEANS = {"lpips": tuple(f"lpips{ending}" for ending in REGIONS), "clip": ("clip_score",)}
+"""More of them, by what is asked for in --metrics."""
+SETS: dict[str, tuple[str, SetFigure]] = {
+    "fsd": ("squeezenet", frechet_figure),
+    "fsd_hole": ("squeezenet_hole", frechet_figure),
+    "krd": ("random", kernel_figure),
+    "krd_hole": ("random_hole", kernel_figure),
+}
+"""Distances between the set of repainted and the set of original photos: name → features, distance."""
+EXTRA_SETS: dict[str, tuple[str, SetFigure]] = {
+    "fid": ("inception", lambda a, b: frechet_figure(a, b, resamples=10)),
+    "kid": ("inception", kernel_figure),
+}
+EXTRAS = ("fid", "kid", "lpips", "clip")
+"""What --metrics adds; their networks have weights that are not bundled."""
+FID_PHOTOS = 2048
+"""As many photos as Inception has features; with fewer the covariance that FID needs is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +46,12 @@ class Figures:
 
     n: int
     """Photos measured: figures with another n or another benchmark are not comparable."""
+    sets: dict[str, float]
+    """`SETS` and those of `EXTRA_SETS` that were asked for."""
     means: dict[str, float | None]
-    """`MEANS`; None where no photo has a value (a ring without anything known)."""
+    """`MEANS` and what was asked for; None where no photo has a value (a ring without anything known)."""
     intervals: dict[str, tuple[float, float] | None]
-    """95 % interval of each mean, by bootstrap over the photos."""
-    fsd: float
-    """Fréchet distance of SqueezeNet features between repainted and original photos."""
+    """95 % interval of each figure, by bootstrap over the photos."""
     known_max_change: int
     """Largest change of a known pixel over all photos, in 8-bit steps."""
 
@@ -36,74 +59,141 @@ class Figures:
         """Flat, as written to the report."""
         return {
             "n": self.n,
-            "fsd": self.fsd,
+            **self.sets,
             **self.means,
             "known_max_change": self.known_max_change,
             "intervals_95": self.intervals,
         }
 
 
-class Tally:
-    """Collects one method's per-photo figures."""
+def check_extras(extras: Sequence[str], n: int) -> None:
+    """Refuse figures that do not exist, or not at this n.
 
-    def __init__(self, features: SqueezeNetFeatures) -> None:
-        self.features = features
-        self.values: dict[str, list[float]] = {name: [] for name in MEANS}
-        self.embeddings: list[np.ndarray] = []
-        self.known_max_change = 0
-
-    def add(self, item: BenchmarkItem, photo: np.ndarray) -> None:
-        """Measure one repainted photo, uint8 [H, W, 3]."""
-        if photo.shape != item.image.shape:
-            raise InputError(f"the result for photo {item.name} has shape {photo.shape}, not {item.image.shape}")
-        whole, hole = metrics.perceptual(self.features, photo, item.image, item.mask)
-        row = {
-            "lpips_squeeze": whole,
-            "lpips_squeeze_hole": hole,
-            "psnr": metrics.psnr(photo, item.image),
-            "psnr_hole": metrics.psnr(photo, item.image, item.mask),
-            "ssim": metrics.ssim(photo, item.image),
-            "ring": metrics.ring_error(photo, item.image, item.mask),
-        }
-        for name, value in row.items():
-            if value is not None:
-                self.values[name].append(value)
-        self.embeddings.append(metrics.embed(self.features, photo))
-        change = metrics.known_change(photo, item.image, item.mask)
-        self.known_max_change = max(self.known_max_change, change)
-
-    def figures(self, originals: np.ndarray) -> Figures:
-        """Sum up; `originals` are the original photos' embeddings [N, 512]."""
-        columns = {name: np.array(values) for name, values in self.values.items()}
-        return Figures(
-            n=len(self.embeddings),
-            means={name: float(v.mean()) if len(v) else None for name, v in columns.items()},
-            intervals={name: metrics.bootstrap_interval(v) if len(v) else None for name, v in columns.items()},
-            fsd=metrics.frechet_distance(np.stack(self.embeddings), originals),
-            known_max_change=self.known_max_change,
+    Raises:
+        InputError: with what to read instead.
+    """
+    unknown = sorted(set(extras) - set(EXTRAS))
+    if unknown:
+        raise InputError(f"--metrics {unknown[0]!r} is unknown; there are: {', '.join(EXTRAS)}")
+    if n < 2:
+        raise InputError(f"{n} photos are too few to compare distributions; at least 2 are needed")
+    if "fid" in extras and n < FID_PHOTOS:
+        raise InputError(
+            f"--metrics fid needs {FID_PHOTOS} photos, as many as Inception has features; here are {n}: "
+            "read KID (--metrics kid), which has no bias at any number"
         )
 
+
+def means_of(extras: Sequence[str]) -> tuple[str, ...]:
+    """Names of the figures that are means over photos."""
+    return MEANS + tuple(name for extra in extras for name in EXTRA_MEANS.get(extra, ()))
+
+
+def sets_of(extras: Sequence[str]) -> dict[str, tuple[str, SetFigure]]:
+    """Distances of sets, by name."""
+    return SETS | {name: EXTRA_SETS[name] for name in extras if name in EXTRA_SETS}
+
+
+ORIGINAL = "/"
+"""Stands in the store where a method's name does; no method can have it."""
 
 Watch = Callable[[BenchmarkItem, dict[str, np.ndarray]], None]
 """Told every item with what each method made of it."""
 
 
-def measure(
-    items: Iterable[BenchmarkItem],
-    methods: Mapping[str, Repaint],
-    features: SqueezeNetFeatures,
-    watch: Watch | None = None,
-) -> dict[str, Figures]:
-    """Repaint every item by every method and measure; the methods see the same photos in the same order."""
-    tallies = {name: Tally(features) for name in methods}
-    originals = []
-    for item in items:
-        photos = {name: repaint(item) for name, repaint in methods.items()}
-        for name, photo in photos.items():
-            tallies[name].add(item, photo)
-        originals.append(metrics.embed(features, item.image))
-        if watch is not None:
-            watch(item, photos)
-    if len(originals) < 2:
-        raise InputError(f"{len(originals)} photos are too few to compare distributions; at least 2 are needed")
-    return {name: tally.figures(np.stack(originals)) for name, tally in tallies.items()}
+class Observer:
+    """Measures one item at a time and keeps the figures in a store."""
+
+    def __init__(self, methods: Mapping[str, Repaint], networks: Networks, extras: Sequence[str]) -> None:
+        self.methods = methods
+        self.networks = networks
+        self.columns = means_of(extras) + ("known_max_change",)
+
+    def measure(
+        self,
+        items: Iterable[int],
+        benchmark: Benchmark,
+        store: Store,
+        sources: Mapping[str, Path],
+        watch: Watch | None = None,
+    ) -> None:
+        """Repaint these photos by every method and measure them.
+
+        Args:
+            sources: see `stamps`.
+
+        Raises:
+            InputError: a picture cannot be used; the photos before it stay in the store.
+        """
+        for index in items:
+            item = benchmark[index]
+            marks = stamps(self.methods, sources, item.name)
+            photos = {method: repaint(item) for method, repaint in self.methods.items()}
+            store.save(f"{index:05d}", {**marks, **self.observe(item, photos)})
+            if watch is not None:
+                watch(item, photos)
+
+    def observe(self, item: BenchmarkItem, photos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Everything that is kept of one item, from one pass of each network over all its photos."""
+        for photo in photos.values():
+            if photo.shape != item.image.shape:
+                raise InputError(f"the result for photo {item.name} has shape {photo.shape}, not {item.image.shape}")
+        stack = [item.image, *photos.values()]
+        found: dict[str, np.ndarray] = {}
+        for name, vectors in self.networks.vectors(stack, item.mask).items():
+            if not np.isfinite(vectors).all():
+                raise InputError(f"the {name} features of photo {item.name} are not finite: the weights are damaged")
+            found.update({f"{who}/{name}": vector for who, vector in zip((ORIGINAL, *photos), vectors, strict=True)})
+        rows = self.networks.distances(stack, metrics.regions_of(item.mask))
+        if self.networks.clip is not None:
+            pictures = [Image.fromarray(photo) for photo in stack[1:]]
+            scores = clip_scores(pictures, item.caption, self.networks.clip)
+            for row, score in zip(rows, scores, strict=True):
+                row["clip_score"] = 100 * max(0.0, score)
+        for (who, photo), row in zip(photos.items(), rows, strict=True):
+            row |= metrics.compare(photo, item.image, item.mask)
+            for column, value in row.items():
+                if value is not None and not np.isfinite(value):
+                    raise InputError(f"{column} of photo {item.name} is not finite: the weights are damaged")
+            values = [np.nan if (value := row[column]) is None else value for column in self.columns]
+            found[f"{who}/figures"] = np.array(values, dtype=np.float64)
+        return found
+
+
+def stamps(methods: Iterable[str], sources: Mapping[str, Path], name: str) -> dict[str, np.ndarray]:
+    """Tells one version of the results for a photo from the next: size and time of each method's file.
+
+    Args:
+        methods: what is measured.
+        sources: folders of those whose pictures were made elsewhere and may change; the others have no file.
+        name: of the photo.
+    """
+    found = {}
+    for method in methods:
+        path = sources[method] / f"{name}.png" if method in sources else None
+        stat = path.stat() if path is not None and path.exists() else None
+        values = (0, 0) if stat is None else (stat.st_size, stat.st_mtime_ns)
+        found[f"{method}/stamp"] = np.array(values, dtype=np.int64)
+    return found
+
+
+def summarise(store: Store, n: int, methods: Sequence[str], extras: Sequence[str]) -> dict[str, Figures]:
+    """Means, distances and intervals of the first `n` photos, all of which the store has."""
+    names = [f"{index:05d}" for index in range(n)]
+    return {method: _summarise(store, names, method, extras) for method in methods}
+
+
+def _summarise(store: Store, names: Sequence[str], method: str, extras: Sequence[str]) -> Figures:
+    rows = store.load(names, [f"{method}/figures"])[f"{method}/figures"]
+    means: dict[str, float | None] = {}
+    intervals: dict[str, tuple[float, float] | None] = {}
+    for i, column in enumerate(means_of(extras)):
+        values = rows[:, i][~np.isnan(rows[:, i])]
+        means[column] = float(values.mean()) if len(values) else None
+        intervals[column] = bootstrap_interval(values) if len(values) else None
+    sets: dict[str, float] = {}
+    for name, (features, distance) in sets_of(extras).items():
+        # features of one figure at a time: those of Inception are large
+        both = store.load(names, [f"{method}/{features}", f"{ORIGINAL}/{features}"])
+        sets[name], intervals[name] = distance(both[f"{method}/{features}"], both[f"{ORIGINAL}/{features}"])
+    return Figures(n=len(names), sets=sets, means=means, intervals=intervals, known_max_change=int(rows[:, -1].max()))

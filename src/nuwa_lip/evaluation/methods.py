@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ Repaint = Callable[[BenchmarkItem], np.ndarray]
 BASELINES = ("telea", "navier-stokes")
 
 
-def model(name: str, seed: int = 0) -> Repaint:
-    """A model of ours: photo number i gets the seed `seed` + i."""
+def model(name: str, seed: int = 0, best_of: int = 1, rank: Literal["likelihood", "clip"] = "likelihood") -> Repaint:
+    """A model of ours: photo number i gets the seed `seed` + i, and of `best_of` candidates the best by `rank`."""
     pipe = InpaintPipeline.from_pretrained(name)
 
     def repaint(item: BenchmarkItem) -> np.ndarray:
@@ -32,6 +33,8 @@ def model(name: str, seed: int = 0) -> Repaint:
             image=Image.fromarray(item.image),
             mask_image=Image.fromarray(item.mask.astype(np.uint8) * 255),
             generator=generator,
+            num_images_per_prompt=best_of,
+            rank=rank,
         )
         return np.asarray(out.images[0].convert("RGB"))
 
@@ -44,10 +47,13 @@ def results(folder: Path) -> Repaint:
         raise InputError(f"{folder} is not a folder of results")
 
     def repaint(item: BenchmarkItem) -> np.ndarray:
-        photo = load_photo(folder / f"{item.name}.png")
+        path = folder / f"{item.name}.png"
+        if not path.exists():
+            raise InputError(f"{path} is missing: results are named like the benchmark's photos")
+        photo = load_photo(path)
         if photo.shape != item.image.shape:
             h, w = item.image.shape[:2]
-            raise InputError(f"{folder / item.name}.png is {photo.shape[1]}x{photo.shape[0]}; its photo is {w}x{h}")
+            raise InputError(f"{path} is {photo.shape[1]}x{photo.shape[0]}; its photo is {w}x{h}")
         return photo
 
     return repaint
@@ -100,6 +106,6 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, then rename: whatever bears the name is whole."""
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")  # other processes may write here too
     write(part)
     os.replace(part, target)

@@ -1,75 +1,115 @@
-"""Figures that compare a repainted photo with the original, and sets of photos with each other.
+"""Figures that compare a repainted photo with the original.
 
 Photos are uint8 [H, W, 3] at their own size, masks bool [H, W] with True = hole, errors in 8-bit steps.
 
-Legend: H W photo, N photos, F features of a photo.
+Legend: H W photo, C_l H_l W_l map l of a network.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nuwa_lip.models.perceptual import SqueezeNetFeatures, lpips_squeeze
-
 RING_WIDTH = 4
-"""Pixels from the border inwards that `ring_error` looks at."""
+"""Pixels from the border inwards that the ring has."""
 MAX_PSNR = 100.0
 """dB given to identical pictures, whose PSNR is infinite."""
 
-
-def to_tensor(photo: np.ndarray) -> Tensor:
-    """uint8 [H, W, 3] → float32 [1, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 127.5 - 1
+Regions = Mapping[str, np.ndarray | None]
+"""Ending of a figure's name ("", "_hole", "_ring") → bool [H, W] where it looks; None: everywhere."""
 
 
-def psnr(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
+def ring_of(mask: np.ndarray) -> np.ndarray:
+    """Hole pixels at most `RING_WIDTH` rows or columns from a known pixel, bool [H, W]; none if nothing is known.
+
+    There the surroundings all but determine what belongs, so seams and shifts of colour at the border show,
+    while the middle of the hole, where many answers are right, does not count.
+    """
+    known = torch.from_numpy(~mask)[None, None].float()
+    near = F.max_pool2d(known, 2 * RING_WIDTH + 1, stride=1, padding=RING_WIDTH)[0, 0].numpy() > 0
+    return near & mask
+
+
+def regions_of(mask: np.ndarray) -> Regions:
+    """Where each figure is taken: the whole photo, its hole, the ring at the hole's border."""
+    return {"": None, "_hole": mask, "_ring": ring_of(mask)}
+
+
+def compare(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
+    """Every figure that needs no network; None where its region is empty.
+
+    Args:
+        result, truth: uint8 [H, W, 3].
+        mask: bool [H, W], True = hole.
+    """
+    regions = regions_of(mask)
+    error = result.astype(np.float64) - truth.astype(np.float64)
+    similarity = ssim_map(result, truth)
+    row: dict[str, float | None] = {}
+    for ending, region in regions.items():
+        row[f"psnr{ending}"] = _psnr(_mean(np.square(error), region))
+        row[f"ssim{ending}"] = _mean(similarity, _central(region, similarity))
+    row["ring"] = _mean(np.abs(error), regions["_ring"])
+    row["known_max_change"] = float(known_change(result, truth, mask))
+    return row
+
+
+def psnr(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
     """Peak signal-to-noise ratio in dB, of the whole photo or under `mask`; at most `MAX_PSNR`."""
-    error = np.square(result.astype(np.float64) - truth.astype(np.float64))
-    mse = float(error.mean() if mask is None else error[mask].mean())
-    return MAX_PSNR if mse == 0 else min(MAX_PSNR, 10 * float(np.log10(255.0**2 / mse)))
+    return _psnr(_mean(np.square(result.astype(np.float64) - truth.astype(np.float64)), mask))
 
 
-def ssim(result: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian window of 11 pixels, σ 1.5, mean over channels.
+def _psnr(mse: float | None) -> float | None:
+    if not mse:
+        return None if mse is None else MAX_PSNR
+    return min(MAX_PSNR, 10 * float(np.log10(255.0**2 / mse)))
+
+
+def ssim(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
+    """Mean of `ssim_map`, over all places or over those with their middle under `mask`; None if there are none."""
+    similarity = ssim_map(result, truth)
+    return _mean(similarity, _central(mask, similarity))
+
+
+def ssim_map(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity (Wang et al. 2004) of each place: Gaussian window of 11 pixels, σ 1.5.
 
     Args:
         result, truth: uint8 [H, W, 3]. Sides under 11 pixels get the largest odd window that fits.
+
+    Returns:
+        float64 [H', W'], mean over the channels, of the places whose window lies wholly within the photo.
     """
     size = min(11, *truth.shape[:2])
     size -= 1 - size % 2
     x = torch.arange(size, dtype=torch.float64) - size // 2
     line = torch.exp(-x.square() / (2 * 1.5**2))
-    line = line / line.sum()
-    # [3, 1, H, W]: channels as samples
-    a, b = (torch.from_numpy(np.array(p)).permute(2, 0, 1)[:, None].double() for p in (result, truth))
-
-    def blur(t: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(t, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a.square(), blur(b * b) - mean_b.square()
-    covariance = blur(a * b) - mean_a * mean_b
+    a, b = (torch.from_numpy(np.array(p)).permute(2, 0, 1).double() for p in (result, truth))  # [3, H, W]
+    weights = (line / line.sum()).tolist()
+    mean_a, mean_b, aa, bb, ab = (_blur(_blur(x, weights, 2), weights, 1) for x in (a, b, a * a, b * b, a * b))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
-    structure = (2 * covariance + c2) / (var_a + var_b + c2)
-    return float((luminance * structure).mean())
+    squares = mean_a.square() + mean_b.square()
+    luminance = (2 * mean_a * mean_b + c1) / (squares + c1)
+    structure = (2 * (ab - mean_a * mean_b) + c2) / (aa + bb - squares + c2)
+    return (luminance * structure).mean(0).numpy()
+
+
+def _blur(x: Tensor, weights: Sequence[float], dim: int) -> Tensor:
+    """Weighted sum of neighbours along one dimension; by shifts, ten times as fast as a convolution in float64."""
+    length = x.shape[dim] - len(weights) + 1
+    total = x.narrow(dim, 0, length) * weights[0]
+    for i, weight in enumerate(weights[1:], start=1):
+        total.add_(x.narrow(dim, i, length), alpha=weight)
+    return total
 
 
 def ring_error(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float | None:
-    """Mean absolute error over the ring: hole pixels at most `RING_WIDTH` rows or columns from a known pixel.
-
-    There the surroundings all but determine what belongs, so seams and shifts of colour at the border show,
-    while the middle of the hole, where many answers are right, does not count. None where nothing is known.
-    """
-    known = torch.from_numpy(~mask)[None, None].float()
-    near = F.max_pool2d(known, 2 * RING_WIDTH + 1, stride=1, padding=RING_WIDTH)[0, 0].numpy() > 0
-    ring = near & mask
-    if not ring.any():
-        return None
-    return float(np.abs(result[ring].astype(np.float64) - truth[ring].astype(np.float64)).mean())
+    """Mean absolute error over the ring (see `ring_of`); None where nothing is known."""
+    return _mean(np.abs(result.astype(np.float64) - truth.astype(np.float64)), ring_of(mask))
 
 
 def known_change(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> int:
@@ -78,44 +118,56 @@ def known_change(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> int
     return int(change.max()) if change.size else 0
 
 
-@torch.inference_mode()
-def perceptual(
-    features: SqueezeNetFeatures, result: np.ndarray, truth: np.ndarray, mask: np.ndarray
-) -> tuple[float, float]:
-    """LPIPS-squeeze of the whole photo and of the hole alone (see `models.perceptual.lpips_squeeze`)."""
-    a, b, hole = to_tensor(result), to_tensor(truth), torch.from_numpy(mask)[None, None]
-    return float(lpips_squeeze(features, a, b)), float(lpips_squeeze(features, a, b, hole))
+def perceptual_distance(
+    result: Sequence[Tensor], truth: Sequence[Tensor], regions: Regions, heads: Sequence[Tensor] | None = None
+) -> dict[str, float | None]:
+    """Squared differences of channel-normalised features, averaged over the places of each region.
 
-
-@torch.inference_mode()
-def embed(features: SqueezeNetFeatures, photo: np.ndarray) -> np.ndarray:
-    """Means over space of SqueezeNet's last feature map for the photo at 227 x 227: float64 [512]."""
-    small = F.interpolate(to_tensor(photo), (227, 227), mode="bicubic", antialias=True)
-    return features(small)[-1][0].mean((1, 2)).double().numpy()
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of the Gaussians fitted to two sets: |μ_a - μ_b|² + Tr(C_a + C_b - 2 √(C_a C_b)).
+    Without heads the unweighted mean over the maps: LPIPS-squeeze with SqueezeNet's maps. With heads their
+    weighted sum over channels and maps, as LPIPS has it (Zhang et al. 2018).
 
     Args:
-        a, b: float64 [N, F], at least two rows each.
+        result, truth: maps [C_l, H_l, W_l] of the same network.
+        regions: a place of a map counts by its share in the region.
+        heads: learned weights [C_l] of each map's channels.
     """
-    mean = float(np.square(a.mean(0) - b.mean(0)).sum())
-    # with C = Rᵀ R, R from the centred features, Tr √(C_a C_b) is the sum of the singular values of R_a R_bᵀ;
-    # unlike a matrix root this stays exact where there are fewer photos than features
-    root_a, root_b = _root(a), _root(b)
-    cross = float(torch.linalg.svdvals(root_a @ root_b.mT).sum())
-    return max(0.0, mean + float(root_a.square().sum() + root_b.square().sum()) - 2 * cross)
+    places = []  # of each map, [H_l, W_l]
+    for i, (x, y) in enumerate(zip(result, truth, strict=True)):
+        square = (_unit(x) - _unit(y)).square()
+        places.append(square.sum(0) if heads is None else torch.einsum("chw,c->hw", square, heads[i]))
+    share = len(places) if heads is None else 1
+    row: dict[str, float | None] = {}
+    for ending, region in regions.items():
+        if region is not None and not region.any():
+            row[ending] = None
+            continue
+        row[ending] = sum(weighted_mean(place[None], region).item() for place in places) / share
+    return row
 
 
-def _root(x: np.ndarray) -> Tensor:
-    """Triangular R with Rᵀ R the covariance of x's columns."""
-    return torch.linalg.qr(torch.from_numpy((x - x.mean(0)) / np.sqrt(len(x) - 1)), mode="r").R
+def weighted_mean(maps: Tensor, region: np.ndarray | None) -> Tensor:
+    """Mean over space, each place by its share in the region: [C, h, w] → [C]."""
+    if region is None:
+        return maps.mean((1, 2))
+    weight = F.interpolate(torch.from_numpy(region)[None, None].float(), maps.shape[1:], mode="area")[0]
+    return (maps * weight).sum((1, 2)) / weight.sum().clamp(min=1e-12)
 
 
-def bootstrap_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean of per-photo values, by resampling the photos."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def _unit(x: Tensor) -> Tensor:
+    """Features [C, h, w] of every place at unit length."""
+    return x * (x.square().sum(0, keepdim=True) + 1e-10).rsqrt()
+
+
+def _central(region: np.ndarray | None, similarity: np.ndarray) -> np.ndarray | None:
+    """The part of a region that has a place in an SSIM map, which lacks the photo's margin."""
+    if region is None:
+        return None
+    top, left = ((n - m) // 2 for n, m in zip(region.shape, similarity.shape, strict=True))
+    return region[top : top + similarity.shape[0], left : left + similarity.shape[1]]
+
+
+def _mean(values: np.ndarray, region: np.ndarray | None) -> float | None:
+    """Mean of [H, W, ...] over a region; None if it is empty."""
+    if region is None:
+        return float(values.mean())
+    return float(values[region].mean()) if region.any() else None

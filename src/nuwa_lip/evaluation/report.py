@@ -12,36 +12,85 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
-from nuwa_lip.data.benchmark import BenchmarkItem
+from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.evaluation.images import Figures
+from nuwa_lip.evaluation.methods import Repaint
+from nuwa_lip.evaluation.tokenizers import TokenizerFigures
 
 CELL, LINE, GAP = 128, 15, 4  # pixels of the sheet: side of a picture, height of its caption, space between
 
 ROWS = {  # JSON name → (shown as, decimals)
-    "lpips_squeeze": ("LPIPS, whole ↓", 4),
-    "lpips_squeeze_hole": ("LPIPS, hole ↓", 4),
-    "fsd": ("Fréchet distance ↓", 2),
+    "lpips_squeeze": ("LPIPS-squeeze, whole ↓", 4),
+    "lpips_squeeze_hole": ("LPIPS-squeeze, hole ↓", 4),
+    "lpips_squeeze_ring": ("LPIPS-squeeze, ring ↓", 4),
+    "lpips": ("LPIPS (VGG), whole ↓", 4),
+    "lpips_hole": ("LPIPS (VGG), hole ↓", 4),
+    "lpips_ring": ("LPIPS (VGG), ring ↓", 4),
+    "fsd": ("FSD ↓", 2),
+    "fsd_hole": ("FSD, hole ↓", 2),
+    "krd": ("KRD ↓", 4),
+    "krd_hole": ("KRD, hole ↓", 4),
+    "fid": ("FID ↓", 2),
+    "kid": ("KID ↓", 5),
     "psnr": ("PSNR, whole (dB) ↑", 2),
     "psnr_hole": ("PSNR, hole (dB) ↑", 2),
-    "ssim": ("SSIM ↑", 4),
+    "psnr_ring": ("PSNR, ring (dB) ↑", 2),
+    "ssim": ("SSIM, whole ↑", 4),
+    "ssim_hole": ("SSIM, hole ↑", 4),
+    "ssim_ring": ("SSIM, ring ↑", 4),
     "ring": ("ring error ↓", 2),
+    "clip_score": ("CLIP score ↑", 2),
     "known_max_change": ("max known change", 0),
 }
 
 
 def table(figures: Mapping[str, Figures], title: str) -> Table:
-    """One column a method; means over photos carry their 95 % interval."""
+    """One column a method, every figure with its 95 % interval by bootstrap over the photos."""
     shown = Table(title=title)
     shown.add_column("figure")
     for name in figures:
         shown.add_column(name, justify="right")
+    known = [f.as_json() for f in figures.values()]
     for key, (label, digits) in ROWS.items():
-        shown.add_row(label, *(_cell(f, key, digits) for f in figures.values()))
+        if any(key in f for f in known):
+            shown.add_row(label, *(_cell(f, key, digits) for f in figures.values()))
     return shown
 
 
+def describe(setting: Mapping[str, Any], n: int) -> list[str]:
+    """Lines that say what the figures depend on.
+
+    Args:
+        setting: model, seeds, best_of, rank, benchmark_sha256 and resize, as written to the report.
+        n: photos measured.
+    """
+    lines = [f"n = {n}, benchmark sha256 {setting['benchmark_sha256']}"]
+    if setting["model"] is not None:
+        first, last = setting["seeds"]
+        rank = f" by {setting['rank']}" if setting["rank"] else ""
+        lines.append(f"model {setting['model']}, seeds {first} to {last}, best of {setting['best_of']}{rank}")
+    resized = "; ".join(f"{name} {how}" for name, how in setting["resize"].items())
+    return [*lines, f"photos as the networks see them: {resized}", "in brackets: 95 % intervals over the photos"]
+
+
+def describe_tokenizer(figures: TokenizerFigures, setting: Mapping[str, Any]) -> list[str]:
+    """Lines about a tokenizer's latents and codes, and what the figures depend on.
+
+    Args:
+        figures: of one tokenizer.
+        setting: model, benchmark_sha256, side and n, as written to the report.
+    """
+    low, high = figures.intervals["relative_distance"]
+    return [
+        f"average distance {figures.distance:.4f}; relative {figures.relative_distance:.4f} [{low:.4f}, {high:.4f}]",
+        f"known tokens whose code changes with the hole: {figures.changed:.1%}",
+        f"codes in use: {figures.usage:.1%}, perplexity {figures.perplexity:.0f}",
+        f"n = {setting['n']} at {setting['side']} px, benchmark sha256 {setting['benchmark_sha256']}",
+    ]
+
+
 def _cell(figures: Figures, key: str, digits: int) -> str:
-    value = figures.as_json()[key]
+    value = figures.as_json().get(key)
     interval = figures.intervals.get(key)
     if value is None:
         return "-"
@@ -63,8 +112,13 @@ class Sheet:
     def __init__(self, n: int, *, rows: int = 24, seed: int = 0) -> None:
         chosen = np.random.default_rng(seed).choice(n, min(rows, n), replace=False)
         self.chosen = {int(i) for i in chosen}
-        self.rows: list[tuple[list[Image.Image], str]] = []
+        self.rows: dict[int, tuple[list[Image.Image], str]] = {}
         self.headings: list[str] = []
+
+    @property
+    def missing(self) -> list[int]:
+        """Drawn photos that nobody has shown yet."""
+        return sorted(self.chosen - self.rows.keys())
 
     def watch(self, item: BenchmarkItem, photos: dict[str, np.ndarray]) -> None:
         """Keep the item if it was drawn; hand this to `measure`."""
@@ -74,8 +128,14 @@ class Sheet:
         # the main one last, beside what it is compared with
         methods = dict(reversed(photos.items()))
         pictures = [Image.fromarray(p) for p in (item.image, hole, *methods.values())]
-        self.rows.append(([_fit(p) for p in pictures], item.caption))
+        self.rows[item.index] = ([_fit(p) for p in pictures], item.caption)
         self.headings = ["photo", "hole", *methods]
+
+    def complete(self, methods: Mapping[str, Repaint], source: Benchmark) -> None:
+        """Repaint the drawn photos that were measured elsewhere, by another process or an earlier run."""
+        for index in self.missing:
+            item = source[index]
+            self.watch(item, {name: repaint(item) for name, repaint in methods.items()})
 
     def save(self, path: Path, columns: int = 2) -> None:
         """Draw the rows in `columns` blocks side by side, as PNG."""
@@ -87,7 +147,7 @@ class Sheet:
         for column in range(columns):
             for i, heading in enumerate(self.headings):
                 draw.text((column * block + i * (CELL + GAP), 1), heading, "black", font)
-        for n, (pictures, caption) in enumerate(self.rows):
+        for n, (_, (pictures, caption)) in enumerate(sorted(self.rows.items())):
             x, y = n // high * block, LINE + n % high * (CELL + LINE + GAP)
             for i, picture in enumerate(pictures):
                 sheet.paste(picture, (x + i * (CELL + GAP), y))

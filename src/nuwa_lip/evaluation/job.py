@@ -1,0 +1,216 @@
+"""One measurement from beginning to end: what is measured on what, by one process or by several.
+
+Everything that a process needs to know is in a `Job`, so that another process can be told to do its share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file
+
+from nuwa_lip import hub
+from nuwa_lip.assets import asset
+from nuwa_lip.clip import load_clip
+from nuwa_lip.data.benchmark import Benchmark, read_benchmark
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation import methods
+from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_inception
+from nuwa_lip.evaluation.images import Observer, Watch, stamps
+from nuwa_lip.evaluation.methods import Repaint
+from nuwa_lip.evaluation.store import Store
+from nuwa_lip.evaluation.weights import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
+from nuwa_lip.models.perceptual import squeezenet
+
+SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
+DEFINITIONS = 1
+"""Raised whenever a figure's meaning changes: what was kept before is then measured again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where the networks of the figures that are asked for come from."""
+
+    inception: Path | None = None
+    vgg: Path | None = None
+    clip: str = "openai/clip-vit-base-patch32"
+    download: bool = False
+
+    def networks(self, extras: Sequence[str]) -> Networks:
+        """Load what the figures `extras` need.
+
+        Raises:
+            InputError: weights or a library are missing, with the file to fetch or the extra to install.
+        """
+        lpips, inception, clip = None, None, None
+        if "lpips" in extras:
+            heads = lpips_heads()
+            lpips = Lpips(read_weights(find_weights(VGG16, self.vgg, download=self.download)), heads)
+        if "fid" in extras or "kid" in extras:
+            path = find_weights(INCEPTION, self.inception, download=self.download)
+            inception = load_inception(read_weights(path))
+        if "clip" in extras:
+            clip = str(hub.resolve(self.clip)) if self.download else self.clip
+            load_clip(clip, "--metrics clip")  # its absence is told before the work
+        return Networks(squeezenet(load_file(asset(SQUEEZENET))), lpips=lpips, inception=inception, clip=clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to measure: a model or a folder of results, a baseline, or one of the first two beside the last."""
+
+    benchmark: Path
+    model: str | None = None
+    results: Path | None = None
+    baseline: str | None = None
+    seed: int = 0
+    best_of: int = 1
+    rank: Literal["likelihood", "clip"] = "likelihood"
+    save_images: Path | None = None
+    extras: tuple[str, ...] = ()
+    """Figures beside the usual ones: `images.EXTRAS`."""
+    weights: Weights = field(default_factory=Weights)
+
+    def names(self) -> list[str]:
+        """What is measured, the main one first."""
+        named = [Path(self.model).name] if self.model is not None else []
+        named += [self.results.name] if self.results is not None else []
+        named += [f"opencv-{self.baseline}"] if self.baseline is not None else []
+        if not named:
+            raise InputError("nothing to measure: give --model NAME, --results DIR or --baseline telea")
+        return named
+
+    def sources(self) -> dict[str, Path]:
+        """Folders of pictures made elsewhere, by the method's name."""
+        return {} if self.results is None else {self.results.name: self.results}
+
+    def repaints(self, source: Benchmark) -> dict[str, Repaint]:
+        """The methods themselves."""
+        found: list[Repaint] = []
+        if self.model is not None:
+            repaint = methods.model(self.model, self.seed, self.best_of, self.rank)
+            if self.save_images is not None:
+                run = {"model": self.model, "seed": self.seed, "benchmark_sha256": source.sha256}
+                if self.best_of > 1:
+                    run |= {"best_of": self.best_of, "rank": self.rank}
+                repaint = methods.kept(repaint, self.save_images, run)
+            found.append(repaint)
+        if self.results is not None:
+            found.append(methods.results(self.results))
+        if self.baseline is not None:
+            found.append(methods.baseline(self.baseline))
+        return dict(zip(self.names(), found, strict=True))
+
+    def describe(self, source: Benchmark) -> dict[str, Any]:
+        """What the figures depend on, as kept beside them."""
+        return {
+            "definitions": DEFINITIONS,
+            "benchmark_sha256": source.sha256,
+            "methods": self.names(),
+            "model": None if self.model is None else fingerprint(self.model),
+            "sampling": [self.seed, self.best_of, self.rank],
+            "results": None if self.results is None else str(self.results.absolute()),
+            "metrics": sorted(self.extras),
+            "weights": [str(self.weights.inception), str(self.weights.vgg), self.weights.clip],
+        }
+
+    def resize(self) -> dict[str, str]:
+        """How photos reach the networks' input sizes, for those networks that are used."""
+        used = {"squeezenet", "random"}
+        used |= {"inception"} if {"fid", "kid"} & set(self.extras) else set()
+        used |= {"clip"} & set(self.extras)
+        return {name: text for name, text in RESIZE.items() if name in used}
+
+
+def pending(job: Job, source: Benchmark, store: Store, items: Iterable[int]) -> list[int]:
+    """Those of the photos that the store does not have yet, with the results as they are now."""
+    measured, folders = job.names(), job.sources()
+    return [i for i in items if not store.has(f"{i:05d}", stamps(measured, folders, source.files[i].name))]
+
+
+def measure(
+    job: Job, source: Benchmark, store: Store, items: Sequence[int], *, quiet: bool = False, watch: Watch | None = None
+) -> None:
+    """Measure these photos in this process."""
+    if not items:
+        return
+    observer = Observer(job.repaints(source), job.weights.networks(job.extras), job.extras)
+    shown = items if quiet else track(items, "measuring", console=Console(stderr=True), transient=True)
+    observer.measure(shown, source, store, job.sources(), watch)
+
+
+def measure_together(
+    job: Job, source: Benchmark, store: Store, items: Sequence[int], workers: int, *, watch: Watch | None = None
+) -> None:
+    """Measure these photos by `workers` processes, this one among them; the figures are those of one process."""
+    workers = min(workers, len(items))
+    if workers <= 1:
+        return measure(job, source, store, items, watch=watch)
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    with ProcessPoolExecutor(workers - 1, mp_context=get_context("spawn")) as pool:
+        parts = [items[i::workers] for i in range(1, workers)]
+        others = [pool.submit(_measure_share, job, store.folder, store.run, part, share) for part in parts]
+        torch.set_num_threads(share)
+        try:
+            measure(job, source, store, items[::workers], watch=watch)
+        finally:
+            torch.set_num_threads(threads)
+        for other in others:
+            other.result()
+
+
+def _measure_share(job: Job, folder: Path, run: Mapping[str, Any], items: Sequence[int], threads: int) -> None:
+    """In another process."""
+    torch.set_num_threads(threads)
+    measure(job, read_benchmark(job.benchmark), Store(folder, run), items, quiet=True)
+
+
+@contextmanager
+def open_store(run: Mapping[str, Any], work: Path | None, json: Path | None) -> Iterator[Store]:
+    """The folder of a measurement, kept for the next try if this one fails.
+
+    `work` stays afterwards; without it a folder beside the report (or a temporary one) goes once all is done.
+
+    Args:
+        run: what the figures depend on.
+        work: the folder.
+        json: the report.
+    """
+    if work is not None:
+        yield Store(work, run)
+    elif json is not None:
+        store = Store(json.with_name(json.name + ".work"), run, fresh=True)
+        yield store
+        store.clear()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Store(Path(folder), run)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/3` → (1, 3): the second third of the photos."""
+    part, _, whole = text.partition("/")
+    if not (part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole)):
+        raise InputError(f"--shard {text!r} is not like 1/4, 2/4, 3/4 or 4/4")
+    return int(part) - 1, int(whole)
+
+
+def fingerprint(model: str) -> str:
+    """Changes when a model's files do; by size and time, for the weights may be large."""
+    folder = hub.resolve(model)
+    found: Mapping[str, os.stat_result] = {path.name: path.stat() for path in sorted(folder.iterdir())}
+    text = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found.items())
+    return f"{folder.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

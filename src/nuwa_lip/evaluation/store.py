@@ -1,0 +1,106 @@
+"""What was measured of each photo, on disk: one file a photo, written under a temporary name and renamed.
+
+So a run that was stopped goes on where it was, any number of processes can share a folder, and no set of photos
+or features is held in memory while measuring.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from nuwa_lip.errors import InputError
+
+NOTE = "run.json"
+
+
+class Store:
+    """Arrays by name of each photo, which goes by its number in five digits.
+
+    Args:
+        folder: made if missing.
+        run: what the figures depend on.
+        fresh: throw away what another run has left; otherwise it is refused.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], *, fresh: bool = False) -> None:
+        self.folder = folder
+        self.run = run
+        self._text = json.dumps(run, indent=1, sort_keys=True) + "\n"
+        self._noted = False
+        if not folder.exists():
+            return  # it is made for the first photo: bad input leaves nothing behind
+        note = folder / NOTE
+        strange = not folder.is_dir() or any(not _ours(path) for path in folder.iterdir())
+        if strange or (not note.exists() and any(folder.glob("*.safetensors"))):
+            raise InputError(f"{folder} holds other things than figures of photos; name another folder")
+        if note.exists() and note.read_text(encoding="utf-8") != self._text:
+            if not fresh:
+                raise InputError(f"{folder} holds figures of another run (see {note}); name another folder")
+            self.clear()
+
+    def has(self, name: str, stamps: Mapping[str, np.ndarray]) -> bool:
+        """Whether this photo was measured, with the results that have these stamps."""
+        path = self._path(name)
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, "np") as file:
+                return all(np.array_equal(file.get_tensor(key), stamp) for key, stamp in stamps.items())
+        except (SafetensorError, OSError):
+            return False  # measured again
+
+    def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep what was measured of one photo."""
+        if not self._noted:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = _part(self.folder / NOTE)
+            part.write_text(self._text, encoding="utf-8")
+            os.replace(part, self.folder / NOTE)
+            self._noted = True
+        part = _part(self._path(name))
+        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, part)
+        os.replace(part, self._path(name))
+
+    def load(self, names: Sequence[str], keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Arrays of many photos, stacked: key → [N, ...]."""
+        found: dict[str, np.ndarray] = {}
+        for i, name in enumerate(names):
+            with safe_open(self._path(name), "np") as file:
+                for key in keys:
+                    value = file.get_tensor(key)
+                    if key not in found:
+                        found[key] = np.empty((len(names), *value.shape), value.dtype)
+                    found[key][i] = value
+        return found
+
+    def clear(self) -> None:
+        """Remove the folder with its figures."""
+        if not self.folder.exists():
+            return
+        for path in self.folder.iterdir():
+            if _ours(path):
+                path.unlink()
+        self.folder.rmdir()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+
+def _ours(path: Path) -> bool:
+    return path.suffix in (".safetensors", ".part") or path.name == NOTE
+
+
+def _part(path: Path) -> Path:
+    """A temporary name that no other process has."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")

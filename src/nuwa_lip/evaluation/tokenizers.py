@@ -1,0 +1,175 @@
+"""What a tokenizer makes of photos with a hole: the figures of Tables 2 and 3.
+
+    reconstruction   the complete photo through E without a mask, and back without connections
+    oracle           the hole's tokens from the complete photo, the known ones from the photo with its hole, decoded
+                     as the model does: DF-VQGAN with the connections, VQGAN without
+    pasted           oracle with the known pixels put over it (VQGAN-P); DF-VQGAN keeps them by itself
+
+Photos are brought to the model's square first, so that every tokenizer of a resolution sees the same pixels.
+
+Legend: S side of the square, h w token grid, n known tokens of a photo, n_z width of a latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
+from nuwa_lip.evaluation.distances import bootstrap_interval
+from nuwa_lip.evaluation.features import Networks
+from nuwa_lip.evaluation.images import Figures, Observer, summarise
+from nuwa_lip.evaluation.store import Store
+from nuwa_lip.images import as_photo
+from nuwa_lip.models import DFVQGAN
+from nuwa_lip.windows import Box, look
+
+METHODS = ("reconstruction", "oracle", "pasted")
+KEPT = 16
+"""Latents of each complete photo that are kept, to tell how far apart latents of this model are at all."""
+PAIRS = 20_000
+
+
+class Probe(NamedTuple):
+    """One photo through a tokenizer."""
+
+    photos: dict[str, np.ndarray]
+    """uint8 [S, S, 3] by the names of `METHODS`."""
+    arrays: dict[str, np.ndarray]
+    """`distance` [1] and `changed` [1], means over the known tokens (NaN where there are none); `latents` [KEPT, n_z]
+    and `tokens` [h, w] of the complete photo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFigures:
+    """What one tokenizer reaches on one benchmark."""
+
+    photos: dict[str, Figures]
+    """Of reconstruction, oracle inpainting and pasted oracle inpainting."""
+    distance: float
+    """Average distance (Table 2): Euclidean, over known tokens, between the latents of the photo with its hole and
+    those of the complete photo by the plain encoder, before quantisation."""
+    relative_distance: float
+    """The same over the mean distance of random pairs of the complete photos' latents: free of the model's scale."""
+    changed: float
+    """Share of the known tokens whose code changes when the hole is cut out."""
+    usage: float
+    """Share of the codes that the complete photos use."""
+    perplexity: float
+    """Of their use."""
+    intervals: dict[str, tuple[float, float]]
+    """95 % intervals of `distance`, `relative_distance` and `changed`, by bootstrap over the photos."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As written to a report."""
+        own = ("distance", "relative_distance", "changed", "usage", "perplexity")
+        return {
+            **{name: getattr(self, name) for name in own},
+            "intervals_95": self.intervals,
+            **{name: figures.as_json() for name, figures in self.photos.items()},
+        }
+
+
+class Squares:
+    """A benchmark's photos at S x S: reduced by the area's average; a pixel is hole if any pixel under it is."""
+
+    def __init__(self, benchmark: Benchmark, side: int) -> None:
+        self.benchmark, self.side = benchmark, side
+
+    def __len__(self) -> int:
+        return len(self.benchmark)
+
+    def __getitem__(self, index: int) -> BenchmarkItem:
+        item = self.benchmark[index]
+        photo, whole = as_photo(item.image), Box(0, 0, *item.mask.shape)
+        image = look(photo, np.zeros_like(item.mask), whole, self.side).image
+        mask = look(photo, item.mask, whole, self.side).mask
+        pixels = (image * 255).round().astype(np.uint8)
+        return BenchmarkItem(index=item.index, name=item.name, image=pixels, mask=mask, caption=item.caption)
+
+
+@torch.inference_mode()
+def probe(model: DFVQGAN, item: BenchmarkItem) -> Probe:
+    """Put one photo through a tokenizer.
+
+    Args:
+        model: in eval mode.
+        item: at the model's resolution.
+    """
+    y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
+    m = torch.from_numpy(item.mask)[None, None]
+    whole, known = model.encode(y), model.encode(y, m)
+    assert known.token_mask is not None
+    hole = known.token_mask[:, 0]  # [1, h, w]
+    oracle = _pixels(model.decode(torch.where(hole, whole.tokens, known.tokens), known.skips))
+    photos = {
+        "reconstruction": _pixels(model.decode(whole.tokens)),
+        "oracle": oracle,
+        "pasted": np.where(item.mask[..., None], oracle, item.image),
+    }
+    here = ~hole.flatten()
+    z_y, z_x = (e.latents[0].flatten(1).T for e in (whole, known))  # [h · w, n_z]
+    changed = (whole.tokens != known.tokens).flatten()[here].float()
+    rows = np.random.default_rng(item.index).choice(len(z_y), min(KEPT, len(z_y)), replace=False)
+    arrays = {
+        "distance": (z_x - z_y)[here].norm(dim=1).mean(0, keepdim=True).numpy(),
+        "changed": changed.mean(0, keepdim=True).numpy(),
+        "latents": z_y[torch.from_numpy(rows)].numpy(),
+        "tokens": whole.tokens[0].numpy(),
+    }
+    return Probe(photos, arrays)
+
+
+def measure(model: DFVQGAN, benchmark: Benchmark, networks: Networks, store: Store, items: Iterable[int]) -> None:
+    """Measure these photos, except those that the store has already.
+
+    Raises:
+        InputError: a picture cannot be used; the photos before it stay in the store.
+    """
+    squares, observer = Squares(benchmark, model.config.resolution), Observer({}, networks, ())
+    for index in items:
+        if store.has(f"{index:05d}", {}):
+            continue
+        item = squares[index]
+        photos, arrays = probe(model, item)
+        store.save(item.name, {**observer.observe(item, photos), **arrays})
+
+
+def summarise_tokenizer(store: Store, n: int, codebook_size: int) -> TokenizerFigures:
+    """All figures of the first n photos.
+
+    Args:
+        codebook_size: V.
+    """
+    found = store.load([f"{i:05d}" for i in range(n)], ["distance", "changed", "latents", "tokens"])
+    distance, changed = (found[name][:, 0].astype(np.float64) for name in ("distance", "changed"))
+    distance, changed = distance[~np.isnan(distance)], changed[~np.isnan(changed)]
+    scale = _typical_distance(found["latents"].reshape(-1, found["latents"].shape[-1]))
+    share = np.bincount(found["tokens"].ravel(), minlength=codebook_size) / found["tokens"].size
+    used = share[share > 0]
+    means = {"distance": distance, "relative_distance": distance / scale, "changed": changed}
+    return TokenizerFigures(
+        photos=dict(summarise(store, n, list(METHODS), ())),
+        **{name: float(values.mean()) for name, values in means.items()},
+        usage=len(used) / codebook_size,
+        perplexity=float(np.exp(-(used * np.log(used)).sum())),
+        intervals={name: bootstrap_interval(values) for name, values in means.items()},
+    )
+
+
+def _typical_distance(latents: np.ndarray) -> float:
+    """Mean distance of random pairs of [M, n_z]."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(len(latents), size=(2, PAIRS))
+    different = a != b
+    return float(np.linalg.norm(latents[a[different]] - latents[b[different]], axis=1).mean())
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """[1, 3, S, S] in about [-1, 1] → uint8 [S, S, 3]."""
+    return ((image[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
