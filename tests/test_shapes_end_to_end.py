@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from nuwa_lip.cli import main
 from nuwa_lip.data.masks import MaskRecipe, random_masks
@@ -30,6 +31,7 @@ AS_DRAWN += ["--augmentation.no-flip", "--augmentation.no-stretch"]
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InpaintPipeline]:
     """A model made as the tutorial says, from nothing."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # other tests of this process may train in bf16
     folder = tmp_path_factory.mktemp("shapes")
     data, stage1, tokens, stage2 = (str(folder / name) for name in ("data", "dfvqgan", "tokens", "mps2s"))
     main(["data", "shapes", "-o", data, "--count", "3000", "--size", str(SIZE)])

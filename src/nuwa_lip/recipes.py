@@ -168,20 +168,21 @@ Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe)
 
 
 def dfvqgan_mini() -> DFVQGANRecipe:
-    """Stage 1 of the bundled model: 128 px, 16 x 16 tokens, 2.8 M parameters; an hour on two CPU cores with bf16.
+    """Stage 1 of the bundled model: 128 px, 16 x 16 tokens, 2.9 M parameters; 35 minutes on two CPU cores with bf16.
 
     nuwa-lip train dfvqgan mini --data 'shards/*-train-*.tar' --out runs/dfvqgan
 
-    Expect LPIPS-squeeze (batch mean, connected photos included) to fall from 1.2 to 0.3 in the first third.
+    Expect LPIPS-squeeze (batch mean, connected photos included) to fall from 1.2 to 0.3 in the first half, and 90 % of
+    the codes to be in use. There is no adversary: this short, it would only add noise.
     """
     return DFVQGANRecipe(
         model=DFVQGANConfig.preset("mini"),
         schedule=Schedule(
-            steps=3000, batch_size=16, learning_rate=8e-4, ema=0.995, sheet_every=250, checkpoint_every=100
+            steps=2100, batch_size=16, learning_rate=8e-4, ema=0.995, sheet_every=250, checkpoint_every=100
         ),
         masks=MaskRecipe(rectangles=0.6, strokes=0.1, border=0.1, everything=0.1, nothing=0.1, ratio=(0.2, 0.6)),
         connect=0.7,
-        adversary=Adversary(weight=0.4, start=0.85, filters=32, layers=2),
+        adversary=Adversary(weight=0.0, filters=32, layers=2),
         revive_after=50,
     )
 
@@ -194,7 +195,9 @@ def dfvqgan_tiny() -> DFVQGANRecipe:
     return DFVQGANRecipe(
         model=DFVQGANConfig.preset("tiny"),
         # many small steps: what is to be learned is simple
-        schedule=Schedule(steps=2000, batch_size=8, learning_rate=1e-3, ema=0.99, weight_decay=0.0),
+        schedule=Schedule(
+            steps=2000, batch_size=8, learning_rate=1e-3, ema=0.99, weight_decay=0.0, precision="fp32"
+        ),  # bf16 gains nothing at this size
         masks=MaskRecipe(rectangles=0.6, everything=0.2, nothing=0.2, ratio=(0.2, 0.6)),
         augmentation=Augmentation(scale=(1.0, 1.0), flip=False, colour=0.0, stretch=False),
         pixel_loss="l2",  # shapes are small and strongly coloured: L1's median is grey
@@ -234,25 +237,27 @@ def dfvqgan_paper_f16(codes: int) -> DFVQGANRecipe:
 
 
 def mps2s_mini() -> MPS2SRecipe:
-    """Stage 2 of the bundled model: 6 M parameters; an hour on two CPU cores.
+    """Stage 2 of the bundled model: 5.9 M parameters; 50 minutes on two CPU cores with bf16.
 
     nuwa-lip tokenize --model runs/dfvqgan/model --data 'shards/*-train-*.tar' -o tokens/ \\
-        --variants 2 --masks.ratio 0.3 0.6
+        --variants 1 --masks.ratio 0.3 0.6
     nuwa-lip train mps2s mini --data tokens/ --out runs/mps2s
+
+    Expect the loss to fall from 6.9 nats for each defective token to 4.4.
     """
     return MPS2SRecipe(
         model=MPS2SConfig.preset("mini"),
         schedule=Schedule(
-            steps=2400,
+            steps=1550,
             batch_size=32,
             accumulate=2,
-            learning_rate=2e-3,
+            learning_rate=1.4e-3,
             ema=0.995,
-            sheet_every=300,
+            sheet_every=500,
             checkpoint_every=100,
         ),
         orders={"raster": 0.5, "border": 0.3, "random": 0.2},
-        sampling=SamplingDefaults(temperature=0.9, top_p=0.9),
+        sampling=SamplingDefaults(order="border"),
     )
 
 
@@ -263,7 +268,7 @@ def mps2s_tiny() -> MPS2SRecipe:
     """
     return MPS2SRecipe(
         model=MPS2SConfig.preset("tiny"),
-        schedule=Schedule(steps=2500, batch_size=32, learning_rate=3e-3, ema=0.99, weight_decay=0.01),
+        schedule=Schedule(steps=2500, batch_size=32, learning_rate=3e-3, ema=0.99, weight_decay=0.01, precision="fp32"),
     )
 
 

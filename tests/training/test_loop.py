@@ -238,22 +238,24 @@ def test_different_numbers_give_different_streams(a: list[int], b: list[int]) ->
 
 
 @pytest.mark.parametrize(
-    ("cuda", "supported", "mps", "amx", "fast"),
+    ("cuda", "supported", "mps", "amx", "avx512", "fast"),
     [
-        (True, True, False, False, True),
-        (True, False, False, True, False),  # the card counts, not the CPU
-        (False, False, True, False, True),
-        (False, False, False, True, True),
-        (False, True, False, False, False),
+        (True, True, False, False, False, True),
+        (True, False, False, True, True, False),  # the card counts, not the CPU
+        (False, False, True, False, False, True),
+        (False, False, False, True, False, True),
+        (False, False, False, False, True, True),
+        (False, True, False, False, False, False),
     ],
 )
 def test_bf16_is_fast(
-    cuda: bool, supported: bool, mps: bool, amx: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+    cuda: bool, supported: bool, mps: bool, amx: bool, avx512: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     assert bf16_is_fast() is fast
 
 
