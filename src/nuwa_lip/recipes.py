@@ -148,6 +148,9 @@ class MPS2SRecipe:
     schedule: Schedule
     orders: Mapping[str, float] = field(default_factory=lambda: {"raster": 1.0})
     """How often each order of decoding is trained, in any unit."""
+    start_from_codes: bool = False
+    """Token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes meet few
+    photos."""
     caption_dropout: float = 0.1
     """Share of the captions replaced by "", for guidance."""
     sampling: SamplingDefaults = SamplingDefaults()
@@ -257,6 +260,7 @@ def mps2s_mini() -> MPS2SRecipe:
             checkpoint_every=100,
         ),
         orders={"raster": 0.5, "border": 0.3, "random": 0.2},
+        start_from_codes=True,
         sampling=SamplingDefaults(order="border"),
     )
 

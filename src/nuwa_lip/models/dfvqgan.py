@@ -253,7 +253,7 @@ class DFVQGAN(nn.Module):
         if not self.config.symmetrical_connections:
             skips = None
         cells = self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips))
-        image = F.pixel_shuffle(cells, self.config.patch).float()
+        image = (cells if self.config.patch == 1 else F.pixel_shuffle(cells, self.config.patch)).float()
         if skips is None:
             return image
         original, mask = skips[0]
@@ -292,7 +292,8 @@ class DFVQGAN(nn.Module):
 
     def _cells(self, image: Tensor) -> Tensor:
         """[B, 3, H, W] → [B, 3 · patch², H / patch, W / patch] in the weights' precision."""
-        return F.pixel_unshuffle(image.to(self.dtype), self.config.patch)
+        image = image.to(self.dtype)
+        return image if self.config.patch == 1 else F.pixel_unshuffle(image, self.config.patch)  # a copy otherwise
 
     def _masks(self, mask: Tensor) -> list[Tensor]:
         """m_0 ... m_T: the mask at every level, by 2 x 2 max-pooling."""

@@ -67,7 +67,7 @@ class MPS2SStage:
         model = MPS2S(recipe.model)
         if weights is not None and weights.mps2s is not None:
             model.load_state_dict(weights.mps2s.state_dict())
-        else:
+        elif recipe.start_from_codes:
             model.start_from_codes(self.dfvqgan.quantiser.codes)
         model = model.to(accelerator.device)
         self.average = Average(deepcopy(model), schedule.ema)
