@@ -171,7 +171,7 @@ Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe)
 
 
 def dfvqgan_mini() -> DFVQGANRecipe:
-    """Stage 1 of the bundled model: 128 px, 16 x 16 tokens, 2.9 M parameters; 35 minutes on two CPU cores with bf16.
+    """Stage 1 of the bundled model: 128 px, 16 x 16 tokens, 2.9 M parameters; 53 minutes on two shared CPU cores, bf16.
 
     nuwa-lip train dfvqgan mini --data 'shards/*-train-*.tar' --out runs/dfvqgan
 
@@ -240,7 +240,7 @@ def dfvqgan_paper_f16(codes: int) -> DFVQGANRecipe:
 
 
 def mps2s_mini() -> MPS2SRecipe:
-    """Stage 2 of the bundled model: 5.9 M parameters; 50 minutes on two CPU cores with bf16.
+    """Stage 2 of the bundled model: 5.9 M parameters; 50 minutes on two CPU cores, bf16.
 
     nuwa-lip tokenize --model runs/dfvqgan/model --data 'shards/*-train-*.tar' -o tokens/ \\
         --variants 1 --masks.ratio 0.3 0.6
