@@ -306,3 +306,9 @@ def test_the_network_is_touched_here_alone() -> None:
     for path in Path(hub.__file__).parent.rglob("*.py"):
         if re.search("snapshot_download|HfApi|hf_hub_download|urlopen|httpx", path.read_text()):
             assert path.name == "hub.py"
+
+
+def test_others_may_read_what_they_may_enter(tiny_model: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", **load_model(tiny_model)._asdict())
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes["dfvqgan.safetensors"] == modes["mps2s.safetensors"] == modes["config.json"], modes

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,12 @@ def test_known_pixels_are_exact_and_the_hole_is_painted(tiny_pipe: InpaintPipeli
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.5, 1.0]))
-def test_any_size_and_mask(tiny_pipe: InpaintPipeline, height: int, width: int, seed: int, share: float) -> None:
+@given(
+    st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.5, 1.0]), st.booleans()
+)
+def test_any_size_and_mask(
+    tiny_pipe: InpaintPipeline, height: int, width: int, seed: int, share: float, blend: bool
+) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random((height, width)) < share
     mask[rng.integers(height), rng.integers(width)] = True
@@ -57,17 +62,55 @@ def test_any_size_and_mask(tiny_pipe: InpaintPipeline, height: int, width: int, 
         filled[mask] = hole
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large holes
-            results.append(np.asarray(repaint(tiny_pipe, image=filled, mask_image=mask).images[0]))
+            results.append(np.asarray(repaint(tiny_pipe, image=filled, mask_image=mask, blend=blend).images[0]))
     assert (results[0][~mask] == pixels[~mask]).all()
     assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
 
 
+@pytest.mark.parametrize("blend", [False, True])
 @pytest.mark.parametrize("content", [0.0, 1.0, math.nan, math.inf, -math.inf, 1e30])
-def test_whatever_numbers_stand_in_the_hole(tiny_pipe: InpaintPipeline, content: float) -> None:
+def test_whatever_numbers_stand_in_the_hole(tiny_pipe: InpaintPipeline, content: float, blend: bool) -> None:
     values = PIXELS.astype(np.float32) / 255
-    clean = repaint(tiny_pipe, image=values, output_type="np").images
+    clean = repaint(tiny_pipe, image=values, output_type="np", blend=blend).images
     values[MASK] = content
-    assert repaint(tiny_pipe, image=values, output_type="np").images.tobytes() == clean.tobytes()
+    assert repaint(tiny_pipe, image=values, output_type="np", blend=blend).images.tobytes() == clean.tobytes()
+
+
+def test_blending_fits_the_colours_at_the_edge(tiny_pipe: InpaintPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = Image.new("RGB", (60, 40), (200, 120, 40))
+    plain, blended = (np.asarray(repaint(tiny_pipe, image=flat, blend=b).images[0], float) for b in (False, True))
+    casts = [np.abs(p[15, 20:40].mean(0) - (200, 120, 40)).max() for p in (plain, blended)]
+    assert casts[0] > 20 and casts[1] < 0.4 * casts[0]
+    assert (blended[~MASK] == (200, 120, 40)).all()
+    assert (np.asarray(repaint(tiny_pipe, image=flat).images[0]) == plain).all(), "off unless the model says otherwise"
+    monkeypatch.setattr(tiny_pipe, "sampling", replace(tiny_pipe.sampling, blend=True))
+    assert (np.asarray(repaint(tiny_pipe, image=flat).images[0]) == blended).all()
+    grey = repaint(tiny_pipe, image=flat.convert("L"), blend=True).images[0]
+    assert grey.mode == "L" and (np.asarray(grey)[~MASK] == np.asarray(flat.convert("L"))[~MASK]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "I;16", "F"])
+def test_blending_looks_at_nothing_hidden_in_any_mode(tiny_pipe: InpaintPipeline, mode: str) -> None:
+    """Neither at the hole's content nor at colours under full transparency, which here touch the hole."""
+    results = []
+    for content in (0, 255):
+        pixels = PIXELS.copy()
+        pixels[MASK] = content
+        alpha = np.full(MASK.shape, 255, np.uint8)
+        if mode in ("RGBA", "LA"):
+            alpha[:, :20] = 0
+            pixels[:, :20] = content
+        grey = pixels[..., 0]
+        photo = {
+            "RGBA": lambda p=pixels, a=alpha: Image.fromarray(np.dstack([p, a])),
+            "LA": lambda g=grey, a=alpha: Image.fromarray(np.dstack([g, a])),
+            "CMYK": lambda p=pixels: Image.fromarray(p).convert("CMYK"),
+            "I;16": lambda g=grey: Image.fromarray(g.astype(np.uint16) * 257),
+            "F": lambda g=grey: Image.fromarray(g.astype(np.float32) / 255),
+        }[mode]()
+        results.append(np.asarray(repaint(tiny_pipe, image=photo, blend=True).images[0]))
+        assert (results[-1][~MASK] == np.asarray(photo)[~MASK]).all()
+    assert (results[0][MASK] == results[1][MASK]).all()
 
 
 def test_outputs_of_every_type(tiny_pipe: InpaintPipeline) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nuwa_lip import sampling
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
-from nuwa_lip.models.mps2s import Memory
+from nuwa_lip.models.decoder import Memory
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.sampling import Draw, candidates_at_once, decoding_order, group_sizes, sample
 

@@ -55,6 +55,8 @@ class SamplingDefaults:
     """Of decoding: raster, random or border."""
     num_inference_steps: int | None = None
     """S, parallel steps; None: one token a step."""
+    blend: bool = False
+    """Fit the colours of what is painted to the known pixels at the hole's edge."""
 
 
 class ModelParts(NamedTuple):
@@ -142,10 +144,21 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps
         _check_fit(dfvqgan.config, mps2s.config, tokenizer, str(folder))
     elif need_mps2s:
         raise InputError(f"{folder} holds a DF-VQGAN only (stage 1); a model with mps2s.safetensors is needed")
-    sampling = _from_json(SamplingDefaults, config.get("sampling") or {}, f"sampling in {folder / 'config.json'}")
+    sampling = read_sampling(folder)
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     return ModelParts(dfvqgan, mps2s, tokenizer, sampling, text)
+
+
+def read_sampling(name: str | Path) -> SamplingDefaults:
+    """How a model is sampled, without its weights.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    folder = resolve(name)
+    values = _read_config(folder).get("sampling") or {}
+    return _from_json(SamplingDefaults, values, f"sampling in {folder / 'config.json'}")
 
 
 def save_model(
@@ -264,7 +277,7 @@ def _write_weights(
         for key, value in model.state_dict().items()
     }
     if max_file_size is None:
-        save_file(state, folder / f"{name}.safetensors", metadata={"format": "pt"})
+        _write_tensors(state, folder / f"{name}.safetensors")
         return
     from huggingface_hub import split_torch_state_dict_into_shards
 
@@ -272,10 +285,16 @@ def _write_weights(
         state, filename_pattern=f"{name}{{suffix}}.safetensors", max_shard_size=max_file_size
     )
     for filename, keys in split.filename_to_tensors.items():
-        save_file({key: state[key] for key in keys}, folder / filename, metadata={"format": "pt"})
+        _write_tensors({key: state[key] for key in keys}, folder / filename)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / f"{name}.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file that those can read who may enter the folder; the library makes its owner's only."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -331,11 +350,11 @@ def _load(kind: type[Model], config_kind: type[Any], values: Any, folder: Path, 
     config = _from_json(config_kind, values, where)
     try:
         # not on the meta device: for some operations there torch imports its compiler, which takes a second
-        with _Uninitialised():
+        with Uninitialised():
             model = kind(config)
     except Exception as error:  # likewise
         raise InputError(f"{where} cannot be used: {error}") from error
-    state = _read_weights(folder, name)
+    state = _read_weights(folder, name, dtype)
     expected = model.state_dict()
     for key in sorted(set(expected) | set(state)):
         if key not in state:
@@ -349,12 +368,11 @@ def _load(kind: type[Model], config_kind: type[Any], values: Any, folder: Path, 
                 f"{folder}: {name}'s {key} has shape {list(state[key].shape)}, "
                 f"config.json asks for {list(expected[key].shape)}"
             )
-    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 
 
-class _Uninitialised(TorchFunctionMode):
+class Uninitialised(TorchFunctionMode):
     """Leaves out initial values: nothing is drawn, and the memory they would stand in stays unused."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -366,7 +384,8 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **named)
 
 
-def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
+def _read_weights(folder: Path, name: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All weights of a part; those that are in `dtype` already stay in the files, which are mapped."""
     index = folder / f"{name}.safetensors.index.json"
     files = [f"{name}.safetensors"]
     if index.is_file():
@@ -378,7 +397,9 @@ def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
     for file in files:
         path = _present(folder / file)
         try:
-            state.update(load_file(path))
+            weights = load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is damaged or not safetensors: {error}") from error
+        # file by file: none is needed any more once it is converted
+        state |= {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
     return state

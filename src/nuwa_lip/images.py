@@ -83,6 +83,11 @@ class Photo:
             rgb = np.repeat(values, 3, -1) if self.colours == 1 else values
         return np.where(hidden[..., None], np.float32(0), rgb.clip(0, 1))
 
+    def hidden(self, mask: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+        """What is not known of the upright part `box`, bool [h, w]: the hole `mask`, and what is transparent."""
+        alpha = self.alpha
+        return mask[box] if alpha is None else mask[box] | (alpha[box] == 0)
+
     def repainted(self, patches: list[Patch], opaque: bool = False) -> np.ndarray:
         """A copy of the stored pixels with the patches in; `opaque` makes them so."""
         out = self.pixels.copy()

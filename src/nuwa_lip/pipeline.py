@@ -2,7 +2,8 @@
 
 photo, mask → windows around the holes → known pixels at the model's size → DF-VQGAN encodes them (Eq. 7)
 → MP-S2S predicts the hole's tokens from caption, pixels and known tokens (Eq. 15) → DF-VQGAN decodes with the
-symmetrical connections (Eq. 11, 12) → back to the window's size → only the hole's pixels are pasted.
+symmetrical connections (Eq. 11, 12) → back to the window's size, blended with its surroundings if asked for → only the
+hole's pixels are pasted.
 
 Legend: B = 1 window, S side of the model's square, h w token grid, n candidates.
 """
@@ -28,7 +29,9 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images import Hole, Patch, Photo, as_hole, as_photo
 from nuwa_lip.models import DFVQGAN, MPS2S
+from nuwa_lip.quantise import is_quantised, quantise
 from nuwa_lip.sampling import candidate_seeds, sample
+from nuwa_lip.seams import blend as blend_in
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.windows import Box, View, find_windows, look
 
@@ -96,19 +99,26 @@ class InpaintPipeline:
         self.card = card
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, torch_dtype: torch.dtype | None = None) -> InpaintPipeline:
+    def from_pretrained(
+        cls, name: str | Path, torch_dtype: torch.dtype | None = None, weights: str | None = None
+    ) -> InpaintPipeline:
         """Load a model: bundled name, local folder, or hub id; safetensors only.
 
         Args:
             name: "nuwa-lip-mini", a folder, or "organisation/name".
             torch_dtype: precision of the weights, float32 by default.
+            weights: form of what every decoding step on a CPU reads (see `nuwa_lip.quantise`): "packed" for speed
+                alone, "int8", "int8-weights" or "int4" for few bits, best with torch_dtype=torch.bfloat16; None: as
+                they are.
 
         Raises:
-            InputError: there is no such model, or it is not whole.
+            InputError: there is no such model, it is not whole, or there are no such weights.
         """
         parts = hub.load_model(name, dtype=torch_dtype or torch.float32)
         if parts.mps2s is None or parts.tokenizer is None:
             raise InputError(f"{name} holds a DF-VQGAN only (stage 1)")
+        if weights is not None:
+            quantise(parts.mps2s, weights)
         return cls(parts.dfvqgan, parts.mps2s, parts.tokenizer, parts.sampling, parts.card)
 
     @property
@@ -122,7 +132,15 @@ class InpaintPipeline:
         return self.dfvqgan.last_layer.device
 
     def to(self, *args: Any, **kwargs: Any) -> InpaintPipeline:
-        """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU."""
+        """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU.
+
+        Raises:
+            InputError: its weights have a form that stays where it was made.
+        """
+        if is_quantised(self.mps2s):
+            raise InputError(
+                "such weights stay as they are, on the CPU: load the model without `weights`, and move that"
+            )
         self.dfvqgan.to(*args, **kwargs)
         self.mps2s.to(*args, **kwargs)
         return self
@@ -136,6 +154,8 @@ class InpaintPipeline:
         return hub.push_to_hub(repo_id, private=private, **self._parts(), **options)
 
     def _parts(self) -> dict[str, Any]:
+        if is_quantised(self.mps2s):
+            raise InputError("such weights cannot be saved: load the model without `weights`, and save that")
         names = ("dfvqgan", "mps2s", "tokenizer", "sampling", "card")
         return {name: getattr(self, name) for name in names}
 
@@ -156,6 +176,8 @@ class InpaintPipeline:
         output_type: Literal["pil", "np", "pt"] = "pil",
         rank: Literal["likelihood", "clip"] = "likelihood",
         callback_on_step_end: Callback | None = None,
+        blend: bool | None = None,
+        composite: bool = True,
     ) -> InpaintOutput:
         """Repaint one photo, or several.
 
@@ -177,6 +199,8 @@ class InpaintPipeline:
             output_type: "pil", "np" or "pt".
             rank: what puts the best first: the model's likelihood, or CLIP's similarity to the caption.
             callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
+            blend: fit the colours of what is painted to the known pixels at the hole's edge (see `nuwa_lip.seams`).
+            composite: off, to study a model: the whole of each window is the model's, known pixels too.
 
         Raises:
             InputError: something given cannot be used.
@@ -188,6 +212,7 @@ class InpaintPipeline:
             "top_p": top_p,
             "order": order,
             "num_inference_steps": num_inference_steps,
+            "blend": blend,
         }
         sampling = replace(self.sampling, **{key: value for key, value in given.items() if value is not None})
         _check(num_images_per_prompt, padding_mask_crop, output_type, rank)
@@ -203,6 +228,9 @@ class InpaintPipeline:
             hole = as_hole(mask, photo)
             candidates = [Candidate(seed) for seed in own]
             self._repaint(candidates, photo, hole, text, sampling, padding_mask_crop, step)
+            if not composite:
+                for c in candidates:
+                    c.patches = [patch._replace(mask=np.ones_like(patch.mask)) for patch in c.patches]
             results = [photo.repainted(c.patches, hole.opaque) for c in candidates]
             merits = [c.score for c in candidates]
             if rank == "clip":
@@ -237,8 +265,13 @@ class InpaintPipeline:
             view = look(photo, hole.mask, window, self.resolution)
             images, logp, tokens = self._fill(view, prompt, seeds, sampling, callback)
             box = window.within(photo.size)
-            for candidate, image, mean in zip(candidates, images, logp.tolist(), strict=True):
-                candidate.patches.append(Patch(box, hole.mask[box], _back(image, window, photo.size)))
+            painted = [_back(image, window, photo.size) for image in images]
+            if sampling.blend:
+                hidden = photo.hidden(hole.mask, box)
+                known = photo.rgb(box, hidden)
+                painted = [blend_in(rgb, known, hole.mask[box], hidden) for rgb in painted]
+            for candidate, rgb, mean in zip(candidates, painted, logp.tolist(), strict=True):
+                candidate.patches.append(Patch(box, hole.mask[box], rgb))
                 candidate.tokens += tokens
                 candidate.total += mean * tokens
 

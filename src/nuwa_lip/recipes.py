@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,73 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from nuwa_lip.baselines.glide_recipe import GLIDE_RECIPES, GLIDERecipe
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.orders import ORDERS, check_order
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long, how much at a time, how fast; moments are shares of `steps`, so that a budget moves them."""
-
-    steps: int
-    """Optimizer steps in all."""
-    batch_size: int
-    """Photos of one step, of all processes together."""
-    accumulate: int = 1
-    """Parts that a process takes its share of a batch in, to save memory; the result stays the same."""
-    learning_rate: float
-    """After the warm-up; from there it falls along a cosine."""
-    final_learning_rate: float = 0.05
-    """Where that ends, as a share of `learning_rate`."""
-    warmup: float = 0.05
-    """Share of the steps over which the learning rate rises from zero."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of AdamW's running means of gradients and of their squares."""
-    weight_decay: float = 0.05
-    """Of AdamW, on matrices only."""
-    clip: float = 1.0
-    """Largest norm of a step's gradients."""
-    ema: float = 0.999
-    """Decay of the averaged weights, which are the ones exported; less in the first steps. 0: no average."""
-    precision: Precision = "auto"
-    """auto: bf16 where the hardware computes faster in it, else fp32."""
-    seed: int = 0
-    """Of everything that is random."""
-    log_every: int = 10
-    """Steps from one line of metrics to the next."""
-    sheet_every: int = 500
-    """Steps from one sheet of samples to the next."""
-    checkpoint_every: int = 500
-    """Steps from one checkpoint to the next."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every", "sheet_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be 1 or more")
-        if self.batch_size % self.accumulate:
-            raise InputError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal parts")
-        if not (0 <= self.warmup <= 1 and 0 <= self.ema < 1):
-            raise InputError(f"schedule.warmup {self.warmup} and ema {self.ema} must be within 0 to 1")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be above 0")
-        if self.seed < 0:
-            raise InputError(f"schedule.seed is {self.seed}; it must be 0 or more")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Of a step, counted from 0."""
-        rise = math.ceil(self.warmup * self.steps)
-        if step < rise:
-            return self.learning_rate * (step + 1) / rise
-        done = (step - rise) / max(1, self.steps - rise)
-        low = self.final_learning_rate
-        return self.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * done)) / 2)
+from nuwa_lip.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +107,7 @@ class MPS2SRecipe:
         check_order(self.sampling.order)
 
 
-Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe)
+Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe, GLIDERecipe)
 
 
 def dfvqgan_mini() -> DFVQGANRecipe:
@@ -188,6 +128,19 @@ def dfvqgan_mini() -> DFVQGANRecipe:
         adversary=Adversary(weight=0.0, filters=32, layers=2),
         revive_after=50,
     )
+
+
+def dfvqgan_vqgan_mini() -> DFVQGANRecipe:
+    """The baseline VQGAN: as `dfvqgan_mini`, with relative estimation and connections off; for equal steps.
+
+    nuwa-lip train dfvqgan vqgan-mini --data 'shards/*-train-*.tar' --out runs/vqgan
+    """
+    return _plain(dfvqgan_mini())
+
+
+def _plain(recipe: DFVQGANRecipe) -> DFVQGANRecipe:
+    model = dataclasses.replace(recipe.model, relative_estimation=False, symmetrical_connections=False)
+    return dataclasses.replace(recipe, model=model)
 
 
 def dfvqgan_tiny() -> DFVQGANRecipe:
@@ -240,7 +193,7 @@ def dfvqgan_paper_f16(codes: int) -> DFVQGANRecipe:
 
 
 def mps2s_mini() -> MPS2SRecipe:
-    """Stage 2 of the bundled model: 5.9 M parameters; 50 minutes on two CPU cores, bf16.
+    """Stage 2 of the bundled model: 5.9 M parameters; 50 minutes on two CPU cores, bf16, then once more (see its card).
 
     nuwa-lip tokenize --model runs/dfvqgan/model --data 'shards/*-train-*.tar' -o tokens/ \\
         --variants 1 --masks.ratio 0.3 0.6
@@ -261,7 +214,7 @@ def mps2s_mini() -> MPS2SRecipe:
         ),
         orders={"raster": 0.5, "border": 0.3, "random": 0.2},
         start_from_codes=True,
-        sampling=SamplingDefaults(order="border"),
+        sampling=SamplingDefaults(order="border", blend=True),
     )
 
 
@@ -272,8 +225,24 @@ def mps2s_tiny() -> MPS2SRecipe:
     """
     return MPS2SRecipe(
         model=MPS2SConfig.preset("tiny"),
-        schedule=Schedule(steps=2500, batch_size=32, learning_rate=3e-3, ema=0.99, weight_decay=0.01, precision="fp32"),
+        schedule=Schedule(steps=4000, batch_size=32, learning_rate=3e-3, ema=0.99, weight_decay=0.01, precision="fp32"),
     )
+
+
+def mps2s_nuwa_mini() -> MPS2SRecipe:
+    """The baseline NÜWA: as `mps2s_mini` without the pixels, on tokens of the photo with its hole zero (VQGAN's).
+
+    nuwa-lip tokenize --model runs/vqgan/model --data 'shards/*-train-*.tar' -o tokens-vqgan/ \\
+        --variants 1 --masks.ratio 0.3 0.6
+    nuwa-lip train mps2s nuwa-mini --data tokens-vqgan/ --out runs/nuwa
+
+    Measure NÜWA with `nuwa-lip evaluate images BENCH --model runs/nuwa/model --unpasted`, NÜWA-P without --unpasted.
+    """
+    return _without_pixels(mps2s_mini())
+
+
+def _without_pixels(recipe: MPS2SRecipe) -> MPS2SRecipe:
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, perspectives=("text", "tokens")))
 
 
 def mps2s_base() -> MPS2SRecipe:
@@ -316,16 +285,21 @@ DFVQGAN_RECIPES: dict[str, Callable[[], DFVQGANRecipe]] = {
     "paper-f8-8192": dfvqgan_paper_f8,
     "paper-f16-1024": lambda: dfvqgan_paper_f16(1024),
     "paper-f16-12288": lambda: dfvqgan_paper_f16(12288),
+    "vqgan-mini": dfvqgan_vqgan_mini,
+    "vqgan-tiny": lambda: _plain(dfvqgan_tiny()),
 }
 MPS2S_RECIPES: dict[str, Callable[[], MPS2SRecipe]] = {
     "mini": mps2s_mini,
     "tiny": mps2s_tiny,
     "base": mps2s_base,
     "paper": mps2s_paper,
+    "nuwa-mini": mps2s_nuwa_mini,
+    "nuwa-tiny": lambda: _without_pixels(mps2s_tiny()),
 }
 STAGES: dict[str, tuple[type[Any], dict[str, Callable[[], Any]]]] = {
     "dfvqgan": (DFVQGANRecipe, DFVQGAN_RECIPES),
     "mps2s": (MPS2SRecipe, MPS2S_RECIPES),
+    "glide": (GLIDERecipe, GLIDE_RECIPES),
 }
 
 

@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.models.mps2s import MPS2S, NO_TOKEN, Memory
+from nuwa_lip.models.decoder import NO_TOKEN, Memory
+from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import check_order, decoding_order
 
 CHUNK = 4
@@ -103,7 +104,7 @@ class Draw:
             probabilities[..., self.top_k :] = 0
         if self.top_p is not None:
             before = probabilities.cumsum(-1) - probabilities  # probability of all that are likelier
-            probabilities[before >= self.top_p * probabilities.sum(-1, keepdim=True)] = 0
+            probabilities.masked_fill_(before >= self.top_p * probabilities.sum(-1, keepdim=True), 0)
         return tokens.gather(-1, _invert(probabilities, uniform)[..., None])[..., 0]
 
 
@@ -173,7 +174,7 @@ def sample(
     for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
-            plan = _Plan.make(order, one[0].token_mask, few + few[-1:] * (chunk - len(few)))
+            plan = _Plan.make(order, one[0].token_mask, few + few[-1:] * (chunk - len(few)), len(few))
             drawn, logp = _decode(decoder(mps2s, _together(one), plan), sizes, draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
@@ -215,15 +216,17 @@ class _Plan:
     """int64 [C, K], in the order of decoding."""
     uniform: Tensor
     """float64 [C, K], one for each token."""
+    distinct: int
+    """Only so many candidates were asked for; the others are copies of the last of these."""
 
     @classmethod
-    def make(cls, order: str, token_mask: Tensor, seeds: list[int]) -> _Plan:
+    def make(cls, order: str, token_mask: Tensor, seeds: list[int], distinct: int) -> _Plan:
         positions, uniform = [], []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
             positions.append(decoding_order(order, token_mask, generator))
             uniform.append(torch.rand(len(positions[0]), generator=generator, dtype=torch.float64))
-        return cls(torch.stack(positions), torch.stack(uniform).to(token_mask.device))
+        return cls(torch.stack(positions), torch.stack(uniform).to(token_mask.device), distinct)
 
 
 class _Progress:
@@ -263,7 +266,9 @@ class _Cached:
 
     def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
-        self.cache = mps2s.prefill(memory, *plan.positions.shape)
+        # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
+        distinct = plan.distinct if plan.positions.device.type == "cpu" else None
+        self.cache = mps2s.prefill(memory, *plan.positions.shape, distinct=distinct)
         self.kept = 0  # chain rows in the cache
 
     def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:

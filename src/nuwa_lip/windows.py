@@ -157,9 +157,7 @@ def look(photo: Photo, mask: np.ndarray, window: Box, resolution: int) -> View:
         resolution: S.
     """
     rows, columns = window.within(photo.size)
-    hidden = mask[rows, columns]
-    if photo.alpha is not None:
-        hidden = hidden | (photo.alpha[rows, columns] == 0)
+    hidden = photo.hidden(mask, (rows, columns))
     down = resize_weights(window.height, resolution)[:, rows.start - window.top : rows.stop - window.top]
     across = resize_weights(window.width, resolution)
     across = across[:, columns.start - window.left : columns.stop - window.left]

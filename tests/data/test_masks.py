@@ -19,7 +19,7 @@ def only(kind: str, ratio: tuple[float, float] = (0.4, 0.6)) -> MaskRecipe:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from(("rectangles", "strokes", "border")),
+    kind=st.sampled_from(("rectangles", "block", "strokes", "border")),
     height=st.integers(1, 90),
     width=st.integers(1, 90),
     ratio=st.floats(0.01, 1.0),
@@ -35,7 +35,7 @@ def test_any_size_and_ratio(kind: str, height: int, width: int, ratio: float, se
     assert abs(mask.sum() - ratio * height * width) <= grain
 
 
-@pytest.mark.parametrize("kind", ["rectangles", "strokes", "border"])
+@pytest.mark.parametrize("kind", ["rectangles", "block", "strokes", "border"])
 def test_ratio_is_within_the_range_and_spread_over_it(kind: str) -> None:
     rng = np.random.default_rng(0)
     shares = np.array([random_mask(64, 80, only(kind), rng).mean() for _ in range(150)])
@@ -43,7 +43,7 @@ def test_ratio_is_within_the_range_and_spread_over_it(kind: str) -> None:
     assert abs(shares.mean() - 0.5) < 0.02 and shares.std() > 0.04
 
 
-@pytest.mark.parametrize("kind", ["rectangles", "strokes", "border"])
+@pytest.mark.parametrize("kind", ["rectangles", "block", "strokes", "border"])
 def test_a_given_ratio_is_met_closely(kind: str) -> None:
     rng = np.random.default_rng(1)
     for _ in range(30):
@@ -62,6 +62,14 @@ def test_border_leaves_one_rectangle() -> None:
         mask = random_mask(40, 50, only("border"), rng)
         ys, xs = np.nonzero(~mask)
         assert not mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].any()
+
+
+def test_a_block_is_one_rectangle() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        mask = random_mask(40, 50, only("block"), rng)
+        ys, xs = np.nonzero(mask)
+        assert mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].all()
 
 
 def test_kinds_come_in_proportion() -> None:
@@ -91,7 +99,9 @@ def test_bad_recipes_are_named(bad: dict) -> None:
         MaskRecipe(**bad)
 
 
-@pytest.mark.parametrize("rule", ["rectangles-10-30", "strokes-20-40", "border-30-50", "centre-25-25", "center-25-25"])
+@pytest.mark.parametrize(
+    "rule", ["rectangles-10-30", "block-10-30", "strokes-20-40", "border-30-50", "centre-25-25", "center-25-25"]
+)
 def test_every_rule_keeps_its_share(rule: str) -> None:
     low, high = (int(n) / 100 for n in rule.split("-")[1:])
     mask = rule_mask(rule, 96, 128, np.random.default_rng(0))

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from nuwa_lip.models.transformer import GEGLU, Block, CachedRows, Encoder, KeyValueCache, initialise
+from nuwa_lip.models.transformer import (
+    GEGLU,
+    Block,
+    CachedRows,
+    Copies,
+    Encoder,
+    KeyValueCache,
+    _attend,
+    initialise,
+)
 
 WIDTH, HEADS = 32, 2
 
@@ -114,3 +123,23 @@ def test_initial_weights_shrink_with_depth_where_they_write() -> None:
 def test_layer_scale_zero_is_the_identity() -> None:
     block, x = Block(WIDTH, HEADS, 2.0, 0.0, 0.0), random(1, 4, WIDTH)
     assert torch.equal(block(x), x)
+
+
+@torch.no_grad()
+def test_copies_cost_no_place_in_a_cache() -> None:
+    block, x, c = make_block(), random(2, 3, WIDTH), 4
+    filled = torch.cat([x, x[-1:].expand(c - 2, -1, -1)]).repeat(2, 1, 1)  # of two memories
+    slots = torch.arange(3)
+    visible = slots <= slots[:, None]
+    every = block(filled, rows=CachedRows(KeyValueCache(2 * c, HEADS, 3, WIDTH // HEADS, x), slots, visible))
+    cache = KeyValueCache(4, HEADS, 3, WIDTH // HEADS, x)
+    assert torch.equal(block(filled, rows=CachedRows(cache, slots, visible, Copies(2, c))), every)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 4, 30])
+def test_attention_of_few_rows_in_bf16_equals_the_fused_kernel(rows: int) -> None:
+    q, (k, v) = random(1, HEADS, rows, 16).bfloat16(), random(2, 1, HEADS, 40, 16, seed=2).bfloat16()
+    mask = torch.rand(rows, 40, generator=torch.Generator().manual_seed(3)) > 0.3
+    expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask)
+    torch.testing.assert_close(_attend(q, k, v, mask).float(), expected, atol=0.03, rtol=0)

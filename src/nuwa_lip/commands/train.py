@@ -1,4 +1,4 @@
-"""`nuwa-lip train dfvqgan` and `nuwa-lip train mps2s`: a recipe, overrides, and where to read and write."""
+"""`nuwa-lip train dfvqgan`, `mps2s` and `glide`: a recipe, overrides, and where to read and write."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Options:
     """Where a run reads and writes, and how it is started."""
 
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]
-    """Stage 1: shards (files, folders, patterns like 'photos-*.tar'). Stage 2: the token cache."""
+    """Stage 1 and GLIDE: shards (files, folders, patterns like 'photos-*.tar'). Later: the token cache."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder."""
     recipe: Path | None = None
@@ -46,7 +46,7 @@ class Options:
     cache: Literal["ram", "device", "none"] = "ram"
     """Hold all photos decoded in memory, on the card, or read them as they are needed."""
     workers: int = 2
-    """Stage 1: threads or processes that decode photos."""
+    """With shards: threads or processes that decode photos."""
     max_file_mb: int | None = None
     """Largest size of an exported weight file, in MiB."""
 
@@ -108,6 +108,37 @@ def mps2s(argv: list[str]) -> None:
     _run(options, recipe, prepare, None)
 
 
+def glide(argv: list[str]) -> None:
+    """The baseline GLIDE: train text encoder, base and super-resolution network on shards of captioned photos.
+
+    Example: nuwa-lip train glide mini --data shards/ --out runs/glide --max-minutes 60
+    """
+    options, recipe = parse("glide", argv)
+    from nuwa_lip.baselines.glide import need_diffusers
+    from nuwa_lip.baselines.glide_folder import load_glide
+    from nuwa_lip.baselines.glide_training import GLIDEStage
+    from nuwa_lip.data.photos import open_photos
+
+    need_diffusers()
+    if options.max_file_mb is not None:
+        raise InputError(f"--max-file-mb {options.max_file_mb} is for our own models; a GLIDE is one file")
+    weights = load_glide(Path(options.init_from)) if options.init_from else None
+    if weights is not None:
+        recipe = dataclasses.replace(recipe, model=weights.model.config)
+
+    def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
+        photos = open_photos(
+            options.data,
+            recipe.model.resolution * 5 // 4,
+            cache=options.cache,
+            device=accelerator.device,
+            workers=options.workers,
+        )
+        return lambda schedule: GLIDEStage(dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights)
+
+    _run(options, recipe, prepare, None)
+
+
 def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
     """Command line → options and recipe.
 
@@ -164,7 +195,7 @@ def _difference(old: Any, new: Any, name: str = "") -> str | None:
 
 def _cli(stage: str, base: Any, argv: list[str]) -> tuple[Options, Any]:
     flat = tyro.conf.arg(name="")
-    command = {"dfvqgan": dfvqgan, "mps2s": mps2s}[stage]
+    command = {"dfvqgan": dfvqgan, "mps2s": mps2s, "glide": glide}[stage]
     helping = "-h" in argv or "--help" in argv
     kind = recipes.STAGES[stage][0]
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 from nuwa_lip.data.objects import OBJECT_KINDS, Outline, object_mask
 from nuwa_lip.errors import InputError
 
-KINDS = ("rectangles", "strokes", "border", "everything", "nothing")
-RULE_KINDS = ("rectangles", "strokes", "border", "centre", *OBJECT_KINDS)
+KINDS = ("rectangles", "block", "strokes", "border", "everything", "nothing")
+RULE_KINDS = ("rectangles", "block", "strokes", "border", "centre", *OBJECT_KINDS)
 TRIES = 4
 
 
@@ -29,6 +29,8 @@ class MaskRecipe:
 
     rectangles: float = 1.0
     """Weight of unions of rectangles (weights need not sum to 1)."""
+    block: float = 0.0
+    """Weight of single rectangles, which hide a whole thing more often than several together do."""
     strokes: float = 0.0
     """Weight of brush strokes."""
     border: float = 0.0
@@ -38,7 +40,7 @@ class MaskRecipe:
     nothing: float = 0.0
     """Weight of empty masks."""
     ratio: tuple[float, float] = (0.4, 0.6)
-    """Least and largest share of the photo covered by rectangles, strokes and borders, drawn uniformly."""
+    """Least and largest share of the photo covered, drawn uniformly; not of full and empty masks."""
 
     def __post_init__(self) -> None:
         low, high = self.ratio
@@ -56,7 +58,7 @@ class MaskRecipe:
 def random_mask(height: int, width: int, recipe: MaskRecipe, rng: np.random.Generator) -> np.ndarray:
     """Draw one mask, bool [height, width], True = to repaint.
 
-    Rectangles, strokes and borders are never empty and meet the drawn ratio as nearly as whole lines or short
+    Other masks than full and empty ones are never empty and meet the drawn ratio as nearly as whole lines or short
     pieces of stroke allow (within about 1 % from 64 pixels on). Where that leaves the recipe's range, which
     only tiny photos or a narrow range force, it is the best of a few tries.
     """
@@ -104,8 +106,9 @@ def rule_mask(
 ) -> np.ndarray | None:
     """Draw the mask bool [height, width] of a rule KIND-LOW-HIGH (per cent).
 
-    Kinds: rectangles, strokes, border (a frame to paint outwards), centre (a box in the middle), and boxes or
-    segments of one of the `objects` (in shares of the photo). None if it takes an object and there is none.
+    Kinds: rectangles, block (a single one), strokes, border (a frame to paint outwards), centre (a box in the
+    middle), and boxes or segments of one of the `objects` (in shares of the photo). None if it takes an object and
+    there is none.
     """
     kind, low, high = parse_rule(rule)
     if kind in OBJECT_KINDS:
@@ -144,6 +147,16 @@ def _rectangles(height: int, width: int, area: int, rng: np.random.Generator) ->
         along_x, from_end = rng.random(2) < 0.5
         _fill(box.T if along_x else box, area - covered, bool(from_end))
         covered = int(mask.sum())
+    return mask
+
+
+def _block(height: int, width: int, area: int, rng: np.random.Generator) -> np.ndarray:
+    stretch = np.exp(rng.uniform(-0.7, 0.7))  # aspect ratio between 1:4 and 4:1, as seen in a square
+    h = min(max(round(np.sqrt(area * height / width) * stretch), -(-area // width)), height)
+    w = min(max(round(area / h), 1), width)
+    top, left = (int(rng.integers(n + 1)) for n in (height - h, width - w))
+    mask = np.zeros((height, width), dtype=bool)
+    mask[top : top + h, left : left + w] = True
     return mask
 
 
@@ -229,4 +242,4 @@ def _offset(free: int, rng: np.random.Generator) -> int:
     return int(rng.choice([0, free, int(rng.integers(free + 1))], p=[0.25, 0.25, 0.5]))
 
 
-DRAW = {"rectangles": _rectangles, "strokes": _strokes, "border": _border}
+DRAW = {"rectangles": _rectangles, "block": _block, "strokes": _strokes, "border": _border}

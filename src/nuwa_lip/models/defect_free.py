@@ -50,6 +50,37 @@ def conv2d(
     return F.conv2d(x, weight, bias, stride, padding)
 
 
+def partial_conv2d(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int | tuple[int, int, int, int] = 0,
+) -> tuple[Tensor, Tensor]:
+    """Partial convolution (Liu et al. 2018), which §3.2 compares with: the hole shrinks from one to the next.
+
+    What the window's known pixels give is scaled by (its pixels) / (its known pixels), and an output is known as
+    soon as one of them is; defective outputs are zero. Pixels of the padding count as neither, so that without a
+    hole this is the plain convolution.
+
+    Args:
+        x, mask, weight, bias, stride, padding: as in `conv2d`, the mask given.
+
+    Returns:
+        Outputs [B, C_out, H', W'] and their mask, bool [B, 1, H', W'].
+    """
+    window = torch.ones_like(weight[:1, :1])
+    known = (~mask).to(x.dtype)
+    seen = conv2d(known, None, window, None, stride, padding)
+    whole = conv2d(torch.ones_like(known[:1]), None, window, None, stride, padding)
+    out = conv2d(x, mask, weight, None, stride, padding) * (whole / seen.clamp(min=1))
+    if bias is not None:
+        out = out + bias[:, None, None]
+    defective = seen < 0.5
+    return out.masked_fill(defective, 0), defective
+
+
 def group_norm(
     x: Tensor,
     mask: Tensor | None,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.defect_free import pool_mask
+from nuwa_lip.models.partial import encode_partially
 from nuwa_lip.models.quantiser import Quantised, Quantiser
 from nuwa_lip.models.vqgan import Decoder, Encoder
 
@@ -64,6 +65,9 @@ class DFVQGANConfig:
     """β of Eq. 13."""
     relative_estimation: bool = True
     """Off (Table 3): the hole is zeroed and encoded as if it were picture."""
+    partial_convolution: bool = False
+    """On, in place of relative estimation: holes are encoded by partial convolutions, norms and attention staying
+    plain (§3.2). Weights are those of a VQGAN, and so is their training."""
     symmetrical_connections: bool = True
     """Off (Table 3): nothing of the encoder but the tokens reaches the decoder."""
     connection_weights: tuple[float, ...] | None = None
@@ -91,6 +95,8 @@ class DFVQGANConfig:
             raise InputError(f"patch is {self.patch}; it must be a power of two: 1, 2, 4")
         if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
+        if self.partial_convolution and self.relative_estimation:
+            raise InputError("partial_convolution stands in place of relative_estimation: switch that off")
         self._check_connection_weights()
 
     def _check_connection_weights(self) -> None:
@@ -211,7 +217,9 @@ class DFVQGAN(nn.Module):
             latents = self._encode(image, [None] * len(self.config.channels))[0]
             return Encoding(latents, self.quantiser.tokens(latents), None, None)
         masks = self._masks(mask)
-        if not self.config.relative_estimation:
+        if self.config.partial_convolution:
+            latents, activations = encode_partially(self.encoder, self._cells(image), masks[0])
+        elif not self.config.relative_estimation:
             latents, activations = self._encode(image.masked_fill(mask, 0), [None] * len(masks))
         else:
             latents, activations = self._encode(image, masks)

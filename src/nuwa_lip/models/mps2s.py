@@ -12,114 +12,31 @@ M = T + P + N length of the memory, G memories, C candidates of a memory, R rows
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.models.decoder import NO_TOKEN, Decoder, DecoderCache, Memory, turns_of
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder
 from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, text_padding
 from nuwa_lip.models.transformer import (
-    Block,
     CachedRows,
+    Copies,
     Encoder,
     KeysValues,
     KeyValueCache,
     Turn,
-    Turns,
     initialise,
     turn_by,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-NO_TOKEN = -1
-"""Stands for "none before" where the decoder is told the token before a row."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What the decoder needs to know of a batch of photos; computed once for all candidates and steps."""
-
-    states: Tensor
-    """[B, M, D], c = [c^t; c^l; c^h]"""
-    mask: Tensor
-    """bool [B, M], True = padding, may not be attended."""
-    tokens: Tensor
-    """int64 [B, h, w], ζ^x; anything at defective positions."""
-    token_mask: Tensor
-    """bool [B, 1, h, w], m'"""
-    text_length: int
-    """T: so many states, the first ones, are the caption's; the last N are the tokens'."""
-
-    def __getitem__(self, image: int) -> Memory:
-        """The memory of one photo of the batch, B = 1."""
-        one = slice(image, image + 1)
-        return dataclasses.replace(
-            self,
-            states=self.states[one],
-            mask=self.mask[one],
-            tokens=self.tokens[one],
-            token_mask=self.token_mask[one],
-        )
-
-
-@dataclass(frozen=True)
-class DecoderCache:
-    """What cached decoding keeps: every layer's earlier rows, and what it reads of the memories."""
-
-    layers: list[KeyValueCache]
-    memory: list[KeysValues]
-    memory_mask: Tensor
-    """bool [G, 1, 1, M], True = may be attended."""
-    tokens: Tensor
-    """[G · C, N, D], the token encoder's states, for the pointer."""
-    cells: Turn | None
-    """By how much attention turns at each of the N tokens, with rotary positions."""
-
-
-class Decoder(nn.Module):
-    """Causal transformer over the defective positions in any order, with cross-attention to the memory."""
-
-    def __init__(self, config: MPS2SConfig) -> None:
-        super().__init__()
-        cells = config.grid[0] * config.grid[1]
-        self.begin = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.previous_position = nn.Embedding(cells, config.width)
-        self.next_position = nn.Embedding(cells, config.width)
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, config.dropout, config.layer_scale, cross=True)
-            for _ in range(config.decoder_layers)
-        )
-        self.norm = nn.LayerNorm(config.width)
-        self.pointer: nn.Linear | None = None
-        if config.pointer and "tokens" in config.perspectives:
-            self.pointer = nn.Linear(config.width, config.width, bias=False)
-
-    @property
-    def layers(self) -> list[Block]:
-        """The blocks, typed."""
-        return cast("list[Block]", list(self.blocks))
-
-    def embed(
-        self, embedding: nn.Embedding, states: Tensor, previous: Tensor, previous_at: Tensor, at: Tensor
-    ) -> Tensor:
-        """Rows [B, R, D] of the tokens `previous` (or `NO_TOKEN`), where they stand, and where to predict.
-
-        `states` [B, N, D] are the token encoder's.
-        """
-        x = embedding(previous.clamp(min=0)) + self.previous_position(previous_at)
-        x = torch.where((previous == NO_TOKEN)[..., None], self.begin.to(x.dtype), x)
-        x = x + self.next_position(at)
-        if self.pointer is None:
-            return x
-        return x + self.pointer(states.gather(1, at[..., None].expand(-1, -1, states.shape[-1])))
 
 
 class MPS2S(nn.Module):
@@ -285,7 +202,7 @@ class MPS2S(nn.Module):
         states = self._token_states(memory).repeat_interleave(len(order) // len(memory.states), 0)
         x = self.decoder.embed(self.embedding, states, previous, previous_at, order)
         visible, turn = ~memory.mask[:, None, None], self._memory_turn(memory)
-        turns = _turns(self._turn(self._cells(order.device)), previous_at, order)
+        turns = turns_of(self._turn(self._cells(order.device)), previous_at, order)
         for block in self.decoder.layers:
             keys_values = block.keys_values(memory.states, turn)
             x = block(x, causal=True, keys_values=keys_values, memory_mask=visible, turns=turns)
@@ -295,16 +212,27 @@ class MPS2S(nn.Module):
         """Logits, float32 [..., V], of the decoder's output [..., D]."""
         return F.linear(rows, self.embedding.weight).float()
 
-    def prefill(self, memory: Memory, candidates: int, capacity: int) -> DecoderCache:
-        """Prepare cached decoding of `candidates` sequences of `capacity` tokens for each of G memories."""
+    def prefill(self, memory: Memory, candidates: int, capacity: int, *, distinct: int | None = None) -> DecoderCache:
+        """Prepare cached decoding of C sequences for each of G memories.
+
+        Args:
+            memory: of G photos.
+            candidates: C.
+            capacity: most tokens of a sequence.
+            distinct: only so many of C differ, the rest will always be copies of the last of these.
+        """
         config, states, turn = self.config, memory.states, self._memory_turn(memory)
-        batch, head_width = len(states) * candidates, config.width // config.heads
+        copies = None if distinct is None or distinct == candidates else Copies(distinct, candidates)
+        batch = len(states) * (candidates if copies is None else copies.distinct)
+        head_width = config.width // config.heads
         return DecoderCache(
             layers=[KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers],
-            memory=[block.keys_values(states, turn) for block in self.decoder.layers],
+            # in one piece for each head: read where the layer left them, every row is on another page of memory
+            memory=[_in_one_piece(block.keys_values(states, turn)) for block in self.decoder.layers],
             memory_mask=~memory.mask[:, None, None],
             tokens=self._token_states(memory).repeat_interleave(candidates, 0),
             cells=self._turn(self._cells(states.device)),
+            copies=copies,
         )
 
     def decode_rows(
@@ -327,11 +255,29 @@ class MPS2S(nn.Module):
             visible: bool [R, L], which of the first L slots a row attends to.
         """
         x = self.decoder.embed(self.embedding, cache.tokens, previous, previous_at, at)
-        turns = _turns(cache.cells, previous_at, at)
+        turns = turns_of(cache.cells, previous_at, at)
         for block, layer, keys_values in zip(self.decoder.layers, cache.layers, cache.memory, strict=True):
-            rows = CachedRows(layer, slots, visible)
+            rows = CachedRows(layer, slots, visible, cache.copies)
             x = block(x, rows=rows, keys_values=keys_values, memory_mask=cache.memory_mask, turns=turns)
         return self.decoder.norm(x)
+
+    def decode_one_token(
+        self, cache: DecoderCache, previous: Tensor, previous_at: Tensor, at: Tensor, slot: Tensor
+    ) -> Tensor:
+        """One step of one token → logits, float32 [G · C, V].
+
+        Every shape stays the same from step to step, as `torch.compile` and CUDA graphs need it; in return the
+        whole cache is read, whose later slots are masked. `decode_rows` reads what is in use.
+
+        Args:
+            cache: of `prefill`, written in place.
+            previous, previous_at, at: int64 [G · C], as for `decode_rows`.
+            slot: int64 [1], where the row goes in the cache.
+        """
+        capacity = cache.layers[0].keys.shape[2]
+        visible = torch.arange(capacity, device=slot.device) <= slot[:, None]
+        rows = self.decode_rows(cache, previous[:, None], previous_at[:, None], at[:, None], slot, visible)
+        return self.head(rows[:, 0])
 
     def _token_states(self, memory: Memory) -> Tensor:
         """The token encoder's states, [B, N, D]; of no meaning without that perspective."""
@@ -416,12 +362,9 @@ class MPS2S(nn.Module):
         return real
 
 
-def _turns(cells: Turn | None, previous_at: Tensor, at: Tensor) -> Turns | None:
-    """A row looks from the position that it predicts; what it says stands at the one before it. Each [B, R]."""
-    if cells is None:
-        return None
-    cos, sin = cells
-    return Turns((cos[at][:, None], sin[at][:, None]), (cos[previous_at][:, None], sin[previous_at][:, None]))
+def _in_one_piece(keys_values: KeysValues) -> KeysValues:
+    keys, values = keys_values
+    return keys.contiguous(), values.contiguous()
 
 
 def mps2s_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:

@@ -1,0 +1,109 @@
+"""GLIDE's model folder: config.json, glide.safetensors, tokenizer.json; never pickle.
+
+    config.json   {"format_version": 1, "kind": "glide", "model": {...}, "sampling": {...}}
+
+Nothing but `save_glide` and `load_glide` knows these files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nuwa_lip.baselines.glide import GLIDE
+from nuwa_lip.baselines.glide_config import GLIDEConfig, GLIDESampling
+from nuwa_lip.errors import InputError
+from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training.runs import write_json, written_whole
+
+FORMAT_VERSION = 1
+KIND = "glide"
+
+Config = TypeVar("Config", GLIDEConfig, GLIDESampling)
+
+
+class GLIDEParts(NamedTuple):
+    """What a folder holds."""
+
+    model: GLIDE
+    tokenizer: CaptionTokenizer
+    sampling: GLIDESampling
+
+
+def is_glide(folder: str | Path) -> bool:
+    """Whether a folder was written by `save_glide`."""
+    try:
+        content = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("kind") == KIND
+
+
+def save_glide(folder: Path, parts: GLIDEParts) -> None:
+    """Write a folder, the configuration last: without it a folder left half-way is refused by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in parts.model.state_dict().items()}
+    with written_whole(folder / "glide.safetensors") as part:
+        save_file(state, part, metadata={"format": "pt"})
+    parts.tokenizer.save(folder / "tokenizer.json")
+    config = {
+        "format_version": FORMAT_VERSION,
+        "kind": KIND,
+        "model": dataclasses.asdict(parts.model.config),
+        "sampling": dataclasses.asdict(parts.sampling),
+    }
+    write_json(folder / "config.json", config)
+
+
+def load_glide(folder: Path) -> GLIDEParts:
+    """Read a folder, in eval mode.
+
+    Raises:
+        InputError: it is missing, not whole, damaged, or of a newer version; diffusers is not installed.
+    """
+    content = _read_config(folder)
+    model = GLIDE(_config(GLIDEConfig, content.get("model"), folder))
+    sampling = _config(GLIDESampling, content.get("sampling"), folder)
+    tokenizer = CaptionTokenizer.from_file(folder / "tokenizer.json")
+    if tokenizer.vocab_size > model.config.text_vocab or tokenizer.max_length > model.config.text_length:
+        raise InputError(f"{folder}: tokenizer.json gives more or longer pieces than config.json allows")
+    path = folder / "glide.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
+        raise InputError(f"{path} is missing, damaged, or does not fit config.json: {reason}") from error
+    return GLIDEParts(model.eval().requires_grad_(False), tokenizer, sampling)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{folder} is no GLIDE folder, it has no config.json: make one with train glide") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise InputError(f"{path} is not of a GLIDE (its kind is not {KIND!r}): give the model folder of `train glide`")
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(f"{path} has format_version {version}, this nuwa-lip reads up to {FORMAT_VERSION}: update it")
+    return content
+
+
+def _config(kind: type[Config], values: Any, folder: Path) -> Config:
+    known = {field.name for field in dataclasses.fields(kind)}
+    if not isinstance(values, dict) or (unknown := sorted(set(values) - known)):
+        what = f"the unknown field {unknown[0]!r}" if isinstance(values, dict) else "no field of the kind"
+        raise InputError(f"{folder / 'config.json'} has {what} for {kind.__name__}: update nuwa-lip")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{folder / 'config.json'} cannot be used: {error}") from error

@@ -1,0 +1,98 @@
+"""Repaint squares with a GLIDE: base network, then super-resolution.
+
+Legend: S side of the finished square, s of the base network's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nuwa_lip.baselines.diffusion import Noise, guided
+from nuwa_lip.baselines.glide import GLIDE, Told, enlarge, reduce_known
+from nuwa_lip.baselines.glide_config import GLIDESampling
+from nuwa_lip.baselines.glide_folder import GLIDEParts, load_glide
+from nuwa_lip.baselines.squares import Painter, fastest, from_square, to_square
+
+
+@torch.no_grad()
+def paint(
+    model: GLIDE,
+    text_ids: Tensor,
+    empty_ids: Tensor,
+    image: Tensor,
+    mask: Tensor,
+    sampling: GLIDESampling,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Repaint a batch → what the base network painted [B, 3, s, s], and the finished squares [B, 3, S, S].
+
+    Args:
+        model: in eval mode.
+        text_ids: int64 [B, T].
+        empty_ids: int64 [B, T'], of "".
+        image: [B, 3, S, S] in [-1, 1]; anything in the hole.
+        mask: bool [B, 1, S, S], True = to repaint.
+        sampling: steps and guidance; the super-resolution is not guided, as published.
+        generator: of all noise.
+    """
+    config = model.config
+    text = model.read(text_ids)
+    empty = None if sampling.guidance_scale == 1 else model.read(empty_ids)
+    told = Told(*reduce_known(image, mask, config.factor))
+    small = Noise("base", config.train_steps).sample(
+        guided(model, text, empty, told, sampling.guidance_scale),
+        told,
+        prediction=config.prediction,
+        steps=sampling.steps,
+        eta=sampling.eta,
+        generator=generator,
+    )
+    told = Told(image.masked_fill(mask, 0), mask, enlarge(small, config.factor))
+    finished = Noise("finer", config.train_steps).sample(
+        guided(model, text, None, told, 1.0),
+        told,
+        prediction=config.prediction,
+        steps=sampling.finer_steps,
+        eta=0.0,
+        generator=generator,
+    )
+    return small, finished
+
+
+def glide_painter(parts: GLIDEParts) -> Painter:
+    """A GLIDE as `squares.by_windows` takes it."""
+    model, tokenizer, sampling = parts
+    model = model.to(fastest())
+
+    def fill(image: np.ndarray, mask: np.ndarray, caption: str, seed: int) -> np.ndarray:
+        x, m = to_square(image, mask)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of captions that are cut
+            text, empty = (tokenizer([words]).to(model.device) for words in (caption, ""))
+        generator = torch.Generator().manual_seed(seed)
+        finished = paint(model, text, empty, x.to(model.device), m.to(model.device), sampling, generator)[1]
+        return from_square(finished)
+
+    return Painter(fill, model.config.resolution)
+
+
+def load_painter(folder: Path, *, steps: int | None, guidance: float | None) -> Painter:
+    """A GLIDE from its folder.
+
+    Args:
+        folder: of `train glide`.
+        steps, guidance: of the base network, in place of the folder's own.
+
+    Raises:
+        InputError: it cannot be read, or a value is out of range.
+    """
+    parts = load_glide(folder)
+    given = {"steps": steps, "guidance_scale": guidance}
+    sampling = replace(parts.sampling, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    return glide_painter(parts._replace(sampling=sampling))

@@ -1,0 +1,100 @@
+"""Baselines by name, as `nuwa-lip evaluate images BENCH --baseline NAME` finds them.
+
+OpenCV's two are in `nuwa_lip.evaluation.methods`. Each of the others imports its library when it is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nuwa_lip.baselines.glide_folder import is_glide
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.methods import Repaint
+
+NAMES = ("glide", "amused", "stable-diffusion", "lama")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions:
+    """What a baseline is loaded and sampled with; None: its own default."""
+
+    model: str | None = None
+    """Folder or file of its weights; for those of diffusers also a hub id."""
+    steps: int | None = None
+    """Of sampling."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance; 1: none."""
+    seed: int = 0
+    """Photo number i gets the seed `seed` + i."""
+    download: bool = False
+    """Fetch weights that are missing."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"--baseline-steps is {self.steps}; it must be 1 or more")
+        if self.guidance is not None and not self.guidance >= 0:
+            raise InputError(f"--baseline-guidance is {self.guidance}; it must be 0 or more")
+
+    def __str__(self) -> str:
+        """What stands beside the figures."""
+        said = {"weights": self.model, "steps": self.steps, "guidance": self.guidance}
+        words = [f"{name} {'its own' if value is None else value}" for name, value in said.items()]
+        return ", ".join([*words, f"seed {self.seed}"])
+
+
+def check(name: str | None, options: BaselineOptions) -> None:
+    """Refuse options that no baseline takes.
+
+    Args:
+        name: one of `NAMES`, of OpenCV's, or None.
+
+    Raises:
+        InputError: an option is given for nothing.
+    """
+    given = [option for option in ("model", "steps", "guidance") if getattr(options, option) is not None]
+    takes = {"lama": ("model",)}.get(name or "", ("model", "steps", "guidance") if name in NAMES else ())
+    if vain := [option for option in given if option not in takes]:
+        wanted = [other for other in NAMES if vain[0] == "model" or other != "lama"]
+        raise InputError(f"--baseline-{vain[0]} is for --baseline {', '.join(wanted)}, not for {name or 'none'}")
+
+
+def load(name: str, options: BaselineOptions) -> Repaint:
+    """A baseline, ready to repaint; known pixels stay exactly as they are.
+
+    Raises:
+        InputError: there is none of this name, or a library or weights are missing, with what to install or where to
+            put the file.
+    """
+    from nuwa_lip.baselines.squares import by_photo, by_windows
+
+    if name not in NAMES:
+        raise InputError(f"no baseline is called {name!r}; there are: {', '.join(NAMES)}")
+    if name == "lama":
+        from nuwa_lip.baselines.lama import load_lama
+
+        return by_photo(load_lama(None if options.model is None else Path(options.model)), options.seed)
+    if name == "glide":
+        return _glide(options)
+    from nuwa_lip.baselines.diffusers_pipelines import load_pipeline
+
+    return by_windows(load_pipeline(name, options), options.seed)
+
+
+def _glide(options: BaselineOptions) -> Repaint:
+    """One of `train glide`, or the published weights."""
+    from nuwa_lip.baselines.squares import by_windows
+
+    if options.model is None:
+        raise InputError(
+            "--baseline glide needs --baseline-model DIR: a model folder of `nuwa-lip train glide`, or a folder with "
+            "the published base_inpaint.pt and upsample_inpaint.pt"
+        )
+    folder = Path(options.model)
+    if (folder / "base_inpaint.pt").exists() and not is_glide(folder):
+        from nuwa_lip.baselines.glide_published import load_published
+
+        return by_windows(load_published(folder, steps=options.steps, guidance=options.guidance), options.seed)
+    from nuwa_lip.baselines.glide_painter import load_painter
+
+    return by_windows(load_painter(folder, steps=options.steps, guidance=options.guidance), options.seed)

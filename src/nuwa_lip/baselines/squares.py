@@ -1,0 +1,86 @@
+"""From models that paint a square to repainted photos: the pipeline's windows, and known pixels put back exactly.
+
+Every model sees the same view of a photo: a window around the hole, reduced from known pixels only, grey in the hole.
+
+Legend: H W photo, S side of the model's square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nuwa_lip.data.benchmark import BenchmarkItem
+from nuwa_lip.evaluation.methods import Repaint
+from nuwa_lip.images import as_photo
+from nuwa_lip.pipeline import window_seed
+from nuwa_lip.windows import find_windows, look
+
+GREY = 128
+"""What stands in the hole: nothing, as nearly as a picture can say it."""
+
+Fill = Callable[[np.ndarray, np.ndarray, str, int], np.ndarray]
+"""(photo uint8 [S, S, 3], grey in the hole; mask bool [S, S]; caption; seed) → uint8 [S, S, 3]; known pixels free."""
+
+
+class Painter(NamedTuple):
+    """A model of other kind than ours."""
+
+    fill: Fill
+    side: int
+    """S in pixels."""
+
+
+def by_windows(painter: Painter, seed: int = 0) -> Repaint:
+    """A painter of squares as a repainter of photos; photo i gets the seed `seed` + i."""
+
+    def repaint(item: BenchmarkItem) -> np.ndarray:
+        photo, out = as_photo(item.image), item.image.copy()
+        for number, window in enumerate(find_windows(item.mask, painter.side)):
+            view = look(photo, item.mask, window, painter.side)
+            square = (view.image * 255).round().astype(np.uint8)
+            square[view.mask] = GREY
+            painted = painter.fill(square, view.mask, item.caption, window_seed(seed + item.index, number))
+            enlarged = Image.fromarray(painted).resize((window.width, window.height), Image.Resampling.BICUBIC)
+            rows, columns = window.within(photo.size)
+            inside = np.asarray(enlarged)[rows.start - window.top :, columns.start - window.left :]
+            inside = inside[: rows.stop - rows.start, : columns.stop - columns.start]
+            hole = item.mask[rows, columns]
+            out[rows, columns][hole] = inside[hole]
+        return out
+
+    return repaint
+
+
+def by_photo(fill: Fill, seed: int = 0) -> Repaint:
+    """The same for a model that takes photos of any size [H, W] as they are."""
+
+    def repaint(item: BenchmarkItem) -> np.ndarray:
+        blank = np.where(item.mask[..., None], np.uint8(GREY), item.image)
+        painted = fill(blank, item.mask, item.caption, seed + item.index)
+        return np.where(item.mask[..., None], painted, item.image)
+
+    return repaint
+
+
+def fastest() -> torch.device:
+    """Where models of others compute: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def to_square(image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
+    """uint8 [S, S, 3] and bool [S, S] → float32 [1, 3, S, S] in [-1, 1], zero in the hole, and bool [1, 1, S, S]."""
+    m = torch.from_numpy(mask)[None, None]
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return x.masked_fill(m, 0), m
+
+
+def from_square(image: Tensor) -> np.ndarray:
+    """float [1, 3, S, S] in [-1, 1] → uint8 [S, S, 3]."""
+    pixels = ((image[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return pixels.permute(1, 2, 0).cpu().numpy()

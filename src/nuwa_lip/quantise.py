@@ -1,0 +1,253 @@
+"""Decoder weights in other forms: a step of decoding reads all of them, and on a CPU little else takes time.
+
+    name          a weight  activations      G weights/s of a core, four rows of 1280 channels
+    as they are   16 bits   16 bits          4.9 (3.3 in 8 rows, 2.3 in 32; of 32 bits 1.7)
+    packed        16 bits   16 bits          10  (of 32 bits 5.2)
+    int8          8 bits    8 bits a row     17
+    int8-weights  8 bits    the model's own  6.4 (8.9 in one row)
+    int4          4 bits    the model's own  11 (20 in one row); the least memory
+
+(AVX-512 with bf16 and VNNI, in the core's own time, on a busy machine.) `packed` weights are the same numbers in the
+order in which oneDNN's kernel reads them, which it otherwise makes anew in every step. Only the linear layers that
+every step reads are replaced; the encoders, what the decoder makes of the memory once, and the embedding stay as they
+are. Among as many rows a row's result does not depend on what is in the others: activations are scaled row by row.
+The kernels are PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones.
+
+Legend: N outputs, K inputs, R rows, g inputs of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import MPS2S
+from nuwa_lip.models.orders import raster_order, target_tokens
+
+GROUPS = (128, 64, 32)
+"""Inputs that share a scale in 4 bits: the first that divides K."""
+TINY = 1e-12
+"""Stands for the scale of zeros alone."""
+Inputs = tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]
+"""text_ids, image, mask, tokens, token_mask of `MPS2S.forward`."""
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer without bias whose weights are held in another form, in which they are not trained or saved."""
+
+
+class PackedLinear(QuantisedLinear):
+    """The same weights in the order in which the kernel reads them; for few rows at a time."""
+
+    ROWS = 4
+    """For which the order is chosen; others work too."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), self.ROWS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] → [..., N]"""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+
+
+class Int8Linear(QuantisedLinear):
+    """Whole numbers only: weights with a scale for each output, activations with one for each row."""
+
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        whole, scale = to_int8(weight)
+        self.packed: Tensor = torch.ops.onednn.qlinear_prepack(whole, None)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] → [..., N]"""
+        rows = x.flatten(0, -2).float()
+        step = rows.abs().amax(-1, keepdim=True).clamp(min=TINY) / 127  # [R, 1]
+        whole = (rows / step).round_().add_(128).to(torch.uint8)  # the kernel is at its best with unsigned ones
+        y = torch.ops.onednn.qlinear_pointwise(
+            whole, 1.0, 128, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return (y * step).to(x.dtype).view(*x.shape[:-1], -1)
+
+
+class Int8WeightLinear(QuantisedLinear):
+    """Weights of 8 bits with a scale for each output; activations stay as they are."""
+
+    whole: Tensor
+    scale: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        whole, scale = to_int8(weight)
+        self.register_buffer("whole", whole)
+        self.register_buffer("scale", scale.to(weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] → [..., N]"""
+        rows = x.flatten(0, -2)
+        y = torch._weight_int8pack_mm(without_copies(rows), self.whole, self.scale)
+        return y.expand(len(rows), -1).reshape(*x.shape[:-1], -1)
+
+
+class Int4Linear(QuantisedLinear):
+    """Weights of 4 bits with scale and offset for each group of inputs; activations stay as they are."""
+
+    packed: Tensor
+    pairs: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        whole, scale, offset = to_int4(weight)
+        self.group = weight.shape[1] // scale.shape[1]
+        self.register_buffer("packed", torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1))
+        pairs = torch.stack([scale, offset], -1).transpose(0, 1)  # [K / g, N, 2]
+        self.register_buffer("pairs", pairs.to(weight.dtype).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] → [..., N]"""
+        rows = x.flatten(0, -2)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(without_copies(rows), self.packed, self.group, self.pairs)
+        return y.expand(len(rows), -1).reshape(*x.shape[:-1], -1)
+
+
+LAYERS: dict[str, Callable[[Tensor], QuantisedLinear]] = {
+    "packed": PackedLinear,
+    "int8": Int8Linear,
+    "int8-weights": Int8WeightLinear,
+    "int4": Int4Linear,
+}
+
+
+def without_copies(rows: Tensor) -> Tensor:
+    """One row [1, K] for all if they are the same, as in a step of one candidate: these kernels' time grows with rows.
+
+    A row's result is the same to the bit however many there are.
+    """
+    return rows[:1] if len(rows) > 1 and bool((rows[1:] == rows[:1]).all()) else rows
+
+
+def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [N, K] ≈ whole · scale → whole, int8 [N, K], and scale, float32 [N]."""
+    weight = weight.float()
+    scale = weight.abs().amax(1).clamp(min=TINY) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+def to_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights [N, K] ≈ (whole - 8) · scale + offset, group by group.
+
+    Returns:
+        whole: int32 [N, K], 0 to 15.
+        scale, offset: float32 [N, K / g].
+
+    Raises:
+        InputError: K cannot be divided into groups.
+    """
+    group = next((g for g in GROUPS if weight.shape[1] % g == 0), None)
+    if group is None:
+        raise InputError(f"int4 needs layers of a multiple of {GROUPS[-1]} inputs, not {weight.shape[1]}; take int8")
+    groups = weight.float().unflatten(1, (-1, group))
+    low, high = groups.amin(-1), groups.amax(-1)
+    scale = ((high - low) / 15).clamp(min=TINY)
+    whole = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15)
+    return whole.flatten(1).to(torch.int32), scale, low + 8 * scale
+
+
+@torch.no_grad()
+def quantise(mps2s: MPS2S, weights: str) -> None:
+    """Hold the weights that every decoding step reads in another form, in place.
+
+    Args:
+        mps2s: on the CPU; in bf16 what stays as it is, is fastest.
+        weights: one of `LAYERS`.
+
+    Raises:
+        InputError: there is no such format, the model is not on the CPU or is quantised already, or this CPU or this
+            build of torch cannot do it for layers of such a size and precision; the model is then as it was.
+    """
+    if weights not in LAYERS:
+        raise InputError(f"there are no weights called {weights!r}; there are: {', '.join(LAYERS)}")
+    device = mps2s.embedding.weight.device
+    if device.type != "cpu":
+        raise InputError(f"weights={weights!r} is for the CPU; the model is on {device}: leave it out there")
+    if is_quantised(mps2s):
+        raise InputError(f"the model's weights have another form already: load it anew for weights={weights!r}")
+    if weights in ("packed", "int8") and not torch.backends.mkldnn.is_available():
+        raise InputError(
+            f"weights={weights!r} needs oneDNN, which this build of torch lacks: take int8-weights or int4"
+        )
+    if weights == "int8" and not torch.cpu._is_vnni_supported():
+        raise InputError("this CPU lacks the products of 8-bit numbers (VNNI): take int8-weights or int4")
+    blocks = mps2s.decoder.blocks
+    # `kv` runs once for a photo, over more than a thousand rows, where few bits only cost time
+    names = [n for n, m in blocks.named_modules() if isinstance(m, nn.Linear) and not n.endswith(".kv")]
+    layers: dict[str, Tensor] = {name: blocks.get_submodule(name).weight for name in names}  # type: ignore[misc]
+    for shape, dtype in {(weight.shape, weight.dtype) for weight in layers.values()}:
+        _try(weights, shape, dtype)
+    for name in names:
+        blocks.set_submodule(name, LAYERS[weights](layers.pop(name)))
+
+
+def _try(weights: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Find out whether the kernels, which differ from one CPU and torch to the next, take such a layer."""
+    try:
+        LAYERS[weights](torch.zeros(shape, dtype=dtype))(torch.zeros(1, shape[1], dtype=dtype))
+    except (RuntimeError, AttributeError) as error:  # AttributeError: there is no such operator
+        raise InputError(
+            f"weights={weights!r} does not run here for layers [{shape[0]}, {shape[1]}] of {dtype} "
+            f"({str(error).strip().splitlines()[0]}): take another form, or bfloat16 or float32"
+        ) from error
+
+
+def is_quantised(mps2s: MPS2S) -> bool:
+    """Whether `quantise` was here."""
+    return any(isinstance(module, QuantisedLinear) for module in mps2s.modules())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What another form of the weights costs, as means over defective tokens."""
+
+    exact_nats: float
+    """Negative log-likelihood of the true tokens by the exact model (Eq. 15)."""
+    nats: float
+    """The same by the quantised one."""
+    divergence: float
+    """Kullback-Leibler divergence of the exact distribution from the quantised one, nats."""
+    agreement: float
+    """Share of tokens whose likeliest value stays the same."""
+
+
+@torch.no_grad()
+def quality_loss(exact: MPS2S, quantised: MPS2S, batches: Iterable[Inputs]) -> Loss:
+    """Compare teacher-forced predictions, in raster order.
+
+    Args:
+        exact, quantised: the same model before and after `quantise`, in eval mode.
+        batches: what `MPS2S.forward` takes.
+
+    Raises:
+        InputError: there is no defective token in the batches.
+    """
+    total, count = torch.zeros(4, dtype=torch.float64), 0
+    for inputs in batches:
+        logits, real = exact(*inputs)
+        targets = target_tokens(inputs[3], raster_order(inputs[4])[0])[real]  # [tokens]
+        p, q = (x[real].double().log_softmax(-1) for x in (logits, quantised(*inputs)[0]))
+        true = torch.stack([x.gather(-1, targets[:, None]).sum() for x in (p, q)])
+        divergence, same = (p.exp() * (p - q)).sum(), (p.argmax(-1) == q.argmax(-1)).sum()
+        total += torch.stack([-true[0], -true[1], divergence, same.double()])
+        count += len(targets)
+    if count == 0:
+        raise InputError("the batches hold 0 defective tokens; 1 at least is needed")
+    values = (total / count).tolist()
+    return Loss(exact_nats=values[0], nats=values[1], divergence=values[2], agreement=values[3])

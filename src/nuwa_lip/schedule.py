@@ -1,0 +1,70 @@
+"""How long a training runs, how much it takes at a time, and how fast it learns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from nuwa_lip.errors import InputError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long, how much at a time, how fast; moments are shares of `steps`, so that a budget moves them."""
+
+    steps: int
+    """Optimizer steps in all."""
+    batch_size: int
+    """Photos of one step, of all processes together."""
+    accumulate: int = 1
+    """Parts that a process takes its share of a batch in, to save memory; the result stays the same."""
+    learning_rate: float
+    """After the warm-up; from there it falls along a cosine."""
+    final_learning_rate: float = 0.05
+    """Where that ends, as a share of `learning_rate`."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises from zero."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's running means of gradients and of their squares."""
+    weight_decay: float = 0.05
+    """Of AdamW, on matrices only."""
+    clip: float = 1.0
+    """Largest norm of a step's gradients."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones exported; less in the first steps. 0: no average."""
+    precision: Precision = "auto"
+    """auto: bf16 where the hardware computes faster in it, else fp32."""
+    seed: int = 0
+    """Of everything that is random."""
+    log_every: int = 10
+    """Steps from one line of metrics to the next."""
+    sheet_every: int = 500
+    """Steps from one sheet of samples to the next."""
+    checkpoint_every: int = 500
+    """Steps from one checkpoint to the next."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "sheet_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.batch_size % self.accumulate:
+            raise InputError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal parts")
+        if not (0 <= self.warmup <= 1 and 0 <= self.ema < 1):
+            raise InputError(f"schedule.warmup {self.warmup} and ema {self.ema} must be within 0 to 1")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be above 0")
+        if self.seed < 0:
+            raise InputError(f"schedule.seed is {self.seed}; it must be 0 or more")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Of a step, counted from 0."""
+        rise = math.ceil(self.warmup * self.steps)
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        done = (step - rise) / max(1, self.steps - rise)
+        low = self.final_learning_rate
+        return self.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * done)) / 2)

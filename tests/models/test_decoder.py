@@ -1,0 +1,73 @@
+"""`prefill` and `decode_one_token` as units: without waiting for a device, and as one graph for a compiler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from nuwa_lip import sampling
+from nuwa_lip.models import MPS2S
+from nuwa_lip.models.decoder import NO_TOKEN, Memory
+from nuwa_lip.sampling import Draw, group_sizes
+from tests.test_sampling import HOLE, K, make_memories, make_model
+
+CANDIDATES = 2
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["learned positions", "rotary and pointer"])
+def model(request: pytest.FixtureRequest) -> MPS2S:
+    return make_model(rotary=request.param, pointer=request.param)
+
+
+@pytest.fixture(scope="module")
+def memory(model: MPS2S) -> Memory:
+    return make_memories(model, HOLE)[0]
+
+
+def rows_of(memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+    """Previous tokens, their positions, and positions of a raster of K tokens, each [C, K]."""
+    at = memory.token_mask.flatten().nonzero()[:, 0].expand(CANDIDATES, -1)
+    tokens = torch.randint(64, at.shape, generator=torch.Generator().manual_seed(1))
+    previous = torch.cat([torch.full((CANDIDATES, 1), NO_TOKEN), tokens[:, :-1]], 1)
+    return previous, torch.cat([at[:, :1], at[:, :-1]], 1), at
+
+
+@torch.no_grad()
+def test_one_token_over_the_whole_cache_equals_rows_over_its_used_part(model: MPS2S, memory: Memory) -> None:
+    whole, part = (model.prefill(memory, CANDIDATES, K) for _ in range(2))
+    columns = rows_of(memory)
+    for k in range(K):
+        one = [x[:, k] for x in columns]
+        slot = torch.tensor([k])
+        logits = model.decode_one_token(whole, *one, slot)
+        rows = model.decode_rows(part, *(x[:, None] for x in one), slot, torch.ones(1, k + 1, dtype=torch.bool))
+        torch.testing.assert_close(logits, model.head(rows[:, 0]), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_compiler_takes_both_units_as_one_graph_for_all_steps(model: MPS2S, memory: Memory) -> None:
+    torch._dynamo.reset()
+    prefill = torch.compile(model.prefill, backend="eager", fullgraph=True, dynamic=False)
+    step = torch.compile(model.decode_one_token, backend="eager", fullgraph=True, dynamic=False)
+    compiled, plain = prefill(memory, CANDIDATES, K), model.prefill(memory, CANDIDATES, K)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for k in range(3):
+            arguments = [x[:, k].clone() for x in rows_of(memory)]
+            slot = torch.tensor([k])
+            expected = model.decode_one_token(plain, *arguments, slot)
+            torch.testing.assert_close(step(compiled, *arguments, slot), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [None, 3])
+def test_no_step_waits_for_the_device(model: MPS2S, memory: Memory, steps: int | None) -> None:
+    """Fake tensors have no values: whatever asked for one, as waiting for a device does, would fail."""
+    sizes = group_sizes(K, steps)
+    plan = sampling._Plan.make("raster", memory.token_mask, [0] * CANDIDATES, CANDIDATES)
+    draw = Draw(guidance_scale=1.0, temperature=0.9, top_k=5, top_p=0.9)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        decoder = sampling._Cached(model, memory, plan)
+        chosen, logp = sampling._decode(decoder, sizes, draw, sampling._Progress(None, len(sizes)))
+    assert chosen.shape == (CANDIDATES, K) and logp.shape == (CANDIDATES,)
