@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,35 @@ class Row:
     unit: str
     """"x" for ratios, else s, MB or GFLOP/s."""
     bar: float | None = None
-    """What `value` must not exceed."""
+    """What `value` must not exceed, or, with `at_least`, must reach."""
+    at_least: bool = False
+    noise: float = 0.0
+    """By what share of `value` its repeats differ: half of the way from the least to the largest."""
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is a bar and `value` is on the wrong side of it."""
+        if self.bar is None:
+            return False
+        return self.value < self.bar if self.at_least else self.value > self.bar
+
+
+class Timing(NamedTuple):
+    """A median over repeats."""
+
+    seconds: float
+    noise: float
+    """As `Row.noise`."""
+
+    def row(self, what: str, unit: str = "s") -> Row:
+        """As a line of a report, in s or ms."""
+        return Row(what=what, value=self.seconds * (1000 if unit == "ms" else 1), unit=unit, noise=self.noise)
+
+
+def times(what: str, slow: Timing, fast: Timing, bar: float | None = None, *, at_least: bool = True) -> Row:
+    """How many times as long `slow` takes as `fast`."""
+    value, noise = slow.seconds / fast.seconds, slow.noise + fast.noise
+    return Row(what=what, value=value, unit="x", bar=bar, at_least=at_least and bar is not None, noise=noise)
 
 
 class Child(NamedTuple):
@@ -43,14 +73,39 @@ class Child(NamedTuple):
 
 def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each case: one warm-up, then `rounds` times all of them in turn."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for lap in range(rounds + 1):
+    return {name: timing.seconds for name, timing in timings(cases, rounds).items()}
+
+
+def timings(
+    cases: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True, least: float = 0.0
+) -> dict[str, Timing]:
+    """Each case's median: one warm-up, then `rounds` times all of them in turn.
+
+    Args:
+        cases: what to call.
+        rounds: repeats, 1 or more.
+        warm_up: leave it out for what takes minutes, where it would not show.
+        least: seconds; a case that is shorter is called several times in a repeat.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    calls = dict.fromkeys(cases, 1)
+    for lap in range(-1 if warm_up else 0, rounds):
         for name, run in cases.items():
             start = time.perf_counter()
-            run()
-            if lap > 0:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            for _ in range(calls[name]):
+                run()
+            passed = (time.perf_counter() - start) / calls[name]
+            if lap >= 0:
+                seconds[name].append(passed)
+            else:
+                calls[name] = max(1, round(least / max(passed, 1e-6)))
+    return {name: timing(values) for name, values in seconds.items()}
+
+
+def timing(seconds: list[float]) -> Timing:
+    """Median and noise of repeats."""
+    middle = statistics.median(seconds)
+    return Timing(middle, (max(seconds) - min(seconds)) / 2 / middle if middle else 0.0)
 
 
 REPORT_PEAK = """
@@ -109,6 +164,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def gflop(run: Callable[[], object]) -> float:
+    """Billions of operations in the matrix products and convolutions of a call."""
+    # the fused attention of the CPU counts as nothing: take it apart
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 1e9
+
+
 def matmul_gflops(dtype: torch.dtype, size: int = 2048) -> float:
     """The machine's limit: rate of a square matrix product."""
     a = torch.randn(size, size).to(dtype)
@@ -120,7 +183,8 @@ def markdown(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
     lines = ["| what | measured | bar |", "|---|---:|---:|"]
     for row in rows:
-        bar = "" if row.bar is None else f"≤ {row.bar:g}{' missed' if row.value > row.bar else ''}"
+        sign = "≥" if row.at_least else "≤"
+        bar = "" if row.bar is None else f"{sign} {row.bar:g}{' missed' if row.missed else ''}"
         lines.append(f"| {row.what} | {row.value:.4g} {row.unit} | {bar} |")
     return "\n".join(lines) + "\n"
 

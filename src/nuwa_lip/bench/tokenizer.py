@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from nuwa_lip.bench.measure import Row, child, interleaved, matmul_gflops
+from nuwa_lip.bench.limits import has_bf16
+from nuwa_lip.bench.measure import Row, child, gflop, interleaved, matmul_gflops
 from nuwa_lip.models.dfvqgan import DFVQGAN, DFVQGANConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -44,7 +44,7 @@ def run(rounds: int = 5, preset: str = "paper-f8-8192") -> tuple[list[Row], list
     """Measure → (rows, lines about what could not be measured)."""
     rows, skipped = [], []
     precisions = list(PRECISIONS)
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not has_bf16():
         precisions.remove("bf16")
         skipped.append("this CPU has no bf16 arithmetic (emulated, it is a hundred times slower); bf16 is left out")
     peer = importlib.util.find_spec("diffusers") is not None
@@ -68,10 +68,9 @@ def speed(preset: str, precision: str, rounds: int, peer: bool) -> list[Row]:
         other, converted = diffusers_model(model.config, dtype), image.to(dtype)
         cases["diffusers VQModel"] = lambda: other.encode(converted)
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            cases["plain"]()
+        count = gflop(cases["plain"])
         times = interleaved(cases, rounds)
-    rate, limit = counter.get_total_flops() / times["plain"] / 1e9, matmul_gflops(dtype)
+    rate, limit = count / times["plain"], matmul_gflops(dtype)
     ratio = times["defect-free"] / times["plain"]
     rows = [
         *(Row(what=f"{name} encoding, {precision}", value=t, unit="s") for name, t in times.items()),

@@ -1,0 +1,175 @@
+"""One decoding step: how close to what memory allows, in every form of the weights, and against `generate`.
+
+A step reads the weights of the decoder's linear layers, the output table, and the keys and values of the photo and
+of the tokens so far. These bytes, each counted once, over the time it takes are compared to the machine's best rate
+of reading, and to the rate at which the same linear layers read when they are called alone, one after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nuwa_lip.bench import peers
+from nuwa_lip.bench.limits import precisions
+from nuwa_lip.bench.measure import Row, times, timings
+from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.models.decoder import DecoderCache
+from nuwa_lip.models.transformer import Block
+from nuwa_lip.quantise import GROUPS, quantise
+from nuwa_lip.sampling import CHUNK, Draw
+
+FORMS = (("fp32", None), ("fp32", "packed"), ("bf16", None), ("bf16", "packed"), ("bf16", "int8"), ("bf16", "int4"))
+"""Precision and form of the weights (`quantise.LAYERS`)."""
+BITS = {"int8": 8.0, "int8-weights": 8.0, "int4": 4.0 + 2 * 16 / GROUPS[0]}
+READ_BARS = {"bf16": 0.65, "bf16 packed": 0.65}
+"""Least share of the rate of reading, for one candidate at half of the longest cache."""
+ALONE_BAR = 0.9
+PEER_BARS = {"fp32": 1.2, "bf16": 1.5}
+TOP_K = 128
+LEAST = 0.2  # seconds of a repeat
+
+
+def run(bench: Bench) -> list[Row]:
+    """Every form in turn, each with a model of its own, because several would not fit into memory."""
+    rows: list[Row] = []
+    # encoders take no part, and need memory
+    config = dataclasses.replace(bench.sizes.mps2s, text_layers=1, pixel_layers=1, token_layers=1)
+    for precision, weights in FORMS:
+        if precision not in precisions():
+            continue
+        name = precision if weights is None else f"{precision} {weights}"
+        try:
+            model = form(config, precision, weights)
+        except InputError as error:
+            bench.skipped.append(f"decoding in {name}: {error}")
+            continue
+        rows += measure_form(bench, model, name, weights)
+        del model
+    return rows
+
+
+def form(config: MPS2SConfig, precision: str, weights: str | None) -> MPS2S:
+    """A model of noise with its weights in some form."""
+    model = random_mps2s(config, precision)
+    if weights is not None:
+        quantise(model, weights)
+    return model
+
+
+@torch.inference_mode()
+def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None) -> list[Row]:
+    """One form: its steps, its linear layers alone, and the peer."""
+    sizes = bench.sizes
+    caches = {c: empty_cache(model, c, max(sizes.lengths)) for c in sizes.candidates}
+    cases: dict[str, Callable[[], object]] = {
+        step_name(name, c, length): step(model, caches[c], c, length)
+        for c in sizes.candidates
+        for length in sizes.lengths
+    }
+    alone, usual = f"its linear layers alone, {name}", sizes.lengths[len(sizes.lengths) // 2]
+    cases[alone] = linear_layers(model)
+    found = timings(cases, bench.rounds, least=LEAST)
+    rows = [timing.row(what, "ms") for what, timing in found.items()]
+    one = found[step_name(name, 1, usual)]
+    rate = step_bytes(model, weights, 1, usual) / one.seconds / 1e9
+    rows.append(
+        Row(
+            what=f"share of the rate of reading, {name}, 1 candidate, {usual} tokens",
+            value=rate / bench.limits.read,
+            unit="x",
+            bar=READ_BARS.get(name),
+            at_least=True,
+            noise=one.noise,
+        )
+    )
+    alone_rate = step_bytes(model, weights, 0, 0, memory=False) / found[alone].seconds / 1e9
+    what, noise = f"rate of a step / of its linear layers alone, {name}", one.noise + found[alone].noise
+    rows.append(Row(what=what, value=rate / alone_rate, unit="x", bar=ALONE_BAR, at_least=True, noise=noise))
+    if weights == "packed" or name == "bf16":
+        rows += against_generate(bench, model, name)
+    return rows
+
+
+def step_name(name: str, candidates: int, length: int) -> str:
+    """The line of a step."""
+    return f"step, {name}, {candidates} candidate{'s' if candidates > 1 else ''}, {length} tokens in the cache"
+
+
+def empty_cache(model: MPS2S, candidates: int, capacity: int) -> DecoderCache:
+    """As `sampling` makes it."""
+    return model.prefill(random_memory(model), max(candidates, CHUNK), capacity, distinct=candidates)
+
+
+def step(model: MPS2S, cache: DecoderCache, candidates: int, length: int) -> Callable[[], Tensor]:
+    """One token of every candidate, as `sampling` runs it, with so many tokens in the cache."""
+    # candidates differ, or layers that leave out copies (`quantise.without_copies`) would take them for one
+    at = torch.arange(len(cache.tokens)).clamp(max=candidates - 1)[:, None]
+    slots, visible = torch.tensor([length - 1]), torch.ones(1, length, dtype=torch.bool)
+    return lambda: model.head(model.decode_rows(cache, at, at, at, slots, visible))
+
+
+def layers_of(block: Block) -> list[nn.Module]:
+    """The linear layers that a step runs, in order, in whatever form."""
+    assert block.cross is not None
+    names = ("attention.layer.qkv", "attention.layer.out", "cross.layer.q", "cross.layer.out")
+    return [block.get_submodule(name) for name in (*names, "mlp.layer.hidden", "mlp.layer.out")]
+
+
+def linear_layers(model: MPS2S) -> Callable[[], list[Tensor]]:
+    """These alone, with the output table: what a step could take at best."""
+    config = model.config
+    dtype = model.embedding.weight.dtype
+    # one candidate and its copies, as in the step that this is compared to
+    narrow = torch.randn(1, 1, config.width).to(dtype).repeat(CHUNK, 1, 1)
+    wide = torch.randn(1, 1, round(config.width * config.mlp_ratio)).to(dtype).repeat(CHUNK, 1, 1)
+    layers = [layer for block in model.decoder.layers for layer in layers_of(block)]
+    last = {id(layers_of(block)[-1]) for block in model.decoder.layers}
+    return lambda: [*(layer(wide if id(layer) in last else narrow) for layer in layers), model.head(narrow)]
+
+
+def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, *, memory: bool = True) -> float:
+    """What a step has to read, bytes; everything once. The memory of the photo can be left out."""
+    config, item = model.config, model.embedding.weight.element_size()
+    width, hidden = config.width, round(config.width * config.mlp_ratio)
+    layer = 6 * width**2 + 3 * width * hidden  # qkv, out, q, out; the gated layer in and out
+    places = config.text_length + (config.image_size // config.patch_size) ** 2 + config.grid[0] * config.grid[1]
+    states = 2 * width * (memory * places + candidates * length)  # keys and values
+    table = config.codebook_size * width
+    bits = BITS.get(weights or "", item * 8)
+    return config.decoder_layers * (layer * bits / 8 + states * item) + table * item
+
+
+def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
+    """A token of `transformers`' `generate` on a T5 of the same dimensions, in the same precision."""
+    sizes, precision = bench.sizes, name.split()[0]
+    made: Any = peers.optional(bench, "transformers", lambda: peers.t5(model.config, DTYPES[precision]))
+    if made is None:
+        return []
+    rows: list[Row] = []
+    logits, draw = step(model, empty_cache(model, 1, sizes.generated), 1, sizes.generated), Draw(top_k=TOP_K)
+    uniform = torch.full((CHUNK, 1), 0.5, dtype=torch.float64)
+
+    def own() -> Tensor:
+        """`generate` draws too."""
+        return draw(draw.guide(logits()), uniform)
+
+    for cache in ("dynamic", "static"):
+        short = peers.optional(bench, "transformers", partial(peers.generate, made, 2, cache, TOP_K), f"{cache} cache")
+        if short is None:
+            continue
+        long = peers.generate(made, 2 + sizes.generated, cache, TOP_K)
+        found = timings({"short": short, "long": long, "own": own}, max(2, bench.rounds // 2))
+        token = (found["long"].seconds - found["short"].seconds) / sizes.generated
+        peer = found["long"]._replace(seconds=max(token, 1e-9))
+        rows.append(peer.row(f"T5 of the same dimensions, generate, {cache} cache, a token, {precision}", "ms"))
+        bar = PEER_BARS[precision] if cache == "dynamic" else None
+        rows.append(times(f"generate, {cache} cache / step and drawing, {name}", peer, found["own"], bar))
+    return rows

@@ -1,0 +1,104 @@
+"""The tokenizer both ways and the encoders of the three perspectives, as shares of the machine's matrix rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+
+from nuwa_lip.bench import peers
+from nuwa_lip.bench import tokenizer as shape
+from nuwa_lip.bench.limits import precisions
+from nuwa_lip.bench.measure import Row, Timing, gflop, times, timings
+from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_mps2s
+from nuwa_lip.models import DFVQGAN
+
+OFFICIAL_BARS = {"fp32": 4.0, "bf16": 10.0}
+PEER_BARS = {"fp32": 1.0}
+
+
+@torch.inference_mode()
+def tokenizer(bench: Bench) -> list[Row]:
+    """Encoding and decoding a photo with a hole, against the official way and diffusers' VQModel."""
+    rows: list[Row] = []
+    plain = random_dfvqgan(bench.sizes.dfvqgan, "fp32")
+    image, mask = shape.picture(plain.config.resolution)
+    for precision in precisions():
+        model = random_dfvqgan(bench.sizes.dfvqgan, precision)
+        encoding = model.encode(image, mask)
+        cases: dict[str, Callable[[], object]] = {
+            "defect-free encoding": partial(model.encode, image, mask),
+            "plain encoding": partial(model.encode, image),
+            "decoding with skips": partial(model.decode, encoding.tokens, encoding.skips),
+            "official pattern": partial(both_branches, plain, image, mask),
+        }
+        peer = peers.optional(bench, "diffusers", partial(shape.diffusers_model, plain.config, DTYPES[precision]))
+        if peer is not None:
+            pixels = image.to(DTYPES[precision])
+            latents = peer.encode(pixels).latents
+            cases["VQModel encoding"] = partial(peer.encode, pixels)
+            cases["VQModel decoding"] = partial(peer.decode, latents)
+        found = timings(cases, bench.rounds)
+        rows += [timing.row(f"{name}, {precision}") for name, timing in found.items() if name != "official pattern"]
+        for name in ("plain encoding", "decoding with skips"):
+            rows.append(share(bench, f"{name}, {precision}", cases[name], found[name], precision))
+        official, ours = found["official pattern"], found["defect-free encoding"]
+        what = f"official masked encoding at the least, fp32 / defect-free, {precision}"
+        rows.append(times(what, official, ours, OFFICIAL_BARS[precision]))
+        if peer is not None:
+            theirs, own = (per_gflop(cases, found, names) for names in BOTH)
+            what = f"VQModel / ours, encoding with the mask and decoding, per GFLOP, {precision}"
+            rows.append(times(what, theirs, own, PEER_BARS.get(precision)))
+    return rows
+
+
+BOTH = (("VQModel encoding", "VQModel decoding"), ("defect-free encoding", "decoding with skips"))
+
+
+def both_branches(model: DFVQGAN, image: torch.Tensor, mask: torch.Tensor) -> None:
+    """The least that the official encoder does: every layer twice, for the whole photo and for its known part.
+
+    What it does besides with masks as large as the activations, nearly as much again, is not re-created.
+    """
+    model.encode(image)
+    model.encode(image, mask)
+
+
+def per_gflop(cases: Mapping[str, Callable[[], object]], found: Mapping[str, Timing], names: tuple[str, ...]) -> Timing:
+    """One after the other, for each billion of operations: VQModel's decoder has two thirds more of them than ours."""
+    count = sum(gflop(cases[name]) for name in names)
+    return Timing(sum(found[name].seconds for name in names) / count, max(found[name].noise for name in names))
+
+
+@torch.inference_mode()
+def encoders(bench: Bench) -> list[Row]:
+    """Caption, pixels and tokens of one photo, against T5's encoder of the same width on as many positions."""
+    rows: list[Row] = []
+    config = bench.sizes.mps2s
+    for precision in precisions():
+        model = random_mps2s(config, precision)
+        inputs = photo(config)
+        cases: dict[str, Callable[[], object]] = {"own": partial(model.encode, *inputs)}
+        # its decoder is of no interest here, and needs memory
+        short = dataclasses.replace(config, decoder_layers=1)
+        peer = peers.optional(bench, "transformers", partial(peers.t5, short, DTYPES[precision]))
+        if peer is not None:
+            states = torch.randn(peer.memory_shape).to(DTYPES[precision])
+            cases["T5"] = partial(peer.encoder, inputs_embeds=states)
+        found = timings(cases, bench.rounds)
+        rows.append(found["own"].row(f"three perspectives, {precision}"))
+        rows.append(share(bench, f"three perspectives, {precision}", cases["own"], found["own"], precision))
+        if peer is not None:
+            rows.append(found["T5"].row(f"T5's encoder, as many positions, {precision}"))
+            rows.append(times(f"T5's encoder / three perspectives, {precision}", found["T5"], found["own"]))
+        del model, peer, cases
+    return rows
+
+
+def share(bench: Bench, name: str, run: Callable[[], object], timing: Timing, precision: str) -> Row:
+    """Of the rate of a square matrix product, by the operations that PyTorch counts."""
+    rate = gflop(run) / timing.seconds
+    what = f"{name}: share of the matrix rate"
+    return Row(what=what, value=rate / bench.limits.rate(precision), unit="x", noise=timing.noise)

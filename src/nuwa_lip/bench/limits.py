@@ -1,0 +1,83 @@
+"""What the machine itself can do: how fast it multiplies matrices, by precision, and how fast it reads memory.
+
+Other stages are stated as shares of these, so that a figure means something on another machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from nuwa_lip.bench.measure import Row, Timing, timings
+
+READS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of this machine, with the number of threads that torch is set to."""
+
+    products: dict[str, Timing]
+    """Seconds of a square matrix product, by precision: fp32, bf16 and int8 where the CPU has them."""
+    size: int
+    """Side of these matrices."""
+    read: float
+    """GB/s (10^9 bytes), the best of ten reads of a buffer that no cache holds."""
+
+    def rate(self, precision: str) -> float:
+        """GFLOP/s of a matrix product; NaN where it was not measured."""
+        if precision not in self.products:
+            return math.nan
+        return 2 * self.size**3 / self.products[precision].seconds / 1e9
+
+    def rows(self) -> list[Row]:
+        """As lines of a report."""
+        rows = [
+            Row(what=f"matrix product, {name}", value=self.rate(name), unit="GFLOP/s", noise=timing.noise)
+            for name, timing in self.products.items()
+        ]
+        return [*rows, Row(what="reading memory, best of ten", value=self.read, unit="GB/s")]
+
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16: emulated, it is a hundred times slower."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def precisions() -> list[str]:
+    """Those worth measuring here."""
+    return ["fp32", "bf16"] if has_bf16() else ["fp32"]
+
+
+def measure(size: int, buffer_bytes: int, rounds: int) -> Limits:
+    """Measure the machine.
+
+    Args:
+        size: side of the matrices.
+        buffer_bytes: of the buffer that is read; 2 GB and more for a figure to rely on.
+        rounds: interleaved repeats of the products.
+    """
+    a = torch.randn(size, size)
+    cases: dict[str, Callable[[], object]] = {"fp32": lambda: a @ a}
+    if has_bf16():
+        b = a.bfloat16()
+        cases["bf16"] = lambda: b @ b
+    if torch.cpu._is_vnni_supported():
+        c = torch.randint(-8, 8, (size, size), dtype=torch.int8)
+        cases["int8"] = lambda: torch._int_mm(c, c)
+    return Limits(products=timings(cases, rounds), size=size, read=read_rate(buffer_bytes))
+
+
+def read_rate(buffer_bytes: int) -> float:
+    """GB/s, the best of ten reads."""
+    buffer = torch.ones(buffer_bytes // 4)  # written, or all its pages would be the same one
+    best = math.inf
+    for _ in range(READS):
+        start = time.perf_counter()
+        buffer.sum()
+        best = min(best, time.perf_counter() - start)
+    return buffer.numel() * 4 / best / 1e9

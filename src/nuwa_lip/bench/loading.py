@@ -1,0 +1,109 @@
+"""Reading training data: shards of JPEG against what others read them with, and the token cache."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nuwa_lip.assets import asset
+from nuwa_lip.bench.measure import Row, Timing, times, timing, timings
+from nuwa_lip.bench.sizes import Bench
+from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
+from nuwa_lip.data.shards import Sample, Skipped, read_encoded, write_shards
+from nuwa_lip.training.tokens import TokenCache, pack_masks
+
+BATCH = 16
+TOKEN_BATCH = 64
+
+
+def run(bench: Bench) -> list[Row]:
+    """Photos a second, at the size that training asks for."""
+    count, size = bench.sizes.photos, bench.sizes.trained_dfvqgan.resolution
+    with tempfile.TemporaryDirectory() as folder:
+        shards = write_shards(samples(count, bench.sizes.photo_size), Path(folder))
+        pictures = [sample.picture for sample in read_encoded([str(s) for s in shards], Skipped())]
+        cases: dict[str, Callable[[], object]] = {
+            "shards into memory, two threads": lambda: PhotoSet.load([str(s) for s in shards], size),
+            "Pillow, full decoding, one thread": lambda: [pillow(picture, size) for picture in pictures],
+        }
+        if importlib.util.find_spec("cv2") is not None:
+            cases["OpenCV, full decoding"] = lambda: [opencv(picture, size) for picture in pictures]
+        else:
+            bench.skipped.append("opencv is not installed; it is left out (pip install opencv-python-headless)")
+        found = timings(cases, bench.rounds)
+        streamed = stream(shards, size, count, bench.rounds)
+    ours = found["shards into memory, two threads"]
+    rows = [rate(what, t, count) for what, t in {**found, "shards streamed, two workers": streamed}.items()]
+    for what, peer in list(found.items())[1:]:
+        rows.append(times(f"{what} / shards into memory, two threads", peer, ours))
+    return [*rows, token_cache(bench)]
+
+
+def rate(what: str, timing: Timing, count: int) -> Row:
+    """Photos a second."""
+    return Row(what=what, value=count / timing.seconds, unit="photos/s", noise=timing.noise)
+
+
+def samples(count: int, size: tuple[int, int]) -> Iterator[Sample]:
+    """A bundled photo at another size, with a camera's noise, so that its JPEGs are as large as photos'."""
+    photo = np.asarray(Image.open(asset("demo/photos/mountains.jpg")).convert("RGB").resize(size), dtype=np.int16)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        noisy = (photo + rng.integers(-6, 7, photo.shape)).clip(0, 255).astype(np.uint8)
+        yield Sample(key=f"{i:05}", image=Image.fromarray(noisy), captions=["mountains"], meta={})
+
+
+def pillow(picture: bytes, size: int) -> np.ndarray:
+    """What a plain loader does: decode everything, then shrink."""
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def opencv(picture: bytes, size: int) -> Any:
+    """The same by OpenCV."""
+    import cv2
+
+    decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return cv2.resize(decoded, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def stream(shards: list[Path], size: int, count: int, rounds: int) -> Timing:
+    """Seconds for so many photos from worker processes that are already running."""
+    size_of_batch = min(BATCH, count)
+    laps = count // size_of_batch
+    batches = StreamedPhotos([str(s) for s in shards], size).batches(size_of_batch, seed=0)
+    next(batches)
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(laps):
+            next(batches)
+        seconds.append((time.perf_counter() - start) * count / (laps * size_of_batch))  # a rest makes no batch
+    return timing(seconds)
+
+
+def token_cache(bench: Bench) -> Row:
+    """A batch of stage 2 from a cache of random content, in memory."""
+    config, rng = bench.sizes.trained_mps2s, np.random.default_rng(0)
+    rows, side = 4 * TOKEN_BATCH, config.image_size
+    masks = torch.zeros(rows, 1, side, side, dtype=torch.bool)
+    cache = TokenCache(
+        folder=Path(),
+        images=torch.from_numpy(rng.integers(0, 256, (rows, 3, side, side), dtype=np.uint8)),
+        masks=torch.from_numpy(pack_masks(masks)),
+        tokens=torch.zeros(rows, *config.grid, dtype=torch.int16),
+        captions=[["mountains"]] * rows,
+        variants=1,
+        factor=side // config.grid[0],
+    )
+    found = timings({"batch": lambda: cache.batch(0, TOKEN_BATCH, seed=0)}, bench.rounds)["batch"]
+    return rate(f"token cache, batches of {TOKEN_BATCH}", found, TOKEN_BATCH)

@@ -1,0 +1,281 @@
+"""What others' code does for the same work: built from their own packages where these are installed, never copied.
+
+Weights are random, nothing is downloaded. The official pattern needs nobody's package: it is our own model used as
+the official loop uses its own, where every token runs everything again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from nuwa_lip.bench.sizes import Bench, Photo, fill
+from nuwa_lip.hub import Uninitialised
+from nuwa_lip.models import MPS2S, MPS2SConfig
+
+T = TypeVar("T")
+Pipeline = Callable[[torch.dtype, bool], Callable[[int], object]]
+"""f(precision, whether tiny) → g(steps)."""
+
+
+def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") -> T | None:
+    """What `make` gives, or None and a line that says why not.
+
+    Args:
+        bench: gets the line.
+        package: that `make` imports.
+        make: builds the peer, or calls it for the first time.
+        what: of the package, for the line.
+    """
+    if importlib.util.find_spec(package) is None:
+        bench.skipped.append(f"{package} is not installed; it is left out (pip install {package})")
+        return None
+    try:
+        return make()
+    except Exception as error:  # of other people's code, whatever it is
+        lines = str(error).strip().splitlines() or [""]
+        named = f"{package}, {what}," if what else package
+        bench.skipped.append(f"{named} failed and is left out: {type(error).__name__}: {lines[0][:200]}")
+        return None
+
+
+@torch.inference_mode()
+def official_token(model: MPS2S, inputs: Photo) -> Tensor:
+    """The pattern of the official evaluation: no cache, for each token all encoders and the whole grid again.
+
+    Args:
+        model: in float32.
+        inputs: of one photo.
+    """
+    memory = model.encode(*inputs)
+    order = torch.arange(inputs[3][0].numel())[None]
+    return model.predict(memory, inputs[3].flatten(1), order)
+
+
+def build(make: Callable[[], Any], dtype: torch.dtype) -> Any:
+    """A model of noise: initial values of a billion weights would take minutes."""
+    with Uninitialised():
+        model: nn.Module = make()
+    fill(model)
+    return model.to(dtype)
+
+
+def t5(config: MPS2SConfig, dtype: torch.dtype) -> Any:
+    """T5 1.1 with the widths and depths of an MP-S2S."""
+    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    encoder, decoder = config.token_layers, config.decoder_layers
+    kind: Any = T5Config  # some of what it takes is not in its signature
+    sizes = kind(
+        vocab_size=config.codebook_size,
+        d_model=config.width,
+        d_kv=config.width // config.heads,
+        d_ff=round(config.width * config.mlp_ratio),
+        num_layers=encoder,
+        num_decoder_layers=decoder,
+        num_heads=config.heads,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=None,
+    )
+    model = build(lambda: T5ForConditionalGeneration(sizes), dtype)
+    model.config.num_layers = max(encoder, decoder)  # transformers 5 sizes the decoder's cache by the encoder's depth
+    patches = (config.image_size // config.patch_size) ** 2
+    model.memory_shape = (1, config.text_length + patches + config.grid[0] * config.grid[1], config.width)
+    return model
+
+
+def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], object]:
+    """So many tokens from a memory that is ready, with a "dynamic" or a "static" cache; tried once."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    states = torch.randn(model.memory_shape).to(model.dtype)
+    options: dict[str, Any] = {} if cache == "dynamic" else {"cache_implementation": "static", "disable_compile": True}
+
+    def run() -> object:
+        return model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            do_sample=True,
+            top_k=top_k,
+            use_cache=True,
+            **options,
+        )
+
+    run()
+    return run
+
+
+def picture(side: int = 256) -> tuple[Image.Image, Image.Image]:
+    """A photo of noise, and a mask of its right half."""
+    noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    mask = np.zeros((side, side), np.uint8)
+    mask[:, side // 2 :] = 255
+    return Image.fromarray(noise), Image.fromarray(mask)
+
+
+def clip_text(projection: bool, small: bool) -> Any:
+    """CLIP's text tower of ViT-L, or a tiny one."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    width, layers, heads = (32, 1, 2) if small else (768, 12, 12)
+    config = CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=77,
+        projection_dim=width,
+    )
+    return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
+
+
+def amused(dtype: torch.dtype, small: bool) -> Callable[[int], object]:
+    """The inpainting pipeline of aMUSEd-256 → f(steps)."""
+    from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
+
+    width, wide, depth, micro = (32, 32, 1, 8) if small else (1024, 768, 22, 256)
+    channels = (8, 8) if small else (128, 256, 256, 512, 768)
+    side = 32 if small else 256
+    transformer = build(
+        lambda: UVit2DModel(
+            hidden_size=width,
+            use_bias=False,
+            hidden_dropout=0.0,
+            cond_embed_dim=wide,
+            micro_cond_encode_dim=micro,
+            micro_cond_embed_dim=5 * micro,
+            encoder_hidden_size=wide,
+            vocab_size=8256,
+            codebook_size=8192,
+            in_channels=wide,
+            block_out_channels=wide,
+            num_res_blocks=1 if small else 3,
+            downsample=False,
+            upsample=False,
+            block_num_heads=2 if small else 12,
+            num_hidden_layers=depth,
+            num_attention_heads=2 if small else 16,
+            attention_dropout=0.0,
+            intermediate_size=64 if small else 2816,
+            layer_norm_eps=1e-6,
+            ln_elementwise_affine=True,
+            sample_size=16,
+        ),
+        dtype,
+    )
+    vq = build(
+        lambda: VQModel(
+            down_block_types=("DownEncoderBlock2D",) * len(channels),
+            up_block_types=("UpDecoderBlock2D",) * len(channels),
+            block_out_channels=channels,
+            layers_per_block=1 if small else 2,
+            latent_channels=64,
+            sample_size=32,
+            num_vq_embeddings=8192,
+            norm_num_groups=8 if small else 32,
+            mid_block_add_attention=False,
+            lookup_from_codebook=True,
+            force_upcast=False,
+        ),
+        dtype,
+    )
+    text = build(lambda: clip_text(True, small), dtype)
+    pipe: Any = AmusedInpaintPipeline(vq, None, text, transformer, AmusedScheduler(mask_token_id=8255))
+    pipe.set_progress_bar_config(disable=True)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)), picture(side)
+
+    @torch.inference_mode()
+    def run(steps: int) -> object:
+        out = text(ids, output_hidden_states=True)
+        pooled, hidden = out.text_embeds, out.hidden_states[-2]
+        return pipe(
+            image=image,
+            mask_image=mask,
+            num_inference_steps=steps,
+            guidance_scale=10.0,
+            strength=1.0,
+            prompt_embeds=pooled[:1],
+            encoder_hidden_states=hidden[:1],
+            negative_prompt_embeds=pooled[1:],
+            negative_encoder_hidden_states=hidden[1:],
+            output_type="np",
+        )
+
+    return run
+
+
+def stable_diffusion(dtype: torch.dtype, small: bool) -> Callable[[int], object]:
+    """An inpainting pipeline of Stable Diffusion 1.5's size at 256 x 256 → f(steps)."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+
+    side, wide = (64, 32) if small else (256, 768)
+    options: dict[str, Any] = {"norm_num_groups": 8} if small else {}
+    unet = build(
+        lambda: UNet2DConditionModel(
+            sample_size=64,
+            in_channels=9,
+            out_channels=4,
+            cross_attention_dim=wide,
+            attention_head_dim=8,
+            block_out_channels=(16, 16, 16, 16) if small else (320, 640, 1280, 1280),
+            layers_per_block=1 if small else 2,
+            **options,
+        ),
+        dtype,
+    )
+    vae = build(
+        lambda: AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8, 8, 8, 8) if small else (128, 256, 512, 512),
+            layers_per_block=1 if small else 2,
+            latent_channels=4,
+            norm_num_groups=8 if small else 32,
+            sample_size=512,
+        ),
+        dtype,
+    )
+    text = build(lambda: clip_text(False, small), dtype)
+    pipe: Any = StableDiffusionInpaintPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=None,
+        unet=unet,
+        scheduler=DDIMScheduler(num_train_timesteps=1000, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)), picture(side)
+
+    @torch.inference_mode()
+    def run(steps: int) -> object:
+        states = text(ids)[0]
+        return pipe(
+            prompt_embeds=states[:1],
+            negative_prompt_embeds=states[1:],
+            image=image,
+            mask_image=mask,
+            height=side,
+            width=side,
+            num_inference_steps=steps,
+            guidance_scale=7.5,
+            strength=1.0,
+            output_type="np",
+        )
+
+    return run

@@ -1,0 +1,155 @@
+"""What is measured: the official dimensions, or tiny ones that only show that everything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nuwa_lip.bench.limits import Limits
+from nuwa_lip.hub import Uninitialised
+from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.models.decoder import Memory
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NOISE = 1 << 20
+Photo = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""text_ids, image, mask, tokens, token_mask of `MPS2S.encode`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Everything that a stage needs to know of how large to be."""
+
+    mps2s: MPS2SConfig
+    dfvqgan: DFVQGANConfig
+    lengths: tuple[int, ...]
+    """Tokens in the cache at which a decoding step is timed."""
+    candidates: tuple[int, ...] = (1, 4)
+    """At a time."""
+    parallel_steps: int
+    """S of the parallel decoding."""
+    official_tokens: int = 3
+    """So many tokens of the official pattern are timed."""
+    matrix: int
+    """Side of the matrices of the machine's limit."""
+    read_bytes: int
+    """Of the buffer that is read for the other limit."""
+    trained_mps2s: MPS2SConfig
+    """For the training step of stage 2."""
+    trained_dfvqgan: DFVQGANConfig
+    """For the training step of stage 1."""
+    training_batch: int
+    photos: int
+    """How many are decoded in the data stage."""
+    photo_size: tuple[int, int]
+    """Of these, width and height."""
+    generated: int
+    """Tokens that a language model's `generate` is timed over."""
+    small: bool = False
+    """Peers are tiny too."""
+
+    @property
+    def defective(self) -> int:
+        """K: the lower half of the grid."""
+        return self.mps2s.grid[0] // 2 * self.mps2s.grid[1]
+
+
+OFFICIAL = Sizes(
+    mps2s=MPS2SConfig.preset("paper"),
+    dfvqgan=DFVQGANConfig.preset("paper-f8-8192"),
+    lengths=(1, 128, 256, 512),
+    parallel_steps=32,
+    matrix=4096,
+    read_bytes=2 * 10**9,
+    trained_mps2s=dataclasses.replace(MPS2SConfig.preset("base"), dropout=0.0),
+    trained_dfvqgan=DFVQGANConfig.preset("paper-f8-8192"),
+    training_batch=2,
+    photos=200,
+    photo_size=(640, 480),
+    generated=24,
+)
+SMALL = Sizes(
+    mps2s=MPS2SConfig.preset("tiny"),
+    dfvqgan=DFVQGANConfig.preset("tiny"),
+    lengths=(1, 32),
+    parallel_steps=4,
+    matrix=64,
+    read_bytes=10**6,
+    trained_mps2s=MPS2SConfig.preset("tiny"),
+    trained_dfvqgan=DFVQGANConfig.preset("tiny"),
+    training_batch=2,
+    photos=4,
+    photo_size=(64, 48),
+    generated=2,
+    small=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One run: what every stage is given."""
+
+    sizes: Sizes
+    limits: Limits
+    rounds: int
+    skipped: list[str] = field(default_factory=list)
+    """Lines about what could not be measured."""
+
+
+def random_mps2s(config: MPS2SConfig, precision: str) -> MPS2S:
+    """A model whose weights are noise that is quickly made."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(DTYPES[precision])
+    try:
+        with Uninitialised():
+            model = MPS2S(config)
+    finally:
+        torch.set_default_dtype(default)
+    fill(model)
+    return model
+
+
+def random_dfvqgan(config: DFVQGANConfig, precision: str) -> DFVQGAN:
+    """The same of a tokenizer, small enough for initial values of its own."""
+    torch.manual_seed(0)
+    return DFVQGAN(config).eval().requires_grad_(False).to(DTYPES[precision])
+
+
+@torch.no_grad()
+def fill(model: nn.Module) -> None:
+    """Write noise of a model's usual size into every weight; not zeros, which share pages of memory."""
+    noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)) * 0.02
+    for weight in model.parameters():
+        if weight.ndim < 2:
+            weight.fill_(0.1)
+            continue
+        for part in weight.view(-1).split(NOISE):
+            part.copy_(noise[: len(part)])
+    model.eval().requires_grad_(False)
+
+
+def photo(config: MPS2SConfig, batch: int = 1, rows: int | None = None) -> Photo:
+    """Photos whose lower half, or `rows` rows of tokens, are missing, with captions as long as they may be."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = config.grid
+    token_mask = torch.zeros(batch, 1, height, width, dtype=torch.bool)
+    token_mask[:, :, height - (height // 2 if rows is None else rows) :] = True
+    cell = config.image_size // height
+    mask = token_mask.repeat_interleave(cell, 2).repeat_interleave(cell, 3)
+    image = torch.rand(batch, 3, config.image_size, config.image_size, generator=generator) * 2 - 1
+    tokens = torch.randint(config.codebook_size, (batch, height, width), generator=generator)
+    ids = torch.randint(3, config.text_vocab, (batch, config.text_length), generator=generator)
+    return ids, image, mask, tokens, token_mask
+
+
+@torch.inference_mode()
+def random_memory(model: MPS2S, rows: int | None = None) -> Memory:
+    """What a model's encoders would give of a photo, without running them."""
+    config = model.config
+    ids, _, _, tokens, token_mask = photo(config, rows=rows)
+    length = ids.shape[1] + (config.image_size // config.patch_size) ** 2 + tokens[0].numel()
+    states = torch.randn(1, length, config.width).to(model.embedding.weight.dtype)
+    return Memory(states, torch.zeros(1, length, dtype=torch.bool), tokens, token_mask, ids.shape[1])

@@ -1,0 +1,177 @@
+"""A whole image, encoders and tokenizer included: ours in every form against what others take.
+
+The official side is a few tokens of the official pattern in float32, times the number of defective tokens. The
+pipelines of diffusers are a call of one step, and the further steps at the price of the second and third.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from nuwa_lip.bench import inpaint, peers, quality
+from nuwa_lip.bench.decoding import form
+from nuwa_lip.bench.limits import precisions
+from nuwa_lip.bench.measure import Row, Timing, child, times, timing, timings
+from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, photo, random_dfvqgan, random_memory, random_mps2s
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import DFVQGAN, MPS2S
+from nuwa_lip.sampling import sample
+
+OFFICIAL_BARS = {"bf16": 240.0, "bf16 packed": 240.0, "bf16 int8": 400.0, "bf16 int4": 500.0}
+PARALLEL_BAR = 1500.0
+LOOP_BAR = 10.0
+FOUR_BAR = 2.2
+MEMORY_BAR = 4500.0
+"""MB of a process that loads a model of paper size in bf16 and fills one photo."""
+OWN_BAR = 1.0
+AMUSED_STEPS, DIFFUSION_STEPS = 12, 20
+
+
+def run(bench: Bench) -> list[Row]:
+    """Ours in every form with its loss, the memory, then the bundled model and the pipelines it is compared to."""
+    precision = precisions()[-1]
+    rows = [(official := official_token(bench)).row("a token of the official pattern, fp32")]
+    tokenizer = random_dfvqgan(bench.sizes.dfvqgan, precision)
+    for weights in (None, "packed", "int8", "int4"):
+        name = precision if weights is None else f"{precision} {weights}"
+        try:
+            model = form(bench.sizes.mps2s, precision, weights)
+        except InputError as error:
+            bench.skipped.append(f"whole image in {name}: {error}")
+            continue
+        rows += one_form(bench, tokenizer, model, name, official)
+        del model
+    return rows + quality.run(bench) + memory(bench.sizes.small) + pipelines(bench)
+
+
+def official_token(bench: Bench) -> Timing:
+    """A token, and how much the timed ones differ; the model is thrown away, for it is large."""
+    model, inputs = random_mps2s(bench.sizes.mps2s, "fp32"), photo(bench.sizes.mps2s)
+    cases = {f"{i}": lambda: peers.official_token(model, inputs) for i in range(bench.sizes.official_tokens)}
+    return timing([t.seconds for t in timings(cases, 1, warm_up=False).values()])
+
+
+@torch.inference_mode()
+def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, official: Timing) -> list[Row]:
+    """One token a step and parallel steps; the loop alone; four candidates."""
+    sizes, tokens = bench.sizes, bench.sizes.defective
+    steps = sizes.parallel_steps
+    memory = random_memory(model)
+    image(tokenizer, model, steps)()  # what is slow the first time
+    cases: dict[str, Callable[[], object]] = {
+        "one": image(tokenizer, model, None),
+        "parallel": image(tokenizer, model, steps),
+        "loop": lambda: sample(model, memory),
+        "parallel loop": lambda: sample(model, memory, num_inference_steps=steps),
+    }
+    if name in ("bf16", "fp32"):
+        cases["four"] = image(tokenizer, model, None, candidates=4)
+    found = timings(cases, max(1, bench.rounds // 2), warm_up=False)
+    whole = official._replace(seconds=official.seconds * tokens)
+    rows = [
+        found["one"].row(f"whole image, {tokens} tokens, one a step, {name}"),
+        found["parallel"].row(f"whole image, {tokens} tokens, {steps} parallel steps, {name}"),
+        times(f"official pattern / ours, one token a step, {name}", whole, found["one"], OFFICIAL_BARS.get(name)),
+        times(f"official pattern / ours, {steps} parallel steps, {name}", whole, found["parallel"], PARALLEL_BAR),
+        times(f"loop alone, {tokens} / {steps} steps, {name}", found["loop"], found["parallel loop"], LOOP_BAR),
+    ]
+    if "four" in found:
+        rows.append(
+            times(f"four candidates / one, {name}", found["four"], found["one"], FOUR_BAR, at_least=False),
+        )
+    return rows
+
+
+def image(tokenizer: DFVQGAN, model: MPS2S, steps: int | None, candidates: int = 1) -> Callable[[], list[torch.Tensor]]:
+    """Encoding, filling and decoding of one photo, as `pipeline` does it."""
+    ids, pixels, mask, _, _ = photo(model.config)
+
+    def run() -> list[torch.Tensor]:
+        encoding = tokenizer.encode(pixels, mask)
+        assert encoding.token_mask is not None
+        memory = model.encode(ids, pixels, mask, encoding.tokens, encoding.token_mask)
+        tokens, _ = sample(model, memory, num_candidates=candidates, num_inference_steps=steps)
+        return [tokenizer.decode(one[None], encoding.skips) for one in tokens]
+
+    return run
+
+
+LOAD = """
+import sys
+from nuwa_lip.bench.whole import load_and_fill
+load_and_fill(sys.argv[1])
+"""
+SAVE = """
+import sys
+from nuwa_lip.bench.whole import save_random
+save_random(sys.argv[1], sys.argv[2])
+"""
+
+
+def memory(small: bool) -> list[Row]:
+    """Peak of a process that loads a model folder in bf16 and fills a photo."""
+    with tempfile.TemporaryDirectory() as folder:
+        child(SAVE, folder, "small" if small else "official")
+        loaded = child(LOAD, folder)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / 1e6
+    bar = None if small else MEMORY_BAR
+    return [
+        Row(what="model files, bf16", value=size, unit="MB"),
+        Row(what="peak of loading them and filling a photo, bf16", value=loaded.peak_mb, unit="MB", bar=bar),
+    ]
+
+
+def save_random(folder: str, sizes: str) -> None:
+    """What a process of its own does, so that its memory counts nowhere: a model folder of noise in bf16."""
+    from nuwa_lip.hub import save_model
+    from nuwa_lip.tokenizer import CaptionTokenizer
+
+    chosen = SMALL if sizes == "small" else OFFICIAL
+    captions = CaptionTokenizer.train(["a photo"], chosen.mps2s.text_vocab, chosen.mps2s.text_length)
+    save_model(
+        folder,
+        dfvqgan=random_dfvqgan(chosen.dfvqgan, "bf16"),
+        mps2s=random_mps2s(chosen.mps2s, "bf16"),
+        tokenizer=captions,
+    )
+
+
+def load_and_fill(folder: str) -> None:
+    """What a process does whose memory is measured; a few parallel steps need no less than many."""
+    from nuwa_lip.hub import load_model
+
+    parts = load_model(folder, dtype=DTYPES["bf16"])
+    assert parts.mps2s is not None
+    with torch.inference_mode():
+        image(parts.dfvqgan, parts.mps2s, 4)()
+
+
+def pipelines(bench: Bench) -> list[Row]:
+    """The bundled model on a photo of 256 x 256, warm, and diffusers' pipelines at that size."""
+    own = timing([inpaint.own_work("nuwa-lip-mini", "people skiing", 1) for _ in range(1 if bench.sizes.small else 3)])
+    rows = [own.row("nuwa-lip-mini, a photo of 256 x 256, warm")]
+    rows[0] = Row(what=rows[0].what, value=own.seconds, unit="s", bar=OWN_BAR, noise=own.noise)
+    for name, make, steps in (
+        ("aMUSEd-256", peers.amused, AMUSED_STEPS),
+        ("Stable-Diffusion-1.5-sized", peers.stable_diffusion, DIFFUSION_STEPS),
+    ):
+        for precision in precisions():
+            work = partial(pipeline, make, precision, bench.sizes.small, steps)
+            peer = peers.optional(bench, "diffusers", work)
+            if peer is not None:
+                rows.append(peer.row(f"{name} inpainting, {steps} steps, extrapolated, {precision}"))
+                rows.append(times(f"{name} / nuwa-lip-mini, {precision}", peer, own))
+    return rows
+
+
+def pipeline(make: peers.Pipeline, precision: str, small: bool, steps: int) -> Timing:
+    """A call of so many steps, from calls of one and of three."""
+    call = make(DTYPES[precision], small)
+    found = timings({"one": lambda: call(1), "three": lambda: call(3)}, 2)
+    step = (found["three"].seconds - found["one"].seconds) / 2
+    return found["one"]._replace(seconds=found["one"].seconds + (steps - 1) * step)
