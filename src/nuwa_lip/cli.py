@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "train dfvqgan": ("nuwa_lip.commands.train:dfvqgan", "train stage 1, the tokenizer of photos with holes"),
     "train mps2s": ("nuwa_lip.commands.train:mps2s", "train stage 2, which predicts the hole's tokens"),
+    "train glide": ("nuwa_lip.commands.train:glide", "train the baseline GLIDE, a diffusion model"),
     "tokenize": ("nuwa_lip.commands.tokenize:tokenize", "make the token cache that stage 2 trains on"),
     "convert": ("nuwa_lip.commands.convert:convert", "bring in the VQ weights of other projects"),
     "evaluate images": (
@@ -41,6 +42,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "nuwa_lip.commands.evaluate:tokenizer",
         "measure a tokenizer alone: reconstruction, oracle inpainting, distances",
     ),
+    "evaluate likelihood": (
+        "nuwa_lip.commands.likelihood:likelihood",
+        "measure how likely a model finds the truth, and its caption rank",
+    ),
+    "evaluate table1": ("nuwa_lip.commands.tables:table1", "NÜWA-LIP against other methods, beside the paper"),
+    "evaluate table2": ("nuwa_lip.commands.tables:table2", "DF-VQGAN against VQGAN in three vocabularies"),
+    "evaluate table3": ("nuwa_lip.commands.tables:table3", "what each part of DF-VQGAN gives"),
+    "evaluate table4": ("nuwa_lip.commands.tables:table4", "what each perspective of MP-S2S gives"),
+    "evaluate ratios": ("nuwa_lip.commands.tables:ratios", "how large the holes of stage 2's training should be"),
+    "evaluate human": ("nuwa_lip.commands.human:human", "blind pairs for raters, and preference rates"),
+    "bench": ("nuwa_lip.commands.bench:bench", "time every stage, against peers and this machine's limits"),
+    "bench growth": ("nuwa_lip.commands.bench:growth", "how time and memory grow with what is asked for"),
     "bench tokenizer": ("nuwa_lip.commands.bench:tokenizer", "time defect-free against plain encoding"),
     "bench inpaint": ("nuwa_lip.commands.bench:inpaint", "time and memory of repainting"),
 }
@@ -83,16 +96,19 @@ def run(argv: list[str]) -> None:
     if argv[:1] == ["--version"]:
         print(f"nuwa-lip {nuwa_lip.__version__}")
         return
+    group = {name: entry for name, entry in COMMANDS.items() if name.split()[0] == argv[0]} if argv else {}
     for words in (2, 1):
         name = " ".join(argv[:words])
-        if name in COMMANDS:
+        # the first word of several commands may be one itself, which takes options only
+        misspelt = words == 1 and len(group) > 1 and len(argv) > 1 and not argv[1].startswith("-")
+        if name in COMMANDS and not misspelt:
             return _call(name, argv[words:])
-    group = {name: entry for name, entry in COMMANDS.items() if name.split()[0] == argv[0]} if argv else {}
     rest = argv[1:] if group else argv
     if not rest or rest[0] in ("-h", "--help"):
         print(overview(group or COMMANDS))
         return
-    raise InputError(_unknown(" ".join(argv[: 2 if group else 1]), group))
+    words_of_two = {name: entry for name, entry in group.items() if " " in name}
+    raise InputError(_unknown(" ".join(argv[: 2 if group else 1]), words_of_two))
 
 
 def overview(commands: Mapping[str, tuple[str, str]]) -> str:

@@ -1,7 +1,9 @@
 """`evaluate images` end to end on a small benchmark of real photos."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,3 +212,21 @@ def test_bad_input_is_named(benchmark: Benchmark, tmp_path: Path) -> None:
     (results / "00001.png").unlink()
     with pytest.raises(InputError, match="00001.png is missing"):
         evaluate.images(benchmark.folder, results=results)
+
+
+def test_blending_is_said_and_may_be_switched_off(benchmark: Benchmark, tiny_model: Path, tmp_path: Path) -> None:
+    """As in the bundled model, whose configuration switches it on."""
+    model = shutil.copytree(tiny_model, tmp_path / "blending")
+    config = json.loads((model / "config.json").read_text())
+    config["sampling"]["blend"] = True
+    (model / "config.json").write_text(json.dumps(config))
+    reports: list[dict[str, Any]] = []
+    for name, blend, folder in (("usual", None, model), ("off", "off", model), ("on", "on", tiny_model)):
+        out = tmp_path / f"{name}.json"
+        evaluate.images(benchmark.folder, model=str(folder), blend=blend, json=out, limit=2)  # type: ignore[arg-type]
+        reports.append(json.loads(out.read_text()))
+    usual, off, on = reports
+    assert [report["blend"] for report in reports] == [True, False, True]
+    assert usual["psnr_hole"] == on["psnr_hole"] != off["psnr_hole"]
+    with pytest.raises(InputError, match="--blend is for a model's pictures"):
+        evaluate.images(benchmark.folder, baseline="telea", blend="off")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,11 +14,15 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from nuwa_lip.baselines import registry
+from nuwa_lip.baselines.glide_folder import is_glide
+from nuwa_lip.baselines.registry import BaselineOptions
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
 from nuwa_lip.evaluation.images import check_extras, summarise
+from nuwa_lip.hub import read_sampling
 
 
 def images(
@@ -25,7 +30,12 @@ def images(
     *,
     model: str | None = None,
     results: Path | None = None,
-    baseline: Literal["telea", "navier-stokes"] | None = None,
+    unpasted: bool = False,
+    blend: Literal["on", "off"] | None = None,
+    baseline: Literal["telea", "navier-stokes", "glide", "amused", "stable-diffusion", "lama"] | None = None,
+    baseline_model: str | None = None,
+    baseline_steps: int | None = None,
+    baseline_guidance: float | None = None,
     json: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -54,7 +64,13 @@ def images(
         benchmark: Folder made by `nuwa-lip data benchmark`.
         model: Bundled name, local folder or hub id; photo i is repainted with seed + i.
         results: Folder of pictures NNNNN.png made elsewhere.
-        baseline: OpenCV's inpainting (needs the extra `evaluate`).
+        unpasted: Measure the model's whole picture, known pixels as it gives them (NÜWA; without it NÜWA-P).
+        blend: Fit the model's colours at the hole's edge, which is not of the paper; otherwise as the model says.
+        baseline: OpenCV's inpainting (needs the extra `evaluate`), or another's model (the extra `baselines`).
+        baseline_model: Its weights: for glide a folder of `train glide` or with the published files, for lama the
+            file; for amused and stable-diffusion a folder or hub id, if not the usual one.
+        baseline_steps: Steps of its sampling.
+        baseline_guidance: Its classifier-free guidance, 1 for none.
         json: Where to write the figures.
         limit: Use only the first so many photos.
         seed: Of the model's sampling and of the sheet's choice.
@@ -72,6 +88,16 @@ def images(
         shard: Such as 2/4: measure the second quarter of the photos into --work, and report nothing yet.
     """
     _check(model, results, save_images, seed, limit, best_of, workers, shard, work)
+    if model is not None and is_glide(model):
+        raise InputError(f"--model {model} is a GLIDE: give it as --baseline glide --baseline-model {model}")
+    if unpasted and model is None:
+        raise InputError("--unpasted measures a model's whole picture; give --model")
+    if blend is not None and model is None:
+        raise InputError("--blend is for a model's pictures; give --model")
+    options = BaselineOptions(
+        model=baseline_model, steps=baseline_steps, guidance=baseline_guidance, seed=seed, download=download
+    )
+    registry.check(baseline, options)
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
     extras = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
@@ -81,6 +107,9 @@ def images(
         model=model,
         results=results,
         baseline=baseline,
+        baseline_options=options,
+        unpasted=unpasted,
+        blend=None if blend is None else blend == "on",
         seed=seed,
         best_of=best_of,
         rank=rank,
@@ -101,6 +130,8 @@ def images(
         setting = _setting(job, source, n)
         Console().print(report.table(figures, f"{benchmark.name}: n = {n}, sha256 {source.sha256[:12]}"))
         print("\n".join(report.describe(setting, n)))
+        if baseline in registry.NAMES:
+            print(f"{baseline}: {options}")
         if json is not None:
             main, *others = figures
             content = {
@@ -200,10 +231,13 @@ def _setting(job: jobs.Job, source: Benchmark, n: int) -> dict[str, Any]:
     """What every figure stands beside."""
     return {
         "model": job.model,
+        **({"unpasted": True} if job.unpasted else {}),
+        **({"baseline_options": dataclasses.asdict(job.baseline_options)} if job.baseline in registry.NAMES else {}),
         "seed": job.seed,
         "seeds": None if job.model is None else [job.seed, job.seed + n - 1],
         "best_of": None if job.model is None else job.best_of,
         "rank": job.rank if job.best_of > 1 else None,
+        "blend": None if job.model is None else read_sampling(job.model).blend if job.blend is None else job.blend,
         "benchmark": job.benchmark.name,
         "benchmark_sha256": source.sha256,
         "resize": job.resize(),

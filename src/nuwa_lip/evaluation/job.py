@@ -23,6 +23,8 @@ from safetensors.torch import load_file
 
 from nuwa_lip import hub
 from nuwa_lip.assets import asset
+from nuwa_lip.baselines import registry
+from nuwa_lip.baselines.registry import BaselineOptions
 from nuwa_lip.clip import load_clip
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
@@ -75,6 +77,11 @@ class Job:
     model: str | None = None
     results: Path | None = None
     baseline: str | None = None
+    baseline_options: BaselineOptions = field(default_factory=BaselineOptions)
+    unpasted: bool = False
+    """Measure the model's whole picture, known pixels as it gives them."""
+    blend: bool | None = None
+    """Fit the model's colours at the hole's edge, which is not of the paper; None: as the model says."""
     seed: int = 0
     best_of: int = 1
     rank: Literal["likelihood", "clip"] = "likelihood"
@@ -85,9 +92,10 @@ class Job:
 
     def names(self) -> list[str]:
         """What is measured, the main one first."""
-        named = [Path(self.model).name] if self.model is not None else []
+        named = [Path(self.model).name + "-unpasted" * self.unpasted] if self.model is not None else []
         named += [self.results.name] if self.results is not None else []
-        named += [f"opencv-{self.baseline}"] if self.baseline is not None else []
+        if self.baseline is not None:
+            named.append(f"opencv-{self.baseline}" if self.baseline in methods.BASELINES else self.baseline)
         if not named:
             raise InputError("nothing to measure: give --model NAME, --results DIR or --baseline telea")
         return named
@@ -100,22 +108,28 @@ class Job:
         """The methods themselves."""
         found: list[Repaint] = []
         if self.model is not None:
-            repaint = methods.model(self.model, self.seed, self.best_of, self.rank)
+            repaint = methods.model(self.model, self.seed, self.best_of, self.rank, self.unpasted, self.blend)
             if self.save_images is not None:
                 run = {"model": self.model, "seed": self.seed, "benchmark_sha256": source.sha256}
                 if self.best_of > 1:
                     run |= {"best_of": self.best_of, "rank": self.rank}
+                if self.unpasted:
+                    run |= {"unpasted": True}
+                if self.blend is not None:
+                    run |= {"blend": self.blend}
                 repaint = methods.kept(repaint, self.save_images, run)
             found.append(repaint)
         if self.results is not None:
             found.append(methods.results(self.results))
-        if self.baseline is not None:
+        if self.baseline in methods.BASELINES:
             found.append(methods.baseline(self.baseline))
+        elif self.baseline is not None:
+            found.append(registry.load(self.baseline, self.baseline_options))
         return dict(zip(self.names(), found, strict=True))
 
     def describe(self, source: Benchmark) -> dict[str, Any]:
         """What the figures depend on, as kept beside them."""
-        return {
+        described = {
             "definitions": DEFINITIONS,
             "benchmark_sha256": source.sha256,
             "methods": self.names(),
@@ -125,6 +139,13 @@ class Job:
             "metrics": sorted(self.extras),
             "weights": [str(self.weights.inception), str(self.weights.vgg), self.weights.clip],
         }
+        if self.blend is not None:
+            described["blend"] = self.blend
+        if self.baseline is not None and self.baseline not in methods.BASELINES:
+            chosen = self.baseline_options
+            weights = chosen.model if chosen.model is None or not Path(chosen.model).exists() else stamp(chosen.model)
+            described["baseline"] = [weights, chosen.steps, chosen.guidance, chosen.seed]
+        return described
 
     def resize(self) -> dict[str, str]:
         """How photos reach the networks' input sizes, for those networks that are used."""
@@ -210,7 +231,13 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def fingerprint(model: str) -> str:
     """Changes when a model's files do; by size and time, for the weights may be large."""
-    folder = hub.resolve(model)
-    found: Mapping[str, os.stat_result] = {path.name: path.stat() for path in sorted(folder.iterdir())}
+    return stamp(hub.resolve(model))
+
+
+def stamp(path: str | Path) -> str:
+    """The same of any file or folder."""
+    folder = Path(path)
+    files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else [folder]
+    found: Mapping[str, os.stat_result] = {str(file.relative_to(folder)): file.stat() for file in files}
     text = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found.items())
     return f"{folder.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -22,8 +22,20 @@ Repaint = Callable[[BenchmarkItem], np.ndarray]
 BASELINES = ("telea", "navier-stokes")
 
 
-def model(name: str, seed: int = 0, best_of: int = 1, rank: Literal["likelihood", "clip"] = "likelihood") -> Repaint:
-    """A model of ours: photo number i gets the seed `seed` + i, and of `best_of` candidates the best by `rank`."""
+def model(
+    name: str,
+    seed: int = 0,
+    best_of: int = 1,
+    rank: Literal["likelihood", "clip"] = "likelihood",
+    unpasted: bool = False,
+    blend: bool | None = None,
+) -> Repaint:
+    """A model of ours: photo number i gets the seed `seed` + i, and of `best_of` candidates the best by `rank`.
+
+    Args:
+        unpasted: the whole photo through the model and nothing of it put back (NÜWA rather than NÜWA-P).
+        blend: fit colours at the hole's edge, which is not of the paper; None: as the model says.
+    """
     pipe = InpaintPipeline.from_pretrained(name)
 
     def repaint(item: BenchmarkItem) -> np.ndarray:
@@ -35,6 +47,9 @@ def model(name: str, seed: int = 0, best_of: int = 1, rank: Literal["likelihood"
             generator=generator,
             num_images_per_prompt=best_of,
             rank=rank,
+            blend=blend,
+            composite=not unpasted,
+            padding_mask_crop=max(item.mask.shape) if unpasted else None,  # one window, all of the photo
         )
         return np.asarray(out.images[0].convert("RGB"))
 

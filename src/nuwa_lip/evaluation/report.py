@@ -61,14 +61,15 @@ def describe(setting: Mapping[str, Any], n: int) -> list[str]:
     """Lines that say what the figures depend on.
 
     Args:
-        setting: model, seeds, best_of, rank, benchmark_sha256 and resize, as written to the report.
+        setting: model, seeds, best_of, rank, blend, benchmark_sha256 and resize, as written to the report.
         n: photos measured.
     """
     lines = [f"n = {n}, benchmark sha256 {setting['benchmark_sha256']}"]
     if setting["model"] is not None:
         first, last = setting["seeds"]
         rank = f" by {setting['rank']}" if setting["rank"] else ""
-        lines.append(f"model {setting['model']}, seeds {first} to {last}, best of {setting['best_of']}{rank}")
+        blend = ", blended at the hole's edge" if setting["blend"] else ""
+        lines.append(f"model {setting['model']}, seeds {first} to {last}, best of {setting['best_of']}{rank}{blend}")
     resized = "; ".join(f"{name} {how}" for name, how in setting["resize"].items())
     return [*lines, f"photos as the networks see them: {resized}", "in brackets: 95 % intervals over the photos"]
 

@@ -1,0 +1,91 @@
+"""`nuwa-lip evaluate likelihood`: how likely a model finds the truth, and whether it listens to captions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from nuwa_lip.data.benchmark import read_benchmark
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation import job as jobs
+from nuwa_lip.evaluation.report import write_json
+
+SHOWN = {
+    "bits": ("bits per defective token, true caption ↓", 4),
+    "bits_swapped": ("the same, another photo's caption", 4),
+    "bits_without": ("the same, no caption", 4),
+    "swap_gain": ("gain by the true caption, paired ↑", 4),
+    "caption_rank": ("caption rank: ahead of all others ↑", 3),
+    "caption_wins": ("share of the others it is ahead of ↑", 3),
+}
+
+
+def likelihood(
+    benchmark: Annotated[Path, tyro.conf.Positional],
+    *,
+    model: str,
+    json: Path | None = None,
+    limit: int | None = None,
+    others: int = 9,
+    seed: int = 0,
+    work: Path | None = None,
+) -> None:
+    """Measure the likelihood of what really stood in each hole, given its caption and given others.
+
+    A run that was stopped goes on where it was when it is started again with the same --work.
+
+    Example: nuwa-lip evaluate likelihood benchmarks/test --model nuwa-lip-mini --json likelihood.json
+
+    Args:
+        benchmark: Folder made by `nuwa-lip data benchmark`.
+        model: Bundled name, local folder or hub id of a complete model.
+        json: Where to write the figures, and the bits of each photo.
+        limit: Use only the first so many photos.
+        others: Other captions of the set that each true one is compared with.
+        seed: Of the choice of these.
+        work: Keep what was measured of each photo in this folder.
+    """
+    for option, number, least in (("--limit", limit, 1), ("--others", others, 0), ("--seed", seed, 0)):
+        if number is not None and number < least:
+            raise InputError(f"{option} {number} is too small: {least} at least")
+    from nuwa_lip.evaluation.likelihood import measure, other_captions, summarise_likelihood
+    from nuwa_lip.hub import load_model
+
+    source = read_benchmark(benchmark)
+    n = len(source) if limit is None else min(limit, len(source))
+    parts = load_model(model)
+    assert parts.mps2s is not None
+    reads = parts.mps2s.text is not None
+    if reads:
+        other_captions(source.captions, 0, others, seed)  # too few of them are told before the work
+    run = {
+        "definitions": jobs.DEFINITIONS,
+        "likelihood": [others if reads else 0, seed],
+        "weights": jobs.fingerprint(model),
+        "benchmark_sha256": source.sha256,
+    }
+    with jobs.open_store(run, work, json) as store:
+        items = track(range(n), "measuring", console=Console(stderr=True), transient=True)
+        measure(parts, source, store, items, others=others, seed=seed)
+        found = summarise_likelihood(store, n, parts.sampling.order)
+    table = Table(title=f"{model} on {benchmark.name}")
+    table.add_column("figure")
+    table.add_column(Path(model).name, justify="right")
+    for name, (label, digits) in SHOWN.items():
+        value, interval = found.figures[name], found.intervals[name]
+        if value is not None and interval is not None:
+            low, high = interval
+            table.add_row(label, f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+    Console().print(table)
+    print(f"n = {n}, {found.others} other captions, order {found.order}, benchmark sha256 {source.sha256}")
+    print("in brackets: 95 % intervals over the photos; bits compare models of the same tokenizer only")
+    if json is not None:
+        setting = {"model": model, "benchmark": benchmark.name, "benchmark_sha256": source.sha256, "seed": seed}
+        command = " ".join(["nuwa-lip", *sys.argv[1:]])
+        write_json({**setting, **found.as_json(), "command": command}, json)

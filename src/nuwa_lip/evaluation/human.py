@@ -1,0 +1,238 @@
+"""Human preference: pages of blind, shuffled pairs, and the rates that come out of their answers.
+
+A page shows photos with their hole and caption, and two results without names, on sides drawn by chance. Which is
+which stands in a key file that the rater does not get. The page saves a JSON:
+
+    {"page": HASH, "rater": "...", "answers": [{"pair": 3, "quality": "left", "caption": "same"}, ...]}
+
+A pair counts 1 for who is preferred and 1/2 for each where they are the same. A photo's score is the mean over its
+raters, so that many raters of one photo do not count as many photos; intervals are Wilson's, over the photos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nuwa_lip.data.benchmark import Benchmark
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.human_page import SCRIPT, STYLE, body
+from nuwa_lip.evaluation.methods import results
+from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.tables.page import data_uri, document
+from nuwa_lip.sheets import show_hole
+
+QUESTIONS = {
+    "quality": "Which one looks more like a real photo?",
+    "caption": "Which one fits the caption better?",
+}
+"""Those of the paper's supplement: visual quality and semantic consistency."""
+CHOICES = ("left", "right", "same")
+Z = 1.959964
+"""Of a 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One comparison, as the key knows it."""
+
+    photo: str
+    """Number of the photo with five digits."""
+    left: str
+    """Method on the left."""
+    right: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What the rater must not see."""
+
+    page: str
+    """Hash of the page's pairs and pictures; answers name it."""
+    benchmark: str
+    benchmark_sha256: str
+    seed: int
+    compared: str
+    """The method that is in every pair, whose rates are counted."""
+    pairs: Sequence[Pair]
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        write_json(asdict(self), path)
+
+    @classmethod
+    def read(cls, path: Path) -> Key:
+        """Raises: InputError: it is missing, or no key."""
+        content = _read_json(path)
+        try:
+            pairs = [Pair(**pair) for pair in content.pop("pairs")]
+            return cls(**content, pairs=pairs)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is not the key of a page of pairs: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """How often one method is preferred to another."""
+
+    question: str
+    method: str
+    other: str
+    rate: float
+    """Mean score of `method`: 1 preferred, 1/2 the same, 0 not."""
+    interval_95: tuple[float, float]
+    same: float
+    """Share of the answers that see no difference."""
+    photos: int
+    answers: int
+
+
+def draw_pairs(methods: Sequence[str], photos: Sequence[str], count: int, seed: int) -> list[Pair]:
+    """`count` photos by chance, each with the first method against every other one; order and sides by chance."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(photos), min(count, len(photos)), replace=False)
+    pairs = []
+    for index in chosen:
+        for other in methods[1:]:
+            sides = [methods[0], other] if rng.random() < 0.5 else [other, methods[0]]
+            pairs.append(Pair(photo=photos[int(index)], left=sides[0], right=sides[1]))
+    return [pairs[i] for i in rng.permutation(len(pairs))]
+
+
+def make_page(
+    benchmark: Benchmark, folders: Mapping[str, Path], *, count: int, seed: int, title: str
+) -> tuple[str, Key]:
+    """A page and its key.
+
+    Args:
+        benchmark: photos, holes, captions.
+        folders: finished pictures NNNNN.png of each method, the one that is compared with all others first.
+        count: photos.
+        seed: of the choice, the order and the sides.
+        title: shown to the rater; it should name no method.
+
+    Raises:
+        InputError: fewer than two methods, or a picture is missing or of another size.
+    """
+    if len(folders) < 2:
+        raise InputError(f"{len(folders)} method is no pair: give two or more as NAME=DIR")
+    repaint = {name: results(folder) for name, folder in folders.items()}
+    numbers = {files.name: index for index, files in enumerate(benchmark.files)}
+    pairs = draw_pairs(list(folders), list(numbers), count, seed)
+    shown, digest = [], hashlib.sha256()
+    for pair in pairs:
+        item = benchmark[numbers[pair.photo]]
+        photo = Image.fromarray(item.image)
+        pictures = {
+            "photo": photo,
+            "hole": show_hole(photo, item.mask),
+            "left": Image.fromarray(repaint[pair.left](item)),
+            "right": Image.fromarray(repaint[pair.right](item)),
+        }
+        entry = {name: data_uri(picture, 384) for name, picture in pictures.items()} | {"caption": item.caption}
+        del entry["photo"]  # the original would tell which one is nearer to it
+        shown.append(entry)
+        digest.update(json.dumps(entry).encode())
+    key = Key(
+        page=digest.hexdigest()[:16],
+        benchmark=benchmark.folder.absolute().name,
+        benchmark_sha256=benchmark.sha256,
+        seed=seed,
+        compared=next(iter(folders)),
+        pairs=pairs,
+    )
+    # "<" must not end the script that holds the data
+    data = json.dumps({"page": key.page, "questions": QUESTIONS, "pairs": shown}).replace("<", "\\u003c")
+    held = f'<script type="application/json" id="data">{data}</script>'
+    return document(title, body(escape(title)) + held, STYLE, SCRIPT), key
+
+
+def read_answers(path: Path, key: Key) -> tuple[str, list[dict[str, Any]]]:
+    """A rater's name (or "") and answers, as the page saves them.
+
+    Raises:
+        InputError: they are damaged, or of another page.
+    """
+    content = _read_json(path)
+    page = content.get("page")
+    if page != key.page:
+        raise InputError(f"{path} holds answers to page {page!r}; the key is of page {key.page}")
+    answers = content.get("answers")
+    if not isinstance(answers, list):
+        raise InputError(f"{path} holds no list of answers")
+    seen: set[int] = set()
+    for answer in answers:
+        pair = answer.get("pair") if isinstance(answer, dict) else None
+        if not isinstance(pair, int) or isinstance(pair, bool) or not 0 <= pair < len(key.pairs) or pair in seen:
+            raise InputError(f"{path}: answer {answer!r} is not to one of the {len(key.pairs)} pairs, once each")
+        seen.add(pair)
+        for question in QUESTIONS:
+            if answer.get(question) not in (*CHOICES, None):
+                raise InputError(f"{path}: {question} is {answer[question]!r}; there are: {', '.join(CHOICES)}")
+    return str(content.get("rater") or ""), answers
+
+
+def preference_rates(key: Key, raters: Sequence[Sequence[Mapping[str, Any]]]) -> list[Rate]:
+    """Rates of every pair of methods and every question.
+
+    Args:
+        key: of the page.
+        raters: the answers of each, as `read_answers` gives them.
+    """
+    scores: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    first = key.compared
+    for answers in raters:
+        for answer in answers:
+            pair = key.pairs[answer["pair"]]
+            other = pair.right if pair.left == first else pair.left
+            mine = "left" if pair.left == first else "right"
+            for question in QUESTIONS:
+                choice = answer.get(question)
+                if choice is not None:
+                    score = 0.5 if choice == "same" else float(choice == mine)
+                    scores.setdefault((question, first, other), {}).setdefault(pair.photo, []).append(score)
+    rates = []
+    for (question, method, other), by_photo in sorted(scores.items()):
+        given = [score for photo in by_photo.values() for score in photo]
+        rate = float(np.mean([np.mean(photo) for photo in by_photo.values()]))
+        rates.append(
+            Rate(
+                question=question,
+                method=method,
+                other=other,
+                rate=rate,
+                interval_95=wilson_interval(rate, len(by_photo)),
+                same=given.count(0.5) / len(given),
+                photos=len(by_photo),
+                answers=len(given),
+            )
+        )
+    return rates
+
+
+def wilson_interval(rate: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of n; own, because scores may be halves and scipy's counts may not."""
+    middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}, not an object")
+    return content

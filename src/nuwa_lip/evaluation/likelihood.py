@@ -1,0 +1,157 @@
+"""How likely a model finds what really stood in the hole, given its caption and given others (Table 4).
+
+Bits per defective token are teacher-forced: -log2 P(z_k | z_<k, c) of Eq. 15 in the model's own order of decoding,
+mean over a photo's defective tokens, then over photos. They compare models of the same tokenizer only.
+
+The caption rank tells text guidance without CLIP: how often the true caption gives the hole's true tokens a higher
+likelihood than nine other captions of the set. A model that does not listen is right in 10 % of the photos.
+
+Photos are brought to the model's square first (`tokenizers.Squares`), so that all models see the same holes.
+
+Legend: C captions of a photo (the true one, others, none), K defective tokens, T text, h w token grid, N photos.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.distances import bootstrap_interval
+from nuwa_lip.evaluation.store import Store
+from nuwa_lip.evaluation.tokenizers import Squares
+from nuwa_lip.hub import ModelParts
+from nuwa_lip.models.decoder import Memory
+from nuwa_lip.models.orders import decoding_order, target_tokens
+
+OTHERS = 9
+"""Other captions that the true one is compared with."""
+FIGURES = ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank", "caption_wins")
+"""Of each photo, NaN where the model reads no captions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """What one model reaches on one benchmark; figures that need a caption are None for a model without text."""
+
+    n: int
+    """Photos."""
+    others: int
+    """Other captions that each true one was compared with."""
+    order: str
+    """Of decoding."""
+    figures: dict[str, float | None]
+    """`bits` per defective token with the true caption, `bits_swapped` with another photo's (mean over the others),
+    `bits_without` with ""; `swap_gain` = swapped - true; `caption_rank`: share of photos whose true caption is ahead
+    of all others; `caption_wins`: share of the others that it is ahead of (a tie counts half)."""
+    intervals: dict[str, tuple[float, float] | None]
+    """95 %, by bootstrap over the photos; of the differences paired, for both captions see the same photo."""
+    per_photo: dict[str, list[float]]
+    """`bits`, for paired comparisons with other models of the same tokenizer."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As written to a report."""
+        about = {"n": self.n, "others": self.others, "order": self.order}
+        return {**about, **self.figures, "intervals_95": self.intervals, "per_photo": self.per_photo}
+
+
+def other_captions(captions: Sequence[str], index: int, count: int, seed: int = 0) -> list[str]:
+    """`count` captions of the set that differ from that of photo `index` and from each other, by chance.
+
+    Raises:
+        InputError: the set has too few different ones.
+    """
+    pool = sorted(set(captions) - {captions[index]})
+    if len(pool) < count:
+        raise InputError(
+            f"{count} other captions are asked for, but the benchmark has {len(pool)} that differ from that of photo "
+            f"{index}: take a larger benchmark, or lower --others"
+        )
+    rng = np.random.default_rng([seed, index])
+    return [pool[i] for i in rng.choice(len(pool), count, replace=False)]
+
+
+@torch.inference_mode()
+def caption_bits(parts: ModelParts, item: BenchmarkItem, captions: Sequence[str]) -> np.ndarray:
+    """Bits per defective token of the photo's true tokens, given each of these captions: float64 [C].
+
+    Args:
+        parts: a complete model, in eval mode.
+        item: at the model's resolution.
+        captions: C of them; a model without text gives each the same.
+    """
+    model, tokenizer = parts.mps2s, parts.tokenizer
+    assert model is not None and tokenizer is not None
+    y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
+    m = torch.from_numpy(item.mask)[None, None]
+    known, whole = parts.dfvqgan.encode(y, m), parts.dfvqgan.encode(y)
+    assert known.token_mask is not None
+    tokens = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
+    generator = torch.Generator().manual_seed(item.index)  # for the random order
+    order = decoding_order(parts.sampling.order, known.token_mask, generator)[None]  # [1, K]
+    targets = target_tokens(tokens, order)
+    memory = model.encode(tokenizer([""]), y.masked_fill(m, 0), m, known.tokens, known.token_mask)
+    memory = model.retell(_repeat(memory, len(captions)), tokenizer(list(captions)))
+    count = len(memory.states)
+    logits = model.predict(memory, targets.expand(count, -1), order.expand(count, -1))  # [C, K, V]
+    nats = F.cross_entropy(logits.transpose(1, 2), targets.expand(count, -1), reduction="none")
+    return (nats.double().mean(1) / np.log(2)).numpy()
+
+
+def _repeat(memory: Memory, count: int) -> Memory:
+    """The memory of one photo, `count` times."""
+    names = ("states", "mask", "tokens", "token_mask")
+    repeated = {n: getattr(memory, n).expand(count, *getattr(memory, n).shape[1:]) for n in names}
+    return dataclasses.replace(memory, **repeated)
+
+
+def measure(
+    parts: ModelParts, benchmark: Benchmark, store: Store, items: Iterable[int], *, others: int = OTHERS, seed: int = 0
+) -> None:
+    """Measure these photos, except those that the store has already.
+
+    Raises:
+        InputError: a picture cannot be used, or there are too few captions; the photos before stay in the store.
+    """
+    squares = Squares(benchmark, parts.dfvqgan.config.resolution)
+    for index in items:
+        if store.has(f"{index:05d}", {}):
+            continue
+        item = squares[index]
+        assert parts.mps2s is not None
+        if parts.mps2s.text is None:
+            store.save(f"{index:05d}", {"bits": caption_bits(parts, item, [""])})
+            continue
+        captions = [item.caption, "", *other_captions(benchmark.captions, index, others, seed)]
+        store.save(f"{index:05d}", {"bits": caption_bits(parts, item, captions)})
+
+
+def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
+    """All figures of the first n photos."""
+    bits = store.load([f"{i:05d}" for i in range(n)], ["bits"])["bits"]  # [N, 1] or [N, 2 + others]
+    true: np.ndarray = bits[:, 0]
+    others: np.ndarray = bits[:, 2:]
+    per_photo: dict[str, np.ndarray] = {"bits": true}
+    if bits.shape[1] > 1:
+        per_photo["bits_without"] = bits[:, 1]
+    if others.shape[1]:
+        wins = (true[:, None] < others) + 0.5 * (true[:, None] == others)
+        per_photo["bits_swapped"] = np.asarray(others.mean(1))
+        per_photo["swap_gain"] = per_photo["bits_swapped"] - true
+        per_photo["caption_rank"] = np.asarray((true[:, None] < others).all(1), dtype=np.float64)
+        per_photo["caption_wins"] = np.asarray(wins.mean(1))
+    return Likelihood(
+        n=n,
+        others=others.shape[1],
+        order=order,
+        figures={name: float(per_photo[name].mean()) if name in per_photo else None for name in FIGURES},
+        intervals={name: bootstrap_interval(per_photo[name]) if name in per_photo else None for name in FIGURES},
+        per_photo={"bits": [round(float(value), 6) for value in true]},
+    )

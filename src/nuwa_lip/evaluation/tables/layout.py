@@ -1,0 +1,97 @@
+"""What a table consists of: columns, rows, and claims that it must bear out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nuwa_lip.errors import InputError
+
+Kind = Literal["tokenizer", "stage2", "images"]
+"""What is measured of a row: a tokenizer alone; results and likelihoods of a model; results of any method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One figure."""
+
+    key: str
+    """In a row's figures, such as `oracle/fsd`."""
+    label: str
+    digits: int = 2
+    paper: str | None = None
+    """The paper's name for the figure that it prints there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One variant."""
+
+    name: str
+    """Of its files."""
+    label: str
+    paper: Mapping[str, float] = field(default_factory=dict)
+    """The paper's figures, by the columns' keys."""
+    source: str | None = None
+    """The row that is measured for it, if it only shows another row's figures in another way."""
+    rename: tuple[str, str] | None = None
+    """("oracle/", "pasted/"): what begins with the first is looked up with the second."""
+
+    @property
+    def measured(self) -> str:
+        """Name of the row that is measured."""
+        return self.source or self.name
+
+    def key(self, column: str) -> str:
+        """Where a column's figure is among those of the measured row."""
+        if self.rename is not None and column.startswith(self.rename[0]):
+            return self.rename[1] + column.removeprefix(self.rename[0])
+        return column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Something that the table must bear out: row `ahead` is ahead of row `behind`."""
+
+    ahead: str
+    behind: str
+    key: str
+    at_most: float | None = None
+    """Largest ratio ahead / behind; None: the difference counts, paired over photos where both have each photo's."""
+    higher: bool = False
+    """The higher figure is better."""
+    paper: str = ""
+    """What the paper has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of the paper."""
+
+    name: str
+    title: str
+    kind: Kind
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    claims: Sequence[Claim] = ()
+    picture: str = "result"
+    """Which of a row's pictures the page shows."""
+    sort: Sequence[str] = ()
+    """Keys of the figures of each photo by which the page sorts."""
+    notes: Sequence[str] = ()
+
+    def measured(self) -> list[Row]:
+        """Rows that are measured, not derived."""
+        return [row for row in self.rows if row.source is None]
+
+    def check(self, names: Sequence[str], option: str) -> None:
+        """Refuse names that are no rows.
+
+        Raises:
+            InputError: with the rows that there are.
+        """
+        known = [row.name for row in self.measured()]
+        for name in names:
+            if name not in known:
+                raise InputError(f"{option} {name!r} is no row of {self.name}; there are: {', '.join(known)}")

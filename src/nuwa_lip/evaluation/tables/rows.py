@@ -1,0 +1,116 @@
+"""Measured rows on disk: one JSON each, which is what a table is assembled from.
+
+    rows/BENCHMARK/KIND/ROW.json            figures, intervals, figures of each photo
+    pictures/BENCHMARK/KIND/ROW/NNNNN.png   some results, for the page
+
+A row is known by its `identity`: hashes of the benchmark and of the contents of whatever repainted it, and all that
+its figures depend on besides. The same identity is not measured twice. Further trainings of a row, with other seeds,
+are rows called NAME-seed1 and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.tables.layout import Kind
+
+BLOCK = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One row's figures on one benchmark."""
+
+    row: str
+    kind: Kind
+    benchmark: str
+    benchmark_sha256: str
+    n: int
+    identity: Mapping[str, Any]
+    """What the figures depend on."""
+    setting: Mapping[str, Any]
+    """What the reader wants to know besides: the model's name, seeds, filters."""
+    figures: Mapping[str, float | None]
+    intervals_95: Mapping[str, Sequence[float] | None]
+    per_photo: Mapping[str, Sequence[float | None]]
+    """Figures of each photo, None where it has none."""
+    training: Sequence[str] = field(default_factory=list)
+    """Commands that trained it, if they are known."""
+    command: str = ""
+    """The one that measured it."""
+
+
+class RowFolder:
+    """The rows of one kind on one benchmark, below a results folder."""
+
+    def __init__(self, out: Path, benchmark: str, kind: Kind) -> None:
+        self.kind: Kind = kind
+        self.benchmark = benchmark
+        self.folder = out / "rows" / benchmark / kind
+        self.pictures = out / "pictures" / benchmark / kind
+        self.work = out / "work" / benchmark / kind
+
+    def path(self, row: str) -> Path:
+        """Of a row's JSON."""
+        return self.folder / f"{row}.json"
+
+    def read(self, row: str) -> Measured | None:
+        """A row, if it was measured.
+
+        Raises:
+            InputError: its file is damaged.
+        """
+        path = self.path(row)
+        if not path.is_file():
+            return None
+        try:
+            return Measured(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is no measured row ({error}): remove it, to measure it again") from error
+
+    def write(self, measured: Measured) -> None:
+        """Keep a row."""
+        write_json(asdict(measured), self.path(measured.row))
+
+    def seeds(self, row: str, sha256: str) -> list[Measured]:
+        """All trainings of a row that were measured on the benchmark of this hash, the first seed first."""
+        names = [path.stem for path in self.folder.glob(f"{row}*.json")] if self.folder.is_dir() else []
+        names = [name for name in names if name == row or re.fullmatch(re.escape(row) + r"-seed\d+", name)]
+        found = [self.read(name) for name in sorted(names, key=lambda name: (len(name), name))]
+        return [measured for measured in found if measured is not None and measured.benchmark_sha256 == sha256]
+
+    def strangers(self, sha256: str) -> list[str]:
+        """Rows that were measured on another version of the benchmark."""
+        names = sorted(path.stem for path in self.folder.glob("*.json")) if self.folder.is_dir() else []
+        found = [self.read(name) for name in names]
+        return [measured.row for measured in found if measured is not None and measured.benchmark_sha256 != sha256]
+
+
+def seeded(row: str, seed: int) -> str:
+    """Name of a row's training with this seed."""
+    return row if seed == 0 else f"{row}-seed{seed}"
+
+
+def content_hash(folder: Path, patterns: Sequence[str]) -> str:
+    """Hash of the names and contents of the files of a folder that match, the same on every machine."""
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def model_hash(folder: Path) -> str:
+    """Of a model folder: weights, configuration, tokenizer; not its card."""
+    return content_hash(folder, ("*.safetensors", "*.json"))

@@ -1,0 +1,244 @@
+"""The tables: which rows, which figures, what must come out. Rows are named as their files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nuwa_lip.evaluation.tables import paper
+from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
+
+FSD = "FSD is the Fréchet distance of SqueezeNet's features: a stand-in for FID, never FID itself."
+BLEND = "Our models are measured as the paper has them: colours are not blended at the hole's edge."
+TOKENIZER_SORT = ("oracle/lpips_squeeze", "oracle/psnr_hole", "oracle/ring", "reconstruction/lpips_squeeze")
+IMAGE_SORT = ("lpips_squeeze", "lpips_squeeze_hole", "psnr_hole", "ring", "clip_score", "bits")
+RATIOS = ((20, 40), (40, 60), (60, 80))
+"""Per cent of the photo that stage 2's training holes cover (footnote 6)."""
+PERSPECTIVES: Mapping[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "text-tokens": ("text", "tokens"),
+    "text-pixels": ("text", "pixels"),
+    "pixels-tokens": ("pixels", "tokens"),
+    "all": ("text", "pixels", "tokens"),
+    "df-vqgan": ("text", "pixels", "tokens"),
+}
+"""Of the rows of Table 4; the last has another tokenizer."""
+
+_IMAGES = (
+    Column(key="fsd", label="FSD ↓", paper="FID ↓"),
+    Column(key="psnr", label="PSNR (dB) ↑", paper="PSNR ↑"),
+    Column(key="lpips_squeeze", label="LPIPS-squeeze ↓", digits=4, paper="LPIPS ↓"),
+    Column(key="clip_score", label="CLIP score ↑", paper="CS ↑"),
+    Column(key="krd", label="KRD ↓", digits=4),
+    Column(key="psnr_hole", label="PSNR, hole (dB) ↑"),
+    Column(key="lpips_squeeze_hole", label="LPIPS-squeeze, hole ↓", digits=4),
+    Column(key="ring", label="ring error ↓"),
+    Column(key="known_max_change", label="max known change", digits=0),
+)
+
+
+def _likelihood(others: int) -> list[Column]:
+    """Columns of likelihoods, the true caption being compared with so many others."""
+    return [
+        Column(key="bits", label="bits per defective token ↓", digits=4),
+        Column(key="swap_gain", label="bits gained by the true caption ↑", digits=4),
+        Column(key="caption_rank", label=f"caption rank (chance {1 / (others + 1):.2g}) ↑", digits=3),
+    ]
+
+
+def _images(printed: Sequence[str]) -> list[Column]:
+    """Columns of results without CLIP's, where the paper printed only these."""
+    shown = [column for column in _IMAGES if column.key != "clip_score"]
+    return [column if column.key in printed else replace(column, paper=None) for column in shown]
+
+
+def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, metrics: Sequence[str] = ()) -> Table:
+    """NÜWA-LIP against other methods.
+
+    Args:
+        benchmark: its name, which tells the paper's figures to stand beside.
+        extra: names of further rows.
+        best_of: above 1 each model of ours has a second row with the best of so many.
+        metrics: of `images.EXTRAS`, to be shown as well.
+    """
+    like = paper.benchmark_like(benchmark)
+    labels = {
+        "glide": "GLIDE",
+        "nuwa": "NÜWA",
+        "nuwa-p": "NÜWA-P",
+        "nuwa-lip": "NÜWA-LIP",
+        "nuwa-lip-finetuned": "NÜWA-LIP, fine-tuned",
+        "telea": "OpenCV, Telea",
+        "navier-stokes": "OpenCV, Navier-Stokes",
+    } | {name: name for name in extra}
+    rows = []
+    for name, label in labels.items():
+        rows.append(Row(name=name, label=label, paper=paper.TABLE1[like].get(name, {})))
+        if best_of > 1 and name in ("nuwa", "nuwa-p", "nuwa-lip", "nuwa-lip-finetuned"):
+            rows.append(Row(name=f"{name}.best-of-{best_of}", label=f"{label}, best of {best_of}"))
+    claims = [
+        Claim(ahead="nuwa-lip", behind=other, key=key, higher=key == "psnr")
+        for other in ("nuwa", "nuwa-p", "glide")
+        for key in ("fsd", "psnr", "lpips_squeeze")
+    ]
+    named = {"fid": "FID ↓", "kid": "KID ↓", "lpips": "LPIPS (VGG) ↓"}
+    columns = [column for column in _IMAGES if column.key != "clip_score" or "clip" in metrics]
+    columns += [Column(key=key, label=label, digits=4) for key, label in named.items() if key in metrics]
+    return Table(
+        name="table1",
+        title=f"Table 1: language-guided inpainting (the paper's figures: {like})",
+        kind="images",
+        columns=columns,
+        rows=rows,
+        claims=claims,
+        sort=IMAGE_SORT,
+        notes=(FSD, "Known pixels are changed by NÜWA alone among ours; NÜWA-P pastes them over its result.", BLEND),
+    )
+
+
+def table2(codes: Sequence[int]) -> Table:
+    """VQGAN, VQGAN-P, VQGAN with partial convolutions and DF-VQGAN, in three vocabularies.
+
+    Args:
+        codes: sizes of the codebooks; the first two on the recipe's token grid, the third on a finer one.
+    """
+    rows: list[Row] = []
+    claims: list[Claim] = []
+    beside: list[str] = []
+    for vocabulary, size, (like, figures) in zip(("coarse", "coarse", "fine"), codes, paper.TABLE2, strict=True):
+        end = f"{vocabulary}-{size}"
+        tokens = f"{size} codes" + (" on the finer grid" if vocabulary == "fine" else "")
+        beside.append(f"{tokens}: {like}")
+        plain, ours = f"vqgan-{end}", f"df-vqgan-{end}"
+        pasted = ("oracle/", "pasted/")
+        rows += [
+            Row(name=plain, label=f"VQGAN, {tokens}", paper=figures["vqgan"]),
+            Row(name=f"vqgan-p-{end}", label=f"VQGAN-P, {tokens}", source=plain, rename=pasted),
+            Row(name=f"partial-{end}", label=f"VQGAN, partial convolutions, {tokens}"),
+            Row(name=ours, label=f"DF-VQGAN, {tokens}", paper=figures["df-vqgan"]),
+        ]
+        ratio = {key: figures["df-vqgan"][key] / figures["vqgan"][key] for key in figures["vqgan"]}
+        claims += [
+            Claim(ahead=ours, behind=plain, key="oracle/fsd", at_most=0.5, paper=f"{ratio['oracle/fsd']:.2f}"),
+            Claim(
+                ahead=ours, behind=plain, key="relative_distance", at_most=0.79, paper=f"raw {ratio['distance']:.2f}"
+            ),
+            Claim(
+                ahead=ours,
+                behind=plain,
+                key="reconstruction/fsd",
+                at_most=1.0,
+                paper=f"{ratio['reconstruction/fsd']:.2f}",
+            ),
+            Claim(ahead=ours, behind=f"vqgan-p-{end}", key="oracle/ring", paper="Fig. 5"),
+            Claim(ahead=ours, behind=plain, key="changed", paper="§3.2"),
+            Claim(ahead=ours, behind=f"partial-{end}", key="changed", paper="§3.2"),
+        ]
+    return Table(
+        name="table2",
+        title="Table 2: tokenizers, and Fig. 5",
+        kind="tokenizer",
+        columns=(
+            Column(key="reconstruction/fsd", label="reconstruction FSD ↓", paper="reconstruction FID ↓"),
+            Column(key="oracle/fsd", label="oracle FSD ↓", paper="oracle FID ↓"),
+            Column(key="distance", label="average distance ↓", digits=4, paper="average distance ↓"),
+            Column(key="relative_distance", label="relative distance ↓", digits=4),
+            Column(key="changed", label="known codes that change ↓", digits=4),
+            Column(key="oracle/ring", label="oracle ring error ↓"),
+            Column(key="oracle/psnr_hole", label="oracle PSNR, hole (dB) ↑"),
+            Column(key="oracle/krd", label="oracle KRD ↓", digits=4),
+            Column(key="usage", label="codes in use", digits=3),
+        ),
+        rows=rows,
+        claims=claims,
+        picture="oracle",
+        sort=TOKENIZER_SORT,
+        notes=(
+            FSD,
+            "The average distance is in each model's own scale; the relative one is divided by the distance of random "
+            "pairs of latents, and is the one to judge by.",
+            "Partial convolutions have the weights of the VQGAN, whose training has no holes.",
+            f"The paper's rows that stand beside ours: {'; '.join(beside)}.",
+        ),
+    )
+
+
+def table3(vocabulary: str) -> Table:
+    """DF-VQGAN without both, with relative estimation only, and in full.
+
+    Args:
+        vocabulary: as in the models' names, such as coarse-1024.
+    """
+    labels = {
+        "vqgan": "neither (/SR)",
+        "relative": "relative estimation only (/S)",
+        "df-vqgan": "full",
+    }
+    rows = [Row(name=f"{name}-{vocabulary}", label=label, paper=paper.TABLE3[name]) for name, label in labels.items()]
+    neither, relative, full = (row.name for row in rows)
+    return Table(
+        name="table3",
+        title="Table 3: what each part of DF-VQGAN gives, by oracle inpainting, and Fig. 6",
+        kind="tokenizer",
+        columns=(
+            Column(key="oracle/fsd", label="oracle FSD ↓", paper="FID ↓"),
+            Column(key="oracle/psnr_hole", label="oracle PSNR, hole (dB) ↑"),
+            Column(key="oracle/lpips_squeeze", label="oracle LPIPS-squeeze ↓", digits=4),
+            Column(key="oracle/ring", label="oracle ring error ↓"),
+            Column(key="relative_distance", label="relative distance ↓", digits=4),
+            Column(key="changed", label="known codes that change ↓", digits=4),
+            Column(key="reconstruction/fsd", label="reconstruction FSD ↓"),
+        ),
+        rows=rows,
+        claims=(
+            Claim(ahead=full, behind=relative, key="oracle/fsd", paper="2.95 < 5.44"),
+            Claim(ahead=relative, behind=neither, key="oracle/fsd", paper="5.44 < 7.15"),
+        ),
+        picture="oracle",
+        sort=TOKENIZER_SORT,
+        notes=(FSD,),
+    )
+
+
+def table4(others: int = 9) -> Table:
+    """The perspectives of MP-S2S, the true caption being compared with so many others."""
+    labels = {
+        "text": "text",
+        "text-tokens": "text + tokens (no pixels)",
+        "text-pixels": "text + pixels (no tokens)",
+        "pixels-tokens": "pixels + tokens (no text)",
+        "all": "all three",
+        "df-vqgan": "all three, with DF-VQGAN",
+    }
+    rows = [Row(name=name, label=label, paper=paper.TABLE4[name]) for name, label in labels.items()]
+    worse = [name for name in labels if name not in ("all", "df-vqgan")]
+    gains = [f"FID {paper.TABLE4[name]['fsd'] - paper.TABLE4['all']['fsd']:+.1f}" for name in worse]
+    claims = [Claim(ahead="all", behind=name, key="bits", paper=gain) for name, gain in zip(worse, gains, strict=True)]
+    return Table(
+        name="table4",
+        title="Table 4: the perspectives of MP-S2S, and Fig. 6",
+        kind="stage2",
+        columns=(*_likelihood(others), *_images(("fsd",))),
+        rows=rows,
+        claims=[*claims, Claim(ahead="df-vqgan", behind="all", key="fsd", paper="11.0 < 26.2")],
+        sort=IMAGE_SORT,
+        notes=(
+            FSD,
+            "Bits compare rows of the same tokenizer: all but the last row.",
+            "Known pixels are pasted over every result.",
+            BLEND,
+        ),
+    )
+
+
+def ratios(others: int = 9) -> Table:
+    """How large the holes of stage 2's training are (footnote 6)."""
+    return Table(
+        name="ratios",
+        title="Footnote 6: share of the photo that is hole in stage 2's training",
+        kind="stage2",
+        columns=(*_likelihood(others), *_images(())),
+        rows=[Row(name=f"ratio-{low}-{high}", label=f"{low} to {high} %") for low, high in RATIOS],
+        sort=IMAGE_SORT,
+        notes=(FSD, BLEND, "The paper chose 40 to 60 % and printed no figures."),
+    )

@@ -1,0 +1,247 @@
+"""Tables from rows: the paper beside ours, claims with known answers, seeds, files that go on and pages that sort."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nuwa_lip.baselines import registry
+from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.data.benchmark import Benchmark, build_benchmark
+from nuwa_lip.data.shapes import shape_samples
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.job import Job
+from nuwa_lip.evaluation.tables import paper, specs
+from nuwa_lip.evaluation.tables.assemble import as_csv, as_json, as_markdown, assemble, texts
+from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
+from nuwa_lip.evaluation.tables.measure import Setting, images_row, picture_file
+from nuwa_lip.evaluation.tables.page import page, sheet
+from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, seeded
+
+TABLE = Table(
+    name="small",
+    title="Small",
+    kind="images",
+    columns=(Column(key="fsd", label="FSD", paper="FID"), Column(key="psnr", label="PSNR", digits=1)),
+    rows=(Row(name="ours", label="Ours", paper={"fsd": 3.0}), Row(name="other", label="<Other>")),
+    claims=(
+        Claim(ahead="ours", behind="other", key="fsd", at_most=0.5, paper="0.4"),
+        Claim(ahead="ours", behind="other", key="psnr", higher=True),
+    ),
+    sort=("psnr",),
+)
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
+    out = tmp_path_factory.mktemp("tables") / "shapes"
+    return build_benchmark(shape_samples(3, size=32), source="shapes", rule="centre-20-40", seed=0, out=out)
+
+
+def measured(row: str, benchmark: Benchmark, fsd: float, psnr: list[float | None]) -> Measured:
+    known = [value for value in psnr if value is not None]
+    return Measured(
+        row=row,
+        kind="images",
+        benchmark="shapes",
+        benchmark_sha256=benchmark.sha256,
+        n=3,
+        identity={},
+        setting={"model": row},
+        figures={"fsd": fsd, "psnr": float(np.mean(known))},
+        intervals_95={"fsd": [fsd - 1, fsd + 1], "psnr": None},
+        per_photo={"psnr": psnr},
+        training=["nuwa-lip train"],
+        command="nuwa-lip evaluate",
+    )
+
+
+def fill(folder: RowFolder, benchmark: Benchmark) -> None:
+    folder.write(measured("ours", benchmark, 4.0, [20.0, 22.0, 24.0]))
+    folder.write(measured("other", benchmark, 10.0, [19.0, 20.5, None]))
+    for row in ("ours", "other"):
+        path = picture_file(folder, row, 1, "result")
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32), "red" if row == "ours" else "blue").save(path)
+
+
+def test_the_papers_figures_stand_beside_ours(benchmark: Benchmark, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+    block = assemble(TABLE, benchmark, folder)
+    assert texts(block) == [
+        ["Ours", "3", "4.00 [3.00, 5.00]", "22.0", "3", "1"],
+        ["<Other>", "–", "10.00 [9.00, 11.00]", "19.8", "3", "1"],
+    ]
+    ratio, gain = block.verdicts()
+    assert ratio.value == pytest.approx(0.4) and ratio.holds and "(paper: 0.4)" in ratio.text
+    assert gain.value == pytest.approx((1 + 1.5) / 2) and gain.holds  # over the photos that both have
+    assert gain.interval is not None and 1 <= gain.interval[0] <= gain.interval[1] <= 1.5
+    rows = list(csv.DictReader(io.StringIO(as_csv([block]))))
+    assert rows[0]["paper_fsd"] == "3.0" and float(rows[0]["fsd_low"]) == 3 and rows[1]["paper_fsd"] == ""
+    assert rows[1]["benchmark_sha256"] == benchmark.sha256
+    markdown = as_markdown([block], "nuwa-lip evaluate small").splitlines()
+    assert (
+        "| Ours | 3 | 4.00 [3.00, 5.00] | 22.0 | 3 | 1 |" in markdown and markdown[-1] == "    nuwa-lip evaluate small"
+    )
+    content = json.loads(json.dumps(as_json([block], "c")))
+    ours = content["benchmarks"][0]["rows"][0]
+    assert ours["figures"]["fsd"] == 4 and ours["paper"]["fsd"] == 3 and ours["training"] == [["nuwa-lip train"]]
+    assert content["benchmarks"][0]["claims"][0]["holds"] is True
+
+
+def test_what_is_not_measured_is_left_open_and_an_interval_around_zero_undecided(
+    benchmark: Benchmark, tmp_path: Path
+) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    assert assemble(TABLE, benchmark, folder).verdicts() == []
+    assert texts(assemble(TABLE, benchmark, folder))[0] == ["Ours", "3", "–", "–", "–", "0"]
+    folder.write(measured("ours", benchmark, 4.0, [20.0, 22.0, 24.0]))
+    folder.write(measured("other", benchmark, 4.0, [21.0, 21.0, 24.0]))
+    ratio, gain = assemble(TABLE, benchmark, folder).verdicts()
+    assert (ratio.word, gain.word) == ("no", "undecided")
+    folder.write(dataclasses.replace(measured("other", benchmark, 40.0, [1.0, 1.0]), n=2))  # of an earlier --limit 2
+    block = assemble(TABLE, benchmark, folder)
+    ratio, gain = block.verdicts()
+    assert (ratio.word, gain.word) == ("undecided", "undecided") and "measured on 3 and 2 photos" in ratio.text
+    (item,) = Parsed(page([block], [folder], [[2]], "c")).items
+    assert json.loads(item["data-figures"] or "") == {"ours": {"psnr": 24.0}, "other": {}}
+
+
+def test_seeds_are_means_with_their_range(benchmark: Benchmark, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+    folder.write(measured(seeded("ours", 1), benchmark, 6.0, [22.0, 24.0, 26.0]))
+    folder.write(measured("ours-but-not-seeded", benchmark, 99.0, [0.0, 0.0, 0.0]))
+    block = assemble(TABLE, benchmark, folder)
+    assert texts(block)[0] == ["Ours", "3", "5.00 [4.00, 6.00]", "23.0 [22.0, 24.0]", "3", "2"]
+    assert block.lines[0].photos("psnr") == pytest.approx([21, 23, 25])
+    other = build_benchmark(shape_samples(2, size=32), source="s", rule="centre-20-40", seed=1, out=tmp_path / "shapes")
+    assert texts(assemble(TABLE, other, folder))[0][-1] == "0"  # of another version of the benchmark
+    assert set(folder.strangers(other.sha256)) == {"ours", "ours-seed1", "other", "ours-but-not-seeded"}
+
+
+class Parsed(HTMLParser):
+    """What a page would fetch, and its gallery."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.items: list[dict[str, str | None]] = []
+        self.buttons = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.sources += [named[name] or "" for name in ("src", "href") if name in named]
+        self.items += [named] if named.get("class") == "item" else []
+        self.buttons += tag == "button"
+
+
+def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+    block = assemble(TABLE, benchmark, folder)
+    text = page([block], [folder], [[1]], "nuwa-lip evaluate small")
+    parsed = Parsed(text)
+    assert len(parsed.sources) == 4 and all(s.startswith("data:image/jpeg;base64,") for s in parsed.sources)
+    assert "default-src 'none'" in text and "<Other>" not in text and "&lt;Other&gt;" in text
+    assert parsed.buttons == 6  # a heading each
+    (item,) = parsed.items
+    figures = json.loads(item["data-figures"] or "")
+    assert figures == {"ours": {"psnr": 22.0}, "other": {"psnr": 20.5}}
+    assert re.search(r'<option value="psnr">PSNR, whole \(dB\)</option>', text)
+    drawn = sheet(block, folder, [1])
+    assert drawn is not None and drawn.width > 4 * 170
+    assert sheet(block, folder, []) is None
+    assert not Parsed(page([block], [folder], [[]], "c")).items
+
+
+def test_the_papers_tables() -> None:
+    names = {row.name for row in specs.table1("MaskFlickr8k-mini").rows}
+    assert {"glide", "nuwa", "nuwa-p", "nuwa-lip", "nuwa-lip-finetuned", "telea"} <= names
+    flickr = {row.name: row.paper for row in specs.table1("MaskFlickr8k-mini").rows}
+    assert flickr["nuwa-lip"]["fsd"] == 42.5 and not flickr["nuwa-lip-finetuned"]
+    assert [paper.benchmark_like(n) for n in ("coco-test", "x", "MaskVG")] == ["MaskCOCO", "MaskCOCO", "MaskVG"]
+    best = specs.table1(best_of=4)
+    assert [row.label for row in best.rows if "best" in row.name][0] == "NÜWA, best of 4"
+    two = specs.table2((1024, 12288, 8192))
+    pasted = next(row for row in two.rows if row.name == "vqgan-p-coarse-1024")
+    assert pasted.measured == "vqgan-coarse-1024" and pasted.key("oracle/ring") == "pasted/ring"
+    assert pasted.key("distance") == "distance" and len(two.rows) == 12 and len(two.measured()) == 9
+    assert [claim.paper for claim in two.claims if claim.key == "oracle/fsd"] == ["0.34", "0.41", "0.39"]
+    assert [row.paper["oracle/fsd"] for row in specs.table3("coarse-1024").rows] == [7.15, 5.44, 2.95]
+    assert [row.paper["fsd"] for row in specs.table4().rows] == [29.4, 27.4, 26.8, 34.7, 26.2, 11.0]
+    assert any(column.label == "caption rank (chance 0.25) ↑" for column in specs.table4(3).columns)
+    assert [row.name for row in specs.ratios().rows] == ["ratio-20-40", "ratio-40-60", "ratio-60-80"]
+    printed = [column.key for column in specs.table4().columns if column.paper]
+    assert printed == ["fsd"] and not any(column.paper for column in specs.ratios().columns)
+    for table in (best, two, specs.table3("coarse-1024"), specs.table4()):
+        known = {row.name for row in table.rows}
+        assert all({claim.ahead, claim.behind} <= known for claim in table.claims)
+        keys = {column.key for column in table.columns}
+        assert all(claim.key in keys for claim in table.claims)
+    with pytest.raises(InputError, match="--only 'vqgan' is no row of table4; there are: text, "):
+        specs.table4().check(["vqgan"], "--only")
+
+
+def test_hashes_are_of_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("1")
+    first = content_hash(tmp_path, ("*.json",))
+    (tmp_path / "README.md").write_text("other")
+    assert content_hash(tmp_path, ("*.json",)) == first
+    (tmp_path / "a.json").write_text("2")
+    assert content_hash(tmp_path, ("*.json",)) != first
+
+
+def row_of(job: Job, benchmark: Benchmark, folder: RowFolder) -> Measured:
+    return images_row("row", job, folder, benchmark, Setting(n=2, pictures=0))
+
+
+def test_another_method_under_the_same_name_is_measured(
+    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    jobs = [Job(benchmark=benchmark.folder, baseline=name) for name in ("telea", "navier-stokes")]
+    telea, other = (row_of(job, benchmark, folder) for job in jobs)
+    assert telea.figures["psnr_hole"] != other.figures["psnr_hole"]
+    assert (telea.setting["method"], other.setting["method"]) == ("opencv-telea", "opencv-navier-stokes")
+    # weights in a subfolder, as those of diffusers
+    monkeypatch.setattr(registry, "load", lambda name, options: lambda item: item.image)
+    weights = tmp_path / "weights/unet/weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    found = []
+    for content in ("a", "b"):
+        weights.write_text(content)
+        options = BaselineOptions(model=str(tmp_path / "weights"))
+        found.append(
+            row_of(Job(benchmark=benchmark.folder, baseline="amused", baseline_options=options), benchmark, folder)
+        )
+    assert found[0].identity != found[1].identity
+
+
+def test_blending_makes_another_row(benchmark: Benchmark, tiny_model: Path, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    rows = [
+        row_of(Job(benchmark=benchmark.folder, model=str(tiny_model), blend=b), benchmark, folder)
+        for b in (True, False)
+    ]
+    assert rows[0].figures["psnr_hole"] != rows[1].figures["psnr_hole"]
+    assert [row.setting["blend"] for row in rows] == [True, False]
+
+
+def test_a_damaged_row_is_named(tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    folder.path("ours").parent.mkdir(parents=True)
+    folder.path("ours").write_text("{}")
+    with pytest.raises(InputError, match="ours.json is no measured row"):
+        folder.read("ours")
