@@ -306,6 +306,9 @@ def test_the_transparent_part_is_the_mask_where_there_is_none(tiny_pipe: Inpaint
         ({"image": "photo.jpg"}, "image is str"),
         ({"mask_image": np.zeros((40, 60), bool)}, "nothing to repaint"),
         ({"mask_image": MASK[1:]}, "the mask is 60x39, the photo 60x40"),
+        ({"mask_image": MASK * 255.0}, "mask_image has floating-point numbers from 0 to 255"),
+        ({"temperature": math.inf}, "temperature is inf; it must be a finite number"),
+        ({"generator": 3}, "generator is 3: give a torch.Generator"),
         ({"generator": [seeded()] * 3}, "there are 3 generators for 1 candidates"),
     ],
 )

@@ -305,6 +305,11 @@ def _read_mask_array(values: np.ndarray) -> tuple[str, np.ndarray]:
     if values.dtype == np.bool_:
         return "True = repaint", np.asarray(values.any(-1))
     if values.dtype.kind == "f":
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise InputError(
+                f"mask_image has floating-point numbers from {values.min():.3g} to {values.max():.3g}: "
+                "they must be within 0 to 1, 0.5 and more = repaint"
+            )
         return "0.5 and more = repaint", values[..., :3].mean(-1) >= 0.5
     if values.dtype != np.uint8 or values.max(initial=0) == 1:
         raise InputError(

@@ -66,7 +66,7 @@ class Draw:
         if not math.isfinite(self.guidance_scale):
             raise InputError(f"guidance_scale is {self.guidance_scale}; it must be a finite number")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise InputError(f"temperature is {self.temperature}; it must be 0 or more")
+            raise InputError(f"temperature is {self.temperature}; it must be a finite number, 0 or more")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k is {self.top_k}; it must be 1 or more, or None for all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -355,6 +355,8 @@ def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[
     if generator is None or isinstance(generator, torch.Generator):
         first = int(torch.randint(2**31, ())) if generator is None else generator.initial_seed()
         return [[(first + i) % 2**64 for i in range(count)]] * photos
+    if not isinstance(generator, (list, tuple)) or not all(isinstance(one, torch.Generator) for one in generator):
+        raise InputError(f"generator is {generator!r}: give a torch.Generator, or a list with one for each candidate")
     seeds = [one.initial_seed() for one in generator]
     if len(seeds) == count:
         return [seeds] * photos

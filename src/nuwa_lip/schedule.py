@@ -57,8 +57,8 @@ class Schedule:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be above 0")
-        if self.seed < 0:
-            raise InputError(f"schedule.seed is {self.seed}; it must be 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"schedule.seed is {self.seed}; it must be 0 or more, and below 2**63")
 
     def learning_rate_at(self, step: int) -> float:
         """Of a step, counted from 0."""

@@ -253,7 +253,7 @@ def _run(
     later: float | None,
 ) -> None:
     """Settle the number of steps, write recipe.json, train."""
-    from nuwa_lip.training.loop import make_accelerator, steps_within, train
+    from nuwa_lip.training.loop import make_accelerator, train
     from nuwa_lip.training.runs import RunFolder
 
     began = time.perf_counter()
@@ -264,19 +264,12 @@ def _run(
     if not going_on:
         run.check(options.overwrite)
     accelerator.wait_for_everyone()  # before one process writes what another one looks for
-    build = prepare(accelerator)
-
-    def rehearsed(schedule: recipes.Schedule) -> Stage:
-        accelerator.free_memory()  # it holds on to the stage before
-        return build(schedule)
-
-    schedule = recipe.schedule
-    if not going_on:
-        if options.max_minutes is not None:
-            steps = steps_within(options.max_minutes, schedule, rehearsed, later, began)
-            accelerator.free_memory()
-            schedule = dataclasses.replace(schedule, steps=accelerator_agrees(accelerator, steps))
-    stage = build(schedule)  # what it finds amiss leaves nothing written
+    budget = None if going_on else options.max_minutes
+    try:
+        schedule, stage = _settle(prepare(accelerator), recipe.schedule, accelerator, budget, later, began)
+    except BaseException:
+        run.abandon()  # what was found amiss leaves nothing written
+        raise
     if not going_on:
         run.begin(recipes.to_json(dataclasses.replace(recipe, schedule=schedule)))
     if accelerator.is_main_process:
@@ -285,6 +278,28 @@ def _run(
     train(stage, schedule, run, accelerator, going_on)
     if accelerator.is_main_process:
         Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _settle(
+    build: Callable[[recipes.Schedule], Stage],
+    schedule: recipes.Schedule,
+    accelerator: Accelerator,
+    minutes: float | None,
+    later: float | None,
+    began: float,
+) -> tuple[recipes.Schedule, Stage]:
+    """The schedule, fitted to a budget if there is one, and its stage."""
+    from nuwa_lip.training.loop import steps_within
+
+    def rehearsed(schedule: recipes.Schedule) -> Stage:
+        accelerator.free_memory()  # it holds on to the stage before
+        return build(schedule)
+
+    if minutes is not None:
+        steps = steps_within(minutes, schedule, rehearsed, later, began)
+        accelerator.free_memory()
+        schedule = dataclasses.replace(schedule, steps=accelerator_agrees(accelerator, steps))
+    return schedule, build(schedule)
 
 
 def accelerator_agrees(accelerator: Accelerator, steps: int) -> int:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class RunFolder:
 
     def __init__(self, path: Path, photos: int, main: bool = True) -> None:
         self.path, self.photos, self.main = path, photos, main
+        self._made = False
 
     def check(self, overwrite: bool) -> None:
         """Find out before the work whether a new run can be written.
@@ -67,10 +68,17 @@ class RunFolder:
                 )
         elif others := [name for name in WRITTEN if (self.path / name).exists()]:
             raise InputError(f"{self.path / others[0]} exists and is of no run: name another folder")
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
+
+    def abandon(self) -> None:
+        """Take away the folder that `check` has made, if nothing was written into it."""
+        if self._made and self.main:
+            with suppress(OSError):  # it is not empty
+                self.path.rmdir()
 
     def begin(self, recipe: dict[str, Any]) -> None:
         """Start a new run in place of what is there."""
