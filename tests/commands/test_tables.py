@@ -84,7 +84,7 @@ def test_table2_trains_measures_and_assembles_row_by_row(
     assert plain["figures"]["distance"] != partial["figures"]["distance"]
     assert plain["figures"]["reconstruction/fsd"] == pytest.approx(partial["figures"]["reconstruction/fsd"])
     assert "--model.no-relative-estimation" in plain["training"][0][0] and plain["paper"]["distance"] == 5.75
-    assert all((out / f"table2.{ending}").is_file() for ending in ("csv", "md", "html", "png"))
+    assert all((out / f"table2{ending}").is_file() for ending in (".csv", ".md", ".html", "-shapes.png"))
     assert "data:image/jpeg" in (out / "table2.html").read_text() and not (out / "work").exists()
     assert "VQGAN-P, 16 codes" in done.out
 
@@ -223,6 +223,8 @@ def test_bad_input_is_named(benchmark: Benchmark, nuwa_lip: Run, tmp_path: Path)
         (("--limit", 1), "--limit 1 is too small"),
         (("--others", -1), "--others -1 is too small"),
         (("--row", "text=m", "--others", 99), "99 other captions are asked for"),
+        (("--row", "text=./none", "--others", 3), "there is no model './none'"),
+        (("--pictures-of", "coco"), "--pictures-of coco is none of the benchmarks: shapes"),
         ((benchmark.folder,), "two benchmarks are called shapes"),
     ):
         done = nuwa_lip(*words[:3], *more, *words[3:]) if more == (benchmark.folder,) else nuwa_lip(*words, *more)
@@ -231,6 +233,8 @@ def test_bad_input_is_named(benchmark: Benchmark, nuwa_lip: Run, tmp_path: Path)
     first = ("evaluate", "table1", *words[2:])
     assert "--row 'a/b': files are named after rows" in nuwa_lip(*first, "--row", "a/b=telea").err
     train = ("--train", "--data", "x.tar")
+    only = (*train, "--only", "nuwa-lip-finetuned")
+    assert "not trained by these options; give --row nuwa-lip-finetuned=MODEL, or --fin" in nuwa_lip(*first, *only).err
     assert "--metrics 'fdi' is unknown" in nuwa_lip(*first, *train, "--metrics", "fdi").err  # before any training
     assert "--stage2 '' must begin with" in nuwa_lip(*first, *train, "--stage2", "").err  # and before that of GLIDE
     assert not (tmp_path / "results").exists()

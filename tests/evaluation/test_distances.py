@@ -87,15 +87,31 @@ def test_a_resample_is_a_set_of_its_own_but_for_copies() -> None:
 
 
 def test_intervals_hold_their_figure_and_shrink_with_n() -> None:
-    for figure in (distances.frechet_figure, distances.kernel_figure):
+    for estimate in (distances.frechet_estimate, distances.kernel_estimate):
         widths = []
         for n in (50, 800):
-            value, (low, high) = figure(*sets(n, 6))
-            assert low < value < high
-            assert (value, (low, high)) == figure(*sets(n, 6))
+            found = estimate(*sets(n, 6))
+            low, high = found.interval
+            assert low < found.value < high
+            assert (found.value, found.interval) == (estimate(*sets(n, 6)).value, estimate(*sets(n, 6)).interval)
             widths.append(high - low)
         assert widths[1] < widths[0] / 2
-    assert np.isfinite(distances.kernel_figure(*sets(2, 6))[1]).all()
+    assert np.isfinite(distances.kernel_estimate(*sets(2, 6)).interval).all()
+
+
+def test_estimates_of_one_n_pair_up() -> None:
+    """Two nearly equal methods differ far less than either figure is uncertain, because both see the same resamples."""
+    a, b = sets(100, 6)
+    one, other = distances.frechet_estimate(a, b), distances.frechet_estimate(a * 1.01, b)
+    paired = distances.spread_interval(other.value - one.value, other.resampled - one.resampled)
+    assert paired[1] - paired[0] < (one.interval[1] - one.interval[0]) / 5
+
+
+def test_ratio_interval_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(0, 1, 200)
+    low, high = distances.ratio_interval(values * 0.7 * rng.normal(1, 0.01, 200), values)
+    assert 0.69 < low < 0.7 < high < 0.71
 
 
 def test_bootstrap_interval_holds_the_mean_and_is_reproducible() -> None:

@@ -60,6 +60,7 @@ def measured(row: str, benchmark: Benchmark, fsd: float, psnr: list[float | None
         figures={"fsd": fsd, "psnr": float(np.mean(known))},
         intervals_95={"fsd": [fsd - 1, fsd + 1], "psnr": None},
         per_photo={"psnr": psnr},
+        resampled={"fsd": [fsd + 1, fsd + 1.5, fsd + 2]},
         training=["nuwa-lip train"],
         command="nuwa-lip evaluate",
     )
@@ -128,6 +129,33 @@ def test_seeds_are_means_with_their_range(benchmark: Benchmark, tmp_path: Path) 
     other = build_benchmark(shape_samples(2, size=32), source="s", rule="centre-20-40", seed=1, out=tmp_path / "shapes")
     assert texts(assemble(TABLE, other, folder))[0][-1] == "0"  # of another version of the benchmark
     assert set(folder.strangers(other.sha256)) == {"ours", "ours-seed1", "other", "ours-but-not-seeded"}
+
+
+def test_a_claim_is_undecided_where_seeds_differ(benchmark: Benchmark, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+    folder.write(measured(seeded("ours", 1), benchmark, 4.5, [20.0, 22.0, 24.0]))
+    folder.write(measured(seeded("other", 1), benchmark, 10.0, [19.0, 20.5, 23.0]))
+    ratio, gain = assemble(TABLE, benchmark, folder).verdicts()
+    assert (ratio.word, gain.word) == ("yes", "yes")
+    assert ratio.by_seed == pytest.approx({0: 0.4, 1: 0.45}) and "seed by seed 0.400, 0.450" in ratio.text
+    folder.write(measured(seeded("other", 1), benchmark, 8.0, [19.0, 20.5, 27.0]))  # ours is 0.5625 of it
+    ratio, gain = assemble(TABLE, benchmark, folder).verdicts()
+    assert (ratio.word, gain.word) == ("undecided", "undecided") and ratio.value == pytest.approx(4.25 / 9)
+
+
+def test_a_distances_claim_is_undecided_where_shared_resamples_leave_it_open(
+    benchmark: Benchmark, tmp_path: Path
+) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+    sure = dataclasses.replace(measured("other", benchmark, 9.0, [1.0]), resampled={"fsd": [9.0, 12.0, 15.0]})
+    for resampled, word in (([4.0, 5.3, 6.7], "yes"), ([3.0, 7.0, 6.0], "undecided"), ([9.0, 12.0, 15.0], "yes")):
+        ours = dataclasses.replace(measured("ours", benchmark, 4.0, [2.0]), resampled={"fsd": resampled})
+        folder.write(ours)
+        folder.write(sure)
+        ratio, _ = assemble(TABLE, benchmark, folder).verdicts()
+        assert ratio.word == word and ratio.value == pytest.approx(4 / 9) and "paired over photos" in ratio.text
 
 
 class Parsed(HTMLParser):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,7 +138,7 @@ def images(
                 **setting,
                 **figures[main].as_json(),
                 "compared": {name: figures[name].as_json() for name in others},
-                "command": " ".join(["nuwa-lip", *sys.argv[1:]]),
+                "command": report.command_line(),
             }
             report.write_json(content, json)
     if drawn is not None and sheet is not None:
@@ -192,7 +191,7 @@ def tokenizer(
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:
-        command = " ".join(["nuwa-lip", *sys.argv[1:]])
+        command = report.command_line()
         report.write_json({**setting, **figures.as_json(), "command": command}, json)
 
 

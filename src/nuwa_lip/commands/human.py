@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.report import command_line, write_json
 from nuwa_lip.training.runs import written_whole
 
 USAGE = """usage: nuwa-lip evaluate human {make,rate} ...
@@ -132,6 +131,6 @@ def rate(
             "benchmark_sha256": known.benchmark_sha256,
             "raters": len(answers),
             "rates": [asdict(r) for r in rates],
-            "command": " ".join(["nuwa-lip", *sys.argv[1:]]),
+            "command": command_line(),
         }
         write_json(content, json)

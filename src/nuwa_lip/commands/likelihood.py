@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
-from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.report import command_line, write_json
 
 SHOWN = {
     "bits": ("bits per defective token, true caption ↓", 4),
@@ -87,5 +86,5 @@ def likelihood(
     print("in brackets: 95 % intervals over the photos; bits compare models of the same tokenizer only")
     if json is not None:
         setting = {"model": model, "benchmark": benchmark.name, "benchmark_sha256": source.sha256, "seed": seed}
-        command = " ".join(["nuwa-lip", *sys.argv[1:]])
+        command = command_line()
         write_json({**setting, **found.as_json(), "command": command}, json)

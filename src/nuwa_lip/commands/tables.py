@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
+from nuwa_lip import hub
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide_folder import is_glide
 from nuwa_lip.baselines.registry import BaselineOptions
@@ -29,9 +30,9 @@ from nuwa_lip.evaluation import methods
 from nuwa_lip.evaluation.images import check_extras
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.likelihood import other_captions
-from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.report import command_line, write_json
 from nuwa_lip.evaluation.tables import assemble, page, specs
-from nuwa_lip.evaluation.tables.layout import Table
+from nuwa_lip.evaluation.tables.layout import Kind, Table
 from nuwa_lip.evaluation.tables.measure import Setting, images_row, tokenizer_row
 from nuwa_lip.evaluation.tables.rows import RowFolder, seeded
 from nuwa_lip.training.runs import written_whole
@@ -71,7 +72,9 @@ class Options:
     limit: int | None = None
     """Use only the first so many photos of each benchmark."""
     pictures: int = 24
-    """Photos whose results the page shows; 0: none."""
+    """Photos of each benchmark whose results the page shows; 0: none."""
+    pictures_of: tuple[str, ...] = ()
+    """Show photos of these benchmarks only, by their folders' names: say, of those that may be published."""
     workers: int = 1
     """Processes that measure together."""
 
@@ -90,6 +93,9 @@ class Options:
         ):
             if value is not None and value < least:
                 raise InputError(f"{option} {value} is too small: {least} at least")
+        for name in self.pictures_of:
+            if name not in names:
+                raise InputError(f"--pictures-of {name} is none of the benchmarks: {', '.join(names)}")
         if self.train and not self.data:
             raise InputError("--train needs --data, the photos to train on")
         table.check(self.only, "--only")
@@ -126,6 +132,7 @@ def table1(
     options: Shared,
     *,
     best_of: int = 1,
+    rank: Literal["likelihood", "clip"] = "likelihood",
     metrics: str = "",
     seed: int = 0,
     finetune_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")] = (),
@@ -142,7 +149,8 @@ def table1(
 
     Args:
         options: see there.
-        best_of: Show each model of ours a second time with the best of so many candidates.
+        best_of: Show each model of ours a second time with the best of so many candidates (officially 2).
+        rank: What the best is chosen by: the model's own likelihood, or officially CLIP, whose weights it needs.
         metrics: More figures, with commas: fid, kid, lpips, clip.
         seed: Of the models' sampling.
         finetune_data: Shards for the fine-tuned row.
@@ -163,7 +171,7 @@ def table1(
 
     def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
         candidates = best_of if ".best-of-" in row else 1
-        job = job_of(row, model, source, candidates, extras, seed)
+        job = replace(job_of(row, model, source, candidates, extras, seed), rank=rank)
         images_row(name, job, folder, source, setting)
 
     def plan(training: int) -> Plan:
@@ -272,12 +280,14 @@ def _run(
         check_extras(extras, n)
         if tables[0].kind == "stage2" and (options.row or options.train):
             other_captions(source.captions, 0, others)
-    command = " ".join(["nuwa-lip", *sys.argv[1:]])
+    command = command_line()
     models = _models(options, tables[0], steps, plan or options.plan)
     folders = [RowFolder(options.out, source.folder.absolute().name, tables[0].kind) for source in sources]
     settings = []
     for source, folder, n in zip(sources, folders, numbers, strict=True):
-        setting = Setting(n=n, pictures=options.pictures, workers=options.workers, others=others, command=command)
+        shown = not options.pictures_of or folder.benchmark in options.pictures_of
+        pictures = options.pictures if shown else 0
+        setting = Setting(n=n, pictures=pictures, workers=options.workers, others=others, command=command)
         settings.append(setting)
         for name, (row, model, training) in models.items():
             measure(row, name, model, folder, source, replace(setting, training=training))
@@ -306,6 +316,7 @@ def _models(
             if model is None and base.startswith("partial-"):  # the weights of the VQGAN
                 model = given.get(seeded("vqgan-" + base.removeprefix("partial-"), seed))
             if model is not None:
+                check_given(model, table.kind)
                 found[name] = (row.name, model, [])
             elif options.train and seed in options.seeds:
                 line = steps(plan(seed), row.name)
@@ -313,10 +324,22 @@ def _models(
                 if line:
                     found[name] = (row.name, str(line[-1].out / "model"), [step.command for step in line])
         if row.name in options.only and not any(name == row.name for name, _, _ in found.values()):
-            raise InputError(f"--only {row.name}: there is no model to measure; give --row {row.name}=MODEL or --train")
+            mend = f"give --row {row.name}=MODEL or --train"
+            if options.train:
+                needs = "--finetune-data" if row.name == "nuwa-lip-finetuned" else "a method's name or pictures"
+                mend = f"it is not trained by these options; give --row {row.name}=MODEL, or {needs}"
+            raise InputError(f"--only {row.name}: there is no model to measure; {mend}")
     for step in todo:
         step.run(run)
     return found
+
+
+def check_given(model: str, kind: Kind) -> None:
+    """Refuse a row's model that does not exist, before any other row is trained or measured."""
+    method = model.partition(":")[0]
+    other = kind == "images" and (method in methods.BASELINES or method in registry.NAMES or Path(model).is_dir())
+    if not other:
+        hub.resolve(model)
 
 
 def without_seed(name: str) -> str:
@@ -333,7 +356,7 @@ def _given_seeds(row: str, given: Mapping[str, str]) -> list[int]:
 def _write(
     blocks: list[assemble.Block], folders: list[RowFolder], chosen: list[list[int]], out: Path, command: str
 ) -> None:
-    """Show the table, and write it as JSON, CSV, Markdown, HTML and a sheet of pictures."""
+    """Show the table, and write it as JSON, CSV, Markdown, HTML and, of each benchmark, a sheet of pictures."""
     name = blocks[0].table.name
     width = max(Console().width, WIDTH)
     for block in blocks:
@@ -350,8 +373,9 @@ def _write(
     for ending, text in texts.items():
         with written_whole(out / f"{name}.{ending}") as part:
             part.write_text(text, encoding="utf-8")
-    sheet = page.sheet(blocks[0], folders[0], chosen[0])
-    if sheet is not None:
-        with written_whole(out / f"{name}.png") as part:
-            sheet.save(part, "PNG")
+    for block, folder, photos in zip(blocks, folders, chosen, strict=True):
+        sheet = page.sheet(block, folder, photos)
+        if sheet is not None:
+            with written_whole(out / f"{name}-{folder.benchmark}.png") as part:
+                sheet.save(part, "PNG")
     Console().print(f"{out / name}.json, .csv, .md, .html", highlight=False, markup=False, soft_wrap=True)

@@ -31,8 +31,8 @@ SWITCHES = {
     "df-vqgan": (),
 }
 """Of the variants of stage 1."""
-NUWA = ("text", "tokens")
-"""Perspectives of the NÜWA baseline: it has no pixel encoder."""
+NUWA = "text-tokens"
+"""The row of Table 4 that the NÜWA baseline is: a VQGAN, and no pixel encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,10 +225,10 @@ def table1_steps(plan: Plan, row: str) -> list[Step]:
     """Of a row of Table 1; none for one that is not trained here."""
     row = row.partition(".best-of-")[0]
     if row in ("nuwa", "nuwa-p"):
-        return plan.stage2_of("table1-nuwa", "vqgan", NUWA)
+        return table4_steps(plan, NUWA)
     if row == "glide":
         return plan.diffusion("table1-glide")
-    base = plan.stage2_of("table4-df-vqgan", "df-vqgan", PERSPECTIVES["df-vqgan"])  # the last row of Table 4
+    base = table4_steps(plan, "df-vqgan")
     if row == "nuwa-lip":
         return base
     if row == "nuwa-lip-finetuned" and plan.finetune_data:

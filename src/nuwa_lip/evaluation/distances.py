@@ -6,6 +6,7 @@ Legend: N photos, F features of a photo, R resamples.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -75,18 +76,30 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, counts: np.ndarray | None = No
     return within / (pairs - np.square(times).sum(1)) - 2 * across / pairs
 
 
-def frechet_figure(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, tuple[float, float]]:
-    """`frechet_distance` of paired sets with its 95 % interval."""
-    value = frechet_distance(a, b)
+class Estimate(NamedTuple):
+    """A distance of paired sets, and what it is on resamples of the photos."""
+
+    value: float
+    resampled: np.ndarray
+    """float64 [R]. All estimates from N photos share their resamples, so that two of them can be compared in pairs."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %."""
+        return spread_interval(self.value, self.resampled)
+
+
+def frechet_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> Estimate:
+    """`frechet_distance` of paired sets."""
     draws = _draws(len(a), resamples)
-    return value, _around(value, np.array([frechet_distance(a[rows], b[rows]) for rows in draws]))
+    return Estimate(frechet_distance(a, b), np.array([frechet_distance(a[rows], b[rows]) for rows in draws]))
 
 
-def kernel_figure(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, tuple[float, float]]:
-    """`kernel_distance` of paired sets with its 95 % interval."""
+def kernel_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> Estimate:
+    """`kernel_distance` of paired sets."""
     draws = [np.bincount(rows, minlength=len(a)) for rows in _draws(len(a), resamples)]
-    value, *spread = kernel_distance(a, b, np.stack([np.ones(len(a), dtype=np.int64), *draws]))
-    return float(value), _around(float(value), np.array(spread))
+    value, *resampled = kernel_distance(a, b, np.stack([np.ones(len(a), dtype=np.int64), *draws]))
+    return Estimate(float(value), np.array(resampled))
 
 
 def _draws(n: int, resamples: int) -> list[np.ndarray]:
@@ -100,7 +113,7 @@ def _draws(n: int, resamples: int) -> list[np.ndarray]:
     return found
 
 
-def _around(value: float, resampled: np.ndarray) -> tuple[float, float]:
+def spread_interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
     """95 % by the resamples' spread; their level is of no use, for repeated photos alone shift a distance."""
     half = 1.96 * float(resampled.std(ddof=1))
     return value - half, value + half
@@ -108,15 +121,26 @@ def _around(value: float, resampled: np.ndarray) -> tuple[float, float]:
 
 def bootstrap_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
     """95 % interval of the mean of per-photo values, by resampling the photos."""
+    return ratio_interval(values, np.ones_like(values, dtype=np.float64), seed=seed, resamples=resamples)
+
+
+def ratio_interval(
+    values: np.ndarray, others: np.ndarray, *, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float]:
+    """95 % interval of the ratio of the means of two values of the same photos, by resampling the photos.
+
+    Args:
+        values, others: [N].
+    """
     rng = np.random.default_rng(seed)
     together = max(1, 2_000_000 // len(values))  # resamples at a time: bounds the memory
-    means: list[np.ndarray] = []
+    ratios: list[np.ndarray] = []
     for start in range(0, resamples, together):
         rows = rng.integers(len(values), size=(min(together, resamples - start), len(values)))
-        means.append(values[rows].mean(1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+        ratios.append(values[rows].mean(1) / others[rows].mean(1))
+    low, high = np.percentile(np.concatenate(ratios), [2.5, 97.5])
     return float(low), float(high)
 
 
-SetFigure = Callable[[np.ndarray, np.ndarray], tuple[float, tuple[float, float]]]
-"""Features of the repainted and of the original photos [N, F] → figure and its 95 % interval."""
+SetFigure = Callable[[np.ndarray, np.ndarray], Estimate]
+"""Features of the repainted and of the original photos [N, F] → distance."""

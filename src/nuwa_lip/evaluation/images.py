@@ -13,7 +13,7 @@ from nuwa_lip.clip import clip_scores
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import metrics
-from nuwa_lip.evaluation.distances import SetFigure, bootstrap_interval, frechet_figure, kernel_figure
+from nuwa_lip.evaluation.distances import SetFigure, bootstrap_interval, frechet_estimate, kernel_estimate
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.methods import Repaint
 from nuwa_lip.evaluation.store import Store
@@ -24,15 +24,15 @@ MEANS = (*(f"{name}{ending}" for name in ("lpips_squeeze", "psnr", "ssim") for e
 EXTRA_MEANS = {"lpips": tuple(f"lpips{ending}" for ending in REGIONS), "clip": ("clip_score",)}
 """More of them, by what is asked for in --metrics."""
 SETS: dict[str, tuple[str, SetFigure]] = {
-    "fsd": ("squeezenet", frechet_figure),
-    "fsd_hole": ("squeezenet_hole", frechet_figure),
-    "krd": ("random", kernel_figure),
-    "krd_hole": ("random_hole", kernel_figure),
+    "fsd": ("squeezenet", frechet_estimate),
+    "fsd_hole": ("squeezenet_hole", frechet_estimate),
+    "krd": ("random", kernel_estimate),
+    "krd_hole": ("random_hole", kernel_estimate),
 }
 """Distances between the set of repainted and the set of original photos: name → features, distance."""
 EXTRA_SETS: dict[str, tuple[str, SetFigure]] = {
-    "fid": ("inception", lambda a, b: frechet_figure(a, b, resamples=10)),
-    "kid": ("inception", kernel_figure),
+    "fid": ("inception", lambda a, b: frechet_estimate(a, b, resamples=10)),
+    "kid": ("inception", kernel_estimate),
 }
 EXTRAS = ("fid", "kid", "lpips", "clip")
 """What --metrics adds; their networks have weights that are not bundled."""
@@ -52,6 +52,8 @@ class Figures:
     """`MEANS` and what was asked for; None where no photo has a value (a ring without anything known)."""
     intervals: dict[str, tuple[float, float] | None]
     """95 % interval of each figure, by bootstrap over the photos."""
+    resampled: dict[str, np.ndarray]
+    """`sets` on resamples of the photos, to compare methods in pairs; see `Estimate`."""
     known_max_change: int
     """Largest change of a known pixel over all photos, in 8-bit steps."""
 
@@ -192,8 +194,17 @@ def _summarise(store: Store, names: Sequence[str], method: str, extras: Sequence
         means[column] = float(values.mean()) if len(values) else None
         intervals[column] = bootstrap_interval(values) if len(values) else None
     sets: dict[str, float] = {}
+    resampled: dict[str, np.ndarray] = {}
     for name, (features, distance) in sets_of(extras).items():
         # features of one figure at a time: those of Inception are large
         both = store.load(names, [f"{method}/{features}", f"{ORIGINAL}/{features}"])
-        sets[name], intervals[name] = distance(both[f"{method}/{features}"], both[f"{ORIGINAL}/{features}"])
-    return Figures(n=len(names), sets=sets, means=means, intervals=intervals, known_max_change=int(rows[:, -1].max()))
+        found = distance(both[f"{method}/{features}"], both[f"{ORIGINAL}/{features}"])
+        sets[name], resampled[name], intervals[name] = found.value, found.resampled, found.interval
+    return Figures(
+        n=len(names),
+        sets=sets,
+        means=means,
+        intervals=intervals,
+        resampled=resampled,
+        known_max_change=int(rows[:, -1].max()),
+    )

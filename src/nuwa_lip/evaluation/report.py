@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,8 @@ def _fit(picture: Image.Image) -> Image.Image:
     size = tuple(max(1, round(scale * n)) for n in picture.size)
     cell.paste(picture.resize((size[0], size[1]), Image.Resampling.LANCZOS))
     return cell
+
+
+def command_line() -> str:
+    """The command that is running, as one would type it again."""
+    return shlex.join(["nuwa-lip", *sys.argv[1:]])

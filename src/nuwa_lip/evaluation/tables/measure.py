@@ -81,10 +81,13 @@ def tokenizer_row(
             intervals: dict[str, Sequence[float] | None] = dict(found.intervals)
             per_photo = _columns(store, setting.n, {name: f"{name}/" for name in tokenizers.METHODS}, ())
             per_photo |= _arrays(store, setting.n, ("distance", "changed"))
+            scale = found.distance / found.relative_distance
+            per_photo["relative_distance"] = [None if d is None else d / scale for d in per_photo["distance"]]
             for method, values in found.photos.items():
                 _add(figures, intervals, values, f"{method}/")
             side = dfvqgan.config.resolution
-            known = finish(figures, intervals, per_photo, {"model": model, "side": side})
+            resampled = _resampled(found.photos, "/")
+            known = finish(figures, intervals, per_photo, resampled, {"model": model, "side": side})
         squares = tokenizers.Squares(source, dfvqgan.config.resolution)
         for index in _missing(folder, row, setting, "oracle"):
             for part, photo in tokenizers.probe(dfvqgan, squares[index]).photos.items():
@@ -132,9 +135,10 @@ def images_row(
             per_photo = _columns(store, setting.n, {name: ""}, job.extras)
             if with_likelihood:
                 _add_likelihood(str(job.model), row, folder, source, setting, figures, intervals, per_photo)
-            told = {"method": name, "model": job.model or weights, "seed": job.seed, "best_of": job.best_of}
-            told |= {"rank": job.rank if job.best_of > 1 else None, "unpasted": job.unpasted, "blend": job.blend}
-            known = finish(figures, intervals, per_photo, {**told, "resize": job.resize()})
+            told: dict[str, Any] = {"method": name, "model": job.model or weights, "seed": job.seed}
+            told |= {"best_of": job.best_of, "rank": job.rank if job.best_of > 1 else None}
+            told |= {"unpasted": job.unpasted, "blend": job.blend, "resize": job.resize()}
+            known = finish(figures, intervals, per_photo, _resampled({"": found}, ""), told)
         left = _missing(folder, row, setting, "result")
         repaint = job.repaints(source)[name] if left else None
         for index in left:
@@ -170,11 +174,12 @@ Finish = Callable[
         Mapping[str, float | None],
         Mapping[str, Sequence[float] | None],
         Mapping[str, Sequence[float | None]],
+        Mapping[str, Sequence[float]],
         Mapping[str, Any],
     ],
     Measured,
 ]
-"""Figures, intervals, figures of each photo, setting → the row, written."""
+"""Figures, intervals, figures of each photo and of the resamples, setting → the row, written."""
 
 
 @contextmanager
@@ -196,6 +201,7 @@ def _row(
         figures: Mapping[str, float | None],
         intervals: Mapping[str, Sequence[float] | None],
         per_photo: Mapping[str, Sequence[float | None]],
+        resampled: Mapping[str, Sequence[float]],
         told: Mapping[str, Any],
     ) -> Measured:
         measured = Measured(
@@ -209,6 +215,7 @@ def _row(
             figures=figures,
             intervals_95=intervals,
             per_photo=per_photo,
+            resampled=resampled,
             training=list(setting.training),
             command=setting.command,
         )
@@ -241,6 +248,15 @@ def _add(
     own = {**found.sets, **found.means, "known_max_change": float(found.known_max_change)}
     figures |= {beginning + key: value for key, value in own.items()}
     intervals |= {beginning + key: value for key, value in found.intervals.items()}
+
+
+def _resampled(found: Mapping[str, Figures], between: str) -> dict[str, list[float]]:
+    """Distances on the resamples, by method and name."""
+    return {
+        f"{method}{between}{name}": [float(f"{value:.7g}") for value in values]
+        for method, figures in found.items()
+        for name, values in figures.resampled.items()
+    }
 
 
 def _columns(store: Store, n: int, methods: Mapping[str, str], extras: Sequence[str]) -> dict[str, list[float | None]]:

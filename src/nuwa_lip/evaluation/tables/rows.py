@@ -23,6 +23,8 @@ from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables.layout import Kind
 
 BLOCK = 2**20
+SEEDED = re.compile(r"-seed\d+$")
+"""Ends the name of a further training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,17 @@ class Measured:
     intervals_95: Mapping[str, Sequence[float] | None]
     per_photo: Mapping[str, Sequence[float | None]]
     """Figures of each photo, None where it has none."""
+    resampled: Mapping[str, Sequence[float]]
+    """Distances of sets on resamples of the photos, which all rows of a benchmark share."""
     training: Sequence[str] = field(default_factory=list)
     """Commands that trained it, if they are known."""
     command: str = ""
     """The one that measured it."""
+
+    @property
+    def seed(self) -> int:
+        """Of its training."""
+        return int(self.row.rpartition("-seed")[2]) if SEEDED.search(self.row) else 0
 
 
 class RowFolder:

@@ -1,0 +1,80 @@
+"""What was measured of one row of a table.
+
+Several trainings of a row with different seeds count as one: figures are their means, and in place of the interval
+over the photos stands their range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nuwa_lip.evaluation.tables.layout import Row
+from nuwa_lip.evaluation.tables.rows import Measured
+
+NONE = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One figure of ours."""
+
+    value: float
+    low: float | None
+    """Of the 95 % interval over the photos; with several seeds of their range."""
+    high: float | None
+
+    def text(self, digits: int) -> str:
+        """As shown."""
+        shown = f"{self.value:.{digits}f}"
+        if self.low is None or self.high is None:
+            return shown
+        return f"{shown} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row of a table, with what was measured of it."""
+
+    row: Row
+    trainings: Sequence[Measured]
+    """One for each seed; none if it was not measured yet."""
+
+    def cell(self, column: str) -> Cell | None:
+        """The figure of a column."""
+        key = self.row.key(column)
+        values = [value for one in self.trainings if (value := one.figures.get(key)) is not None]
+        if not values:
+            return None
+        if len(values) > 1:
+            return Cell(value=float(np.mean(values)), low=min(values), high=max(values))
+        interval = self.trainings[0].intervals_95.get(key)
+        low, high = (None, None) if interval is None else interval
+        return Cell(value=values[0], low=low, high=high)
+
+    def photos(self, column: str) -> np.ndarray | None:
+        """The figure of each photo, mean over the seeds: float64 [N] with NaN where there is none."""
+        return self._mean([one.per_photo for one in self.trainings], column)
+
+    def resampled(self, column: str) -> np.ndarray | None:
+        """A distance of sets on the resamples that all rows share, mean over the seeds: float64 [R]."""
+        return self._mean([one.resampled for one in self.trainings], column)
+
+    def by_seed(self, column: str) -> dict[int, float]:
+        """The figure of each training."""
+        found = {one.seed: one.figures.get(self.row.key(column)) for one in self.trainings}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def _mean(self, trainings: Sequence[Mapping[str, Sequence[float | None]]], column: str) -> np.ndarray | None:
+        key = self.row.key(column)
+        rows = [one[key] for one in trainings if key in one]
+        if not rows or len({len(row) for row in rows}) > 1:
+            return None
+        return np.array(rows, dtype=np.float64).mean(0)
+
+    @property
+    def n(self) -> str:
+        """Photos measured."""
+        return ", ".join(str(n) for n in sorted({one.n for one in self.trainings})) or NONE
