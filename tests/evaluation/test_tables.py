@@ -20,6 +20,7 @@ from nuwa_lip.data.benchmark import Benchmark, build_benchmark
 from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.job import Job
+from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables import paper, specs
 from nuwa_lip.evaluation.tables.assemble import as_csv, as_json, as_markdown, assemble, texts
 from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
@@ -156,6 +157,13 @@ def test_a_distances_claim_is_undecided_where_shared_resamples_leave_it_open(
         folder.write(sure)
         ratio, _ = assemble(TABLE, benchmark, folder).verdicts()
         assert ratio.word == word and ratio.value == pytest.approx(4 / 9) and "paired over photos" in ratio.text
+
+
+def test_json_has_lists_of_numbers_on_one_line_each(tmp_path: Path) -> None:
+    report = {"a": [1.5, None, -2e-5], "b": [[1, 2], []], "c": ["[\n1]", "[1,\n2]"], "d": [{"e": [1e300]}]}
+    write_json(report, tmp_path / "r.json")
+    text = (tmp_path / "r.json").read_text()
+    assert json.loads(text) == report and ' "a": [1.5, null, -2e-05],\n' in text and "  [1, 2],\n" in text
 
 
 class Parsed(HTMLParser):

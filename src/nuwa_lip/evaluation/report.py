@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from nuwa_lip.evaluation.images import Figures
 from nuwa_lip.evaluation.methods import Repaint
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
 
+NUMBERS = re.compile(r"\[\n([-+.,\seE\dnul]*)\]")
+"""A list of numbers and nulls over several lines; no string has a line's end in it."""
 CELL, LINE, GAP = 128, 15, 4  # pixels of the sheet: side of a picture, height of its caption, space between
 
 ROWS = {  # JSON name → (shown as, decimals)
@@ -102,10 +105,12 @@ def _cell(figures: Figures, key: str, digits: int) -> str:
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:
-    """Write under a temporary name, then rename."""
+    """Write under a temporary name, then rename; lists of numbers stand on one line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(report, indent=1, allow_nan=False)
+    text = NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, path)
 
 

@@ -28,7 +28,7 @@ from nuwa_lip.models import DFVQGAN
 KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ring", "clip_score")
 """Figures that are kept of each photo, for paired comparisons and for the page's order; all would be too many."""
 DIGITS = 6
-"""Of the figures of each photo that are kept."""
+"""Of the figures of each photo and of the resamples that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ Finish = Callable[
         Mapping[str, float | None],
         Mapping[str, Sequence[float] | None],
         Mapping[str, Sequence[float | None]],
-        Mapping[str, Sequence[float]],
+        Mapping[str, Sequence[float | None]],
         Mapping[str, Any],
     ],
     Measured,
@@ -201,7 +201,7 @@ def _row(
         figures: Mapping[str, float | None],
         intervals: Mapping[str, Sequence[float] | None],
         per_photo: Mapping[str, Sequence[float | None]],
-        resampled: Mapping[str, Sequence[float]],
+        resampled: Mapping[str, Sequence[float | None]],
         told: Mapping[str, Any],
     ) -> Measured:
         measured = Measured(
@@ -250,10 +250,10 @@ def _add(
     intervals |= {beginning + key: value for key, value in found.intervals.items()}
 
 
-def _resampled(found: Mapping[str, Figures], between: str) -> dict[str, list[float]]:
+def _resampled(found: Mapping[str, Figures], between: str) -> dict[str, list[float | None]]:
     """Distances on the resamples, by method and name."""
     return {
-        f"{method}{between}{name}": [float(f"{value:.7g}") for value in values]
+        f"{method}{between}{name}": _plain(values)
         for method, figures in found.items()
         for name, values in figures.resampled.items()
     }
@@ -278,7 +278,7 @@ def _arrays(store: Store, n: int, keys: Sequence[str]) -> dict[str, list[float |
 
 def _plain(values: np.ndarray) -> list[float | None]:
     """As JSON has numbers."""
-    return [None if np.isnan(value) else round(float(value), DIGITS) for value in values]
+    return [None if np.isnan(value) else float(f"{value:.{DIGITS}g}") for value in values]
 
 
 def _missing(folder: RowFolder, row: str, setting: Setting, part: str) -> list[int]:

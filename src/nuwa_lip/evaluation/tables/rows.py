@@ -44,7 +44,7 @@ class Measured:
     intervals_95: Mapping[str, Sequence[float] | None]
     per_photo: Mapping[str, Sequence[float | None]]
     """Figures of each photo, None where it has none."""
-    resampled: Mapping[str, Sequence[float]]
+    resampled: Mapping[str, Sequence[float | None]]
     """Distances of sets on resamples of the photos, which all rows of a benchmark share."""
     training: Sequence[str] = field(default_factory=list)
     """Commands that trained it, if they are known."""
