@@ -190,3 +190,11 @@ def test_as_a_module_and_as_a_script() -> None:
         if os.path.exists(words[0]):
             run = subprocess.run([*words, "nonsense"], capture_output=True, text=True)
             assert run.returncode == 2 and run.stderr.startswith("nuwa-lip: there is no command 'nonsense'")
+
+
+def test_a_value_may_look_like_an_option(nuwa_lip: Run, tmp_path: Path) -> None:
+    """`--tokenize "--variants 1"`: it has a space in it, as no option has."""
+    words = ("evaluate", "table2", tmp_path, "--tokenize", "--variants 1", "--pictures", -1)
+    assert "--pictures -1 is too small" in nuwa_lip(*words).err
+    words = ("inpaint", tmp_path / "none.png", "--prompt", "- a cat", "-o", tmp_path / "o.png")
+    assert "none.png" in nuwa_lip(*words).err

@@ -133,7 +133,18 @@ def _call(name: str, argv: list[str]) -> None:
         return command(argv)
     import tyro
 
-    tyro.cli(command, prog=f"nuwa-lip {name}", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    tyro.cli(command, prog=f"nuwa-lip {name}", args=_joined(argv), config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--tokenize "--variants 1"`: what begins like an option but has a space in it is the value of the one before."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and word.startswith("-") and " " in word:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _unknown(name: str, group: Mapping[str, tuple[str, str]]) -> str:

@@ -29,7 +29,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import methods
 from nuwa_lip.evaluation.images import check_extras
 from nuwa_lip.evaluation.job import Job
-from nuwa_lip.evaluation.likelihood import other_captions
+from nuwa_lip.evaluation.likelihood import others_at_hand
 from nuwa_lip.evaluation.report import command_line, write_json
 from nuwa_lip.evaluation.tables import assemble, page, specs
 from nuwa_lip.evaluation.tables.layout import Kind, Table
@@ -166,7 +166,7 @@ def table1(
             raise InputError(f"--row {name!r}: files are named after rows; take letters, digits, and . + - _")
     further = [name for name in options.given() if name not in usual and without_seed(name) == name]
 
-    def build(benchmark: str) -> Table:
+    def build(benchmark: str, _: int) -> Table:
         return specs.table1(benchmark, further, best_of, extras)
 
     def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
@@ -210,7 +210,7 @@ def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192)
     """
     if len(set(codes[:2])) < 2 or min(codes) < 2:
         raise InputError(f"--codes {codes}: two different sizes and that of the finer grid, each 2 or more")
-    _run(options, lambda _: specs.table2(codes), _measure_tokenizer, tokenizer_steps)
+    _run(options, lambda *_: specs.table2(codes), _measure_tokenizer, tokenizer_steps)
 
 
 def table3(options: Shared, *, codes: int | None = None) -> None:
@@ -223,7 +223,7 @@ def table3(options: Shared, *, codes: int | None = None) -> None:
         codes: Size of the codebook; the recipe's own if it is not given.
     """
     vocabulary = options.plan(0).own_vocabulary() if codes is None else f"coarse-{codes}"
-    _run(options, lambda _: specs.table3(vocabulary), _measure_tokenizer, tokenizer_steps)
+    _run(options, lambda *_: specs.table3(vocabulary), _measure_tokenizer, tokenizer_steps)
 
 
 def table4(options: Shared, *, others: int = 9) -> None:
@@ -233,9 +233,9 @@ def table4(options: Shared, *, others: int = 9) -> None:
 
     Args:
         options: see there.
-        others: Other captions that each true one is compared with.
+        others: Other captions that each true one is compared with, or as many as the benchmark has.
     """
-    _run(options, lambda _: specs.table4(others), _measure_stage2, table4_steps, others=others)
+    _run(options, lambda _, own: specs.table4(own), _measure_stage2, table4_steps, others=others)
 
 
 def ratios(options: Shared, *, others: int = 9) -> None:
@@ -245,9 +245,9 @@ def ratios(options: Shared, *, others: int = 9) -> None:
 
     Args:
         options: see there.
-        others: Other captions that each true one is compared with.
+        others: Other captions that each true one is compared with, or as many as the benchmark has.
     """
-    _run(options, lambda _: specs.ratios(others), _measure_stage2, ratio_steps, others=others)
+    _run(options, lambda _, own: specs.ratios(own), _measure_stage2, ratio_steps, others=others)
 
 
 def _measure_tokenizer(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
@@ -262,32 +262,38 @@ def _measure_stage2(row: str, name: str, model: str, folder: RowFolder, source: 
 
 def _run(
     options: Options,
-    build: Callable[[str], Table],
+    build: Callable[[str, int], Table],
     measure: Measure,
     steps: Steps,
     plan: Callable[[int], Plan] | None = None,
     others: int = 9,
     extras: tuple[str, ...] = (),
 ) -> None:
-    """Train and measure the rows that are asked for, then show all that there are."""
+    """Train and measure the rows that are asked for, then show all that there are.
+
+    Args:
+        options, measure, steps, plan, others, extras: see there.
+        build: a benchmark's name and the number of other captions that it has → its table.
+    """
     if others < 0:
         raise InputError(f"--others {others} is too small: 0 at least")
-    options.check(build(""))
+    pattern = build("", others)
+    options.check(pattern)
     sources = [read_benchmark(folder) for folder in options.benchmark]
-    tables = [build(source.folder.absolute().name) for source in sources]
+    compares = pattern.kind == "stage2"
+    own_others = [others_at_hand(source.captions, others) if compares else 0 for source in sources]
+    tables = [build(source.folder.absolute().name, own) for source, own in zip(sources, own_others, strict=True)]
     numbers = [len(source) if options.limit is None else min(options.limit, len(source)) for source in sources]
-    for source, n in zip(sources, numbers, strict=True):  # before any training
+    for n in numbers:  # before any training
         check_extras(extras, n)
-        if tables[0].kind == "stage2" and (options.row or options.train):
-            other_captions(source.captions, 0, others)
     command = command_line()
-    models = _models(options, tables[0], steps, plan or options.plan)
+    models = _models(options, pattern, steps, plan or options.plan)
     folders = [RowFolder(options.out, source.folder.absolute().name, tables[0].kind) for source in sources]
     settings = []
-    for source, folder, n in zip(sources, folders, numbers, strict=True):
+    for source, folder, n, own in zip(sources, folders, numbers, own_others, strict=True):
         shown = not options.pictures_of or folder.benchmark in options.pictures_of
         pictures = options.pictures if shown else 0
-        setting = Setting(n=n, pictures=pictures, workers=options.workers, others=others, command=command)
+        setting = Setting(n=n, pictures=pictures, workers=options.workers, others=own, command=command)
         settings.append(setting)
         for name, (row, model, training) in models.items():
             measure(row, name, model, folder, source, replace(setting, training=training))

@@ -78,6 +78,18 @@ def other_captions(captions: Sequence[str], index: int, count: int, seed: int = 
     return [pool[i] for i in rng.choice(len(pool), count, replace=False)]
 
 
+def others_at_hand(captions: Sequence[str], count: int) -> int:
+    """How many other captions every photo of the set has, at most `count`.
+
+    Raises:
+        InputError: all photos have the same caption.
+    """
+    different = len(set(captions))
+    if count and different < 2:
+        raise InputError(f"all photos of the benchmark have the caption {captions[0]!r}: there is none to compare with")
+    return min(count, different - 1)
+
+
 @torch.inference_mode()
 def caption_bits(parts: ModelParts, item: BenchmarkItem, captions: Sequence[str]) -> np.ndarray:
     """Bits per defective token of the photo's true tokens, given each of these captions: float64 [C].
