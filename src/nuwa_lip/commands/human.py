@@ -115,7 +115,8 @@ def rate(
     rates = preference_rates(known, list(raters.values()))
     if not rates:
         raise InputError("the files hold no answer to any question")
-    table = Table(title=f"{known.benchmark}: {len(answers)} raters")
+    raters_shown = "1 rater" if len(answers) == 1 else f"{len(answers)} raters"
+    table = Table(title=f"{known.benchmark}: {raters_shown}")
     for heading in ("question", "preferred", "to", "rate", "the same", "photos", "answers"):
         table.add_column(heading)
     for r in rates:

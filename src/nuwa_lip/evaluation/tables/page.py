@@ -1,7 +1,7 @@
 """A table with its pictures as one HTML file that works offline: rows of photo, hole, caption and every result.
 
-The table's columns sort by a click, the pictures by any figure of any row. Pictures are data URIs, and nothing is
-fetched from anywhere.
+The table's columns sort by a click, best first, the pictures by any figure of any row. Pictures are data URIs, and
+nothing is fetched from anywhere.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ QUALITY = 88
 SHEET_ROWS, SHEET_CELL = 6, 176
 
 STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; color: #222; }
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em max(1em, 2vw); color: #222; }
+h1 { font-size: 1.6em; } p, li { overflow-wrap: anywhere; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-th button { all: unset; cursor: pointer; font-weight: bold; }
-th button:focus-visible { outline: 2px solid #06c; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+th { padding: 0; } th button { all: unset; cursor: pointer; font-weight: bold; padding: .3em .6em; }
+th button:hover { text-decoration: underline; } th button:focus-visible { outline: 2px solid #06c; }
+th[aria-sort] { background: #dbe9fb; }
+th[aria-sort] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 .no { color: #a00; } .yes { color: #060; }
 .scroll { overflow-x: auto; }
 .item { border-top: 1px solid #ccc; padding: .8em 0; }
-.pictures { display: flex; gap: .6em; overflow-x: auto; }
-figure { margin: 0; } figcaption { font-size: 12px; max-width: 200px; }
-img { width: 200px; height: auto; display: block; background: #eee; }
+.pictures { display: flex; gap: .6em; flex-wrap: wrap; }
+figure { margin: 0; width: min(200px, 44vw); } figcaption { font-size: 12px; }
+img { width: 100%; height: auto; display: block; background: #eee; }
 """
 
 SCRIPT = """
@@ -48,10 +51,14 @@ SCRIPT = """
 // a cell's number is what it begins with; cells without one come last
 const number = text => { const value = parseFloat(text); return Number.isNaN(value) ? Infinity : value; };
 for (const table of document.querySelectorAll("table.sortable")) {
-  table.querySelectorAll("thead button").forEach((button, column) => {
-    let up = false;
-    button.addEventListener("click", () => {
-      up = !up;
+  const heads = [...table.querySelectorAll("th")];
+  heads.forEach((head, column) => {
+    head.firstChild.addEventListener("click", () => {
+      // best first, the other way round by another click
+      const order = head.textContent.includes("↑") ? ["descending", "ascending"] : ["ascending", "descending"];
+      const now = order[head.getAttribute("aria-sort") === order[0] ? 1 : 0], up = now === "ascending";
+      heads.forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", now);
       const rows = [...table.tBodies[0].rows];
       const text = row => row.cells[column].textContent;
       rows.sort((a, b) => {
@@ -73,6 +80,7 @@ for (const gallery of document.querySelectorAll("section.gallery")) {
     return found === undefined || found === null ? Infinity : found;
   };
   const sort = () => {
+    row.disabled = direction.disabled = metric.value === "";
     const items = [...list.children];
     items.sort((a, b) => {
       if (metric.value === "") return a.dataset.index - b.dataset.index;
@@ -83,6 +91,7 @@ for (const gallery of document.querySelectorAll("section.gallery")) {
     list.append(...items);
   };
   for (const select of [row, metric, direction]) select.addEventListener("change", sort);
+  sort();  // a browser may have kept what was chosen before
 }
 """
 
@@ -98,9 +107,10 @@ def page(blocks: Sequence[Block], folders: Sequence[RowFolder], chosen: Sequence
     """
     parts = [_table(block) for block in blocks]
     parts += [_gallery(*three) for three in zip(blocks, folders, chosen, strict=True) if three[2]]
-    title = blocks[0].table.title
+    title = _title(blocks[0])
+    legend = "<p>A click on a heading sorts. ↓: lower is better, ↑: higher is better, –: not measured.</p>"
     source = f"<p>The paper's figures: {escape(paper.SOURCE)}.</p><p>Made by: <code>{escape(command)}</code></p>"
-    return document(title, f"<h1>{escape(title)}</h1>" + "".join(parts) + source, STYLE, SCRIPT)
+    return document(title, f"<h1>{escape(title)}</h1>{legend}" + "".join(parts) + source, STYLE, SCRIPT)
 
 
 def document(title: str, body: str, style: str, script: str) -> str:
@@ -108,7 +118,7 @@ def document(title: str, body: str, style: str, script: str) -> str:
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f"<style>{style}</style></head>\n<body>{body}\n<script>{script}</script></body></html>\n"
     )
@@ -124,6 +134,11 @@ def data_uri(picture: Image.Image, side: int = SIDE) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
+def _title(block: Block) -> str:
+    """Without what its brackets say of this benchmark."""
+    return block.table.title.partition(" (")[0]
+
+
 def _table(block: Block) -> str:
     head = "".join(f"<th><button>{escape(text)}</button></th>" for text in headings(block.table))
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in texts(block))
@@ -131,8 +146,9 @@ def _table(block: Block) -> str:
     claims = "".join(
         f'<li>{escape(verdict.text)}: <b class="{verdict.word}">{verdict.word}</b></li>' for verdict in block.verdicts()
     )
+    heading = block.name + block.table.title.removeprefix(_title(block))
     return (
-        f'<h2>{escape(block.name)}</h2><div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f'<h2>{escape(heading)}</h2><div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><ul>{notes}</ul>" + (f"<h3>Claims</h3><ul>{claims}</ul>" if claims else "")
     )
 
@@ -146,7 +162,7 @@ def _gallery(block: Block, folder: RowFolder, chosen: Sequence[int]) -> str:
     items = "".join(_item(index, block, folder, keys) for index in chosen)
     return (
         f'<section class="gallery"><h2>Results on {escape(block.name)}</h2><p>'
-        f'<label>Sort by <select class="metric"><option value="">number</option>{metrics}</select></label> '
+        f'<label>Sort by <select class="metric"><option value="">photo number</option>{metrics}</select></label> '
         f'<label>of <select class="row">{rows}</select></label> '
         '<label><select class="direction" aria-label="direction"><option value="up">lowest first</option>'
         f'<option value="down">highest first</option></select></label></p><div class="items">{items}</div></section>'
