@@ -1,5 +1,7 @@
 """Benchmark folders: the same bytes from the same seed, and one clear line for each kind of damage."""
 
+import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from PIL import Image
 
 from nuwa_lip.commands import benchmark as command
 from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, verify_benchmark
-from nuwa_lip.data.shards import Sample
+from nuwa_lip.data.shards import Sample, write_shards
 from nuwa_lip.errors import InputError
 
 RULE = "rectangles-40-60"
@@ -165,6 +167,85 @@ def test_verify_names_the_first_file_that_differs(tmp_path: Path) -> None:
     captions.write_text(captions.read_text(encoding="utf-8").replace("number 0", "number 7"), encoding="utf-8")
     with pytest.raises(InputError, match=r"captions.jsonl, line 1, differs"):
         verify_benchmark(read_benchmark(tmp_path / "b"))
+
+
+def test_items_that_are_not_the_recorded_ones_are_refused_when_read(tmp_path: Path) -> None:
+    """The hash that stands beside a figure is that of what was measured."""
+    benchmark = build(tmp_path / "b")
+    mask_file, image_file = (tmp_path / "b" / kind / "00001.png" for kind in ("masks", "images"))
+    for file in (mask_file, image_file):
+        whole = file.read_bytes()
+        Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
+        with pytest.raises(InputError, match=f"{file.parent.name}/00001.png differs from benchmark.json: restore it"):
+            benchmark[1]
+        file.write_bytes(whole)
+    captions = tmp_path / "b" / "captions.jsonl"
+    captions.write_text(captions.read_text(encoding="utf-8").replace("number 2", "number 7"), encoding="utf-8")
+    changed = read_benchmark(tmp_path / "b")
+    assert changed[1].name == "00001"
+    with pytest.raises(InputError, match=r"captions.jsonl, line 3, differs"):
+        changed[2]
+    info_file = tmp_path / "b" / "benchmark.json"
+    info = json.loads(info_file.read_text())
+    info["items"][1]["mask"] = info["items"][0]["mask"]
+    info_file.write_text(json.dumps(info))
+    with pytest.raises(InputError, match="its sha256 does not belong to its items"):
+        read_benchmark(tmp_path / "b")
+
+
+BY, NC = (f"http://creativecommons.org/licenses/{kind}/2.0/" for kind in ("by", "by-nc"))
+
+
+def licensed() -> list[Sample]:
+    """The same photos; two state where they are from, one of them under a free licence."""
+    stated = ({"license": NC, "url": "http://a/0.jpg"}, {"license": BY, "url": "http://a/1.jpg", "id": "1"}, {})
+    return [replace(sample, meta=meta) for sample, meta in zip(samples(), stated, strict=True)]
+
+
+def test_licence_and_address_stay_with_the_photo_and_out_of_the_hash(tmp_path: Path) -> None:
+    options = {"source": "noise", "rule": RULE, "seed": 0}
+    stated = build_benchmark(licensed(), out=tmp_path / "stated", **options)
+    assert [(item.license, item.url) for item in stated] == [
+        (NC, "http://a/0.jpg"),
+        (BY, "http://a/1.jpg"),
+        (None, None),
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "stated" / "captions.jsonl").read_text().splitlines()]
+    assert lines[1]["license"] == BY and "id" not in lines[1] and "license" not in lines[2]
+    assert stated.sha256 == build(tmp_path / "b").sha256
+
+
+def test_command_takes_photos_of_these_licences_only(tmp_path: Path) -> None:
+    write_shards(licensed(), tmp_path / "shards", image_format="png")
+    source = [str(tmp_path / "shards")]
+    command.benchmark(out=tmp_path / "free", source=source, license=["/by/", "/by-sa/"])
+    free = read_benchmark(tmp_path / "free")
+    assert [item.license for item in free] == [BY] and free.info["source"] == "shards license /by/ /by-sa/"
+    assert [line["key"] for line in map(json.loads, open(tmp_path / "free" / "captions.jsonl"))] == ["photo1"]
+    with pytest.raises(InputError, match=f"no photo of shards has a licence with /by-sa/; there are: {NC}, {BY}"):
+        command.benchmark(out=tmp_path / "none", source=source, license=["/by-sa/"])
+    write_shards(samples(), tmp_path / "silent", image_format="png")
+    with pytest.raises(InputError, match="silent states no licences; leave out --license"):
+        command.benchmark(out=tmp_path / "none", source=[str(tmp_path / "silent")], license=["/by/"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_command_takes_licences_of_coco_before_it_opens_photos(tmp_path: Path) -> None:
+    content = {
+        "licenses": [{"id": 4, "url": BY}, {"id": 2, "url": NC}],
+        "images": [{"id": i, "file_name": f"{i}.png", "license": 4 if i else 2} for i in range(3)],
+        "annotations": [{"image_id": i, "caption": f"number {i}"} for i in range(3)],
+    }
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps(content))
+    (tmp_path / "photos").mkdir()
+    for i in (1, 2):  # the other one is not even there
+        samples()[i].image.save(tmp_path / "photos" / f"{i}.png")
+    options = {"source": [str(tmp_path / "photos")], "layout": "coco", "captions": captions}
+    command.benchmark(out=tmp_path / "free", license=["/by/"], **options)
+    assert [item.license for item in read_benchmark(tmp_path / "free")] == [BY, BY]
+    with pytest.raises(InputError, match=f"has a licence with zero or public; there are: {NC}, {BY}"):
+        command.benchmark(out=tmp_path / "none", license=["zero", "public"], **options)
 
 
 def test_a_folder_that_is_no_benchmark(tmp_path: Path) -> None:

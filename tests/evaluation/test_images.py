@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from nuwa_lip.assets import asset
 from nuwa_lip.commands import evaluate
@@ -16,6 +18,7 @@ from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import methods
 from nuwa_lip.evaluation.images import Observer
+from nuwa_lip.evaluation.job import Job
 from nuwa_lip.models.perceptual import SqueezeNetFeatures
 
 
@@ -111,6 +114,39 @@ def test_kept_pictures_are_not_made_again(benchmark: Benchmark, tmp_path: Path) 
         methods.kept(repaint, folder, {**run, "seed": 1})
 
 
+def test_pictures_of_a_model_are_not_those_of_one_trained_again(
+    benchmark: Benchmark, tmp_path: Path, tiny_model: Path
+) -> None:
+    model, kept = shutil.copytree(tiny_model, tmp_path / "model"), tmp_path / "kept"
+    evaluate.images(benchmark.folder, model=str(model), save_images=kept, limit=2)
+    evaluate.images(benchmark.folder, model=str(model), save_images=kept, limit=2)
+    weights = next(model.glob("*.safetensors"))
+    changed = {name: value.clone() for name, value in load_file(weights).items()}
+    next(iter(changed.values())).flatten()[0] += 1
+    save_file(changed, weights)
+    with pytest.raises(InputError, match="kept holds pictures of another run: .*; name another folder"):
+        evaluate.images(benchmark.folder, model=str(model), save_images=kept, limit=2)
+
+
+def test_two_methods_of_one_name_are_refused(benchmark: Benchmark, tmp_path: Path) -> None:
+    results = save_results(benchmark, tmp_path / "opencv-telea")
+    with pytest.raises(InputError, match="two methods are called opencv-telea: rename"):
+        evaluate.images(benchmark.folder, results=results, baseline="telea")
+
+
+def test_a_whole_photo_in_one_window_is_the_unpasted_picture_pasted(tmp_path: Path, tiny_model: Path) -> None:
+    photo = Image.open(asset("demo/photos/bear.jpg")).convert("RGB")
+    samples = [Sample(key="bear", image=photo, captions=["a bear"], meta={})]
+    source = build_benchmark(samples, source="demo", rule="block-10-10", seed=0, out=tmp_path / "b")
+    job = {"benchmark": source.folder, "model": str(tiny_model), "blend": False}
+    jobs = [Job(**job), Job(**job, whole=True), Job(**job, unpasted=True)]  # type: ignore[arg-type]
+    windows, whole, unpasted = (next(iter(job.repaints(source).values()))(source[0]) for job in jobs)
+    item = source[0]
+    np.testing.assert_array_equal(whole, np.where(item.mask[..., None], unpasted, item.image))
+    assert not np.array_equal(whole, windows)
+    assert "whole" not in jobs[0].describe(source) and jobs[1].describe(source)["whole"] is True
+
+
 def test_a_model_is_printed_with_seeds_and_best_of(
     benchmark: Benchmark, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +204,27 @@ def test_a_stopped_run_goes_on(benchmark: Benchmark, tmp_path: Path, monkeypatch
     equal_figures(out, tmp_path / "again.json")
 
 
+def test_without_a_report_a_stopped_run_says_where_it_is(
+    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    results = save_results(benchmark, tmp_path / "results", change=40)
+    for name, kept in (("00000", 0), ("00002", 2)):
+        (results / f"{name}.png").rename(tmp_path / "away.png")
+        with pytest.raises(InputError, match=f"{name}.png is missing"):
+            evaluate.images(benchmark.folder, results=results)
+        (tmp_path / "away.png").rename(results / f"{name}.png")
+        assert len(list((tmp_path / "temporary").rglob("*.safetensors"))) == kept
+    (work,) = (tmp_path / "temporary").iterdir()
+    said = capsys.readouterr().err
+    assert said.count("what was measured is kept; to go on, add --work") == 1 and f"--work {work}\n" in said
+    evaluate.images(benchmark.folder, results=results, work=work)
+    assert len(list(work.glob("*.safetensors"))) == 3
+    evaluate.images(benchmark.folder, results=results)
+    assert list((tmp_path / "temporary").iterdir()) == [work]
+
+
 def test_features_that_are_no_numbers_are_refused(
     benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +238,8 @@ def test_features_that_are_no_numbers_are_refused(
         evaluate.images(benchmark.folder, results=save_results(benchmark, tmp_path / "same"))
 
 
-def test_bad_input_is_named(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_bad_input_is_named(benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(InputError, match="nothing to measure"):
         evaluate.images(benchmark.folder)
     with pytest.raises(InputError, match="exclude each other"):

@@ -79,7 +79,7 @@ def test_rank_and_wins_of_known_bits(tmp_path: Path) -> None:
             "bits_swapped": (2.5 + 2 + 1.5 + 2.5) / 4,
             "bits_without": 9,
             "swap_gain": (1.5 + 0 - 1.5 + 1.5) / 4,
-            "caption_rank": 1 / 4,
+            "caption_rank": 1.5 / 4,
             "caption_wins": (1 + 0.5 + 0 + 0.75) / 4,
         }
     )
@@ -100,6 +100,12 @@ def test_the_command(benchmark: Benchmark, tiny_model: Path, tmp_path: Path, nuw
     assert "bits per defective token" in done.out and benchmark.sha256 in done.out
     done = nuwa_lip(*words, "--others", 99)
     assert done.code == 2 and "99 other captions are asked for" in done.err
+    done = nuwa_lip(*words, "--json", tmp_path / "b.json", "--limit", 4, "--workers", 2)
+    assert done.code == 0, done.err
+    again = json.loads((tmp_path / "b.json").read_text())
+    for name in ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank"):
+        assert again[name] == pytest.approx(report[name], rel=1e-6)
+    assert again["per_photo"]["bits"] == pytest.approx(report["per_photo"]["bits"], abs=2e-6)
 
 
 def test_a_model_without_text_has_bits_but_no_rank(

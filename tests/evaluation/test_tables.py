@@ -9,6 +9,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables import paper, specs
 from nuwa_lip.evaluation.tables.assemble import as_csv, as_json, as_markdown, assemble, texts
+from nuwa_lip.evaluation.tables.budget import budgets_of
 from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
 from nuwa_lip.evaluation.tables.measure import Setting, images_row, picture_file
-from nuwa_lip.evaluation.tables.page import page, sheet
+from nuwa_lip.evaluation.tables.page import page
+from nuwa_lip.evaluation.tables.pictures import GAIN, sheet, shown_of
 from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, seeded
 
 TABLE = Table(
@@ -81,32 +84,34 @@ def test_the_papers_figures_stand_beside_ours(benchmark: Benchmark, tmp_path: Pa
     fill(folder, benchmark)
     block = assemble(TABLE, benchmark, folder)
     assert texts(block) == [
-        ["Ours", "3", "4.00 [3.00, 5.00]", "22.0", "3", "1"],
-        ["<Other>", "–", "10.00 [9.00, 11.00]", "19.8", "3", "1"],
+        ["Ours", "3", "4.00 [3.00, 5.00]", "22.0", "–", "3", "1"],
+        ["<Other>", "–", "10.00 [9.00, 11.00]", "19.8", "–", "3", "1"],
     ]
     ratio, gain = block.verdicts()
     assert ratio.value == pytest.approx(0.4) and ratio.holds and "(paper: 0.4)" in ratio.text
     assert gain.value == pytest.approx((1 + 1.5) / 2) and gain.holds  # over the photos that both have
     assert gain.interval is not None and 1 <= gain.interval[0] <= gain.interval[1] <= 1.5
     rows = list(csv.DictReader(io.StringIO(as_csv([block]))))
-    assert rows[0]["paper_fsd"] == "3.0" and float(rows[0]["fsd_low"]) == 3 and rows[1]["paper_fsd"] == ""
+    assert rows[0]["paper: FID"] == "3.0" and float(rows[0]["fsd_low"]) == 3 and rows[1]["paper: FID"] == ""
     assert rows[1]["benchmark_sha256"] == benchmark.sha256
     markdown = as_markdown([block], "nuwa-lip evaluate small").splitlines()
     assert (
-        "| Ours | 3 | 4.00 [3.00, 5.00] | 22.0 | 3 | 1 |" in markdown and markdown[-1] == "    nuwa-lip evaluate small"
+        "| Ours | 3 | 4.00 [3.00, 5.00] | 22.0 | – | 3 | 1 |" in markdown
+        and markdown[-1] == "    nuwa-lip evaluate small"
     )
     content = json.loads(json.dumps(as_json([block], "c")))
     ours = content["benchmarks"][0]["rows"][0]
-    assert ours["figures"]["fsd"] == 4 and ours["paper"]["fsd"] == 3 and ours["training"] == [["nuwa-lip train"]]
-    assert content["benchmarks"][0]["claims"][0]["holds"] is True
+    assert ours["figures"]["fsd"] == 4 and ours["paper"]["FID"] == 3 and ours["training"] == [["nuwa-lip train"]]
+    assert content["benchmarks"][0]["claims"][0]["answer"] == "yes"
 
 
 def test_what_is_not_measured_is_left_open_and_an_interval_around_zero_undecided(
     benchmark: Benchmark, tmp_path: Path
 ) -> None:
     folder = RowFolder(tmp_path, "shapes", "images")
-    assert assemble(TABLE, benchmark, folder).verdicts() == []
-    assert texts(assemble(TABLE, benchmark, folder))[0] == ["Ours", "3", "–", "–", "–", "0"]
+    assert [verdict.word for verdict in assemble(TABLE, benchmark, folder).verdicts()] == ["not measured"] * 2
+    assert "2 more wait for rows" in as_markdown([assemble(TABLE, benchmark, folder)], "c")
+    assert texts(assemble(TABLE, benchmark, folder))[0] == ["Ours", "3", "–", "–", "–", "–", "0"]
     folder.write(measured("ours", benchmark, 4.0, [20.0, 22.0, 24.0]))
     folder.write(measured("other", benchmark, 4.0, [21.0, 21.0, 24.0]))
     ratio, gain = assemble(TABLE, benchmark, folder).verdicts()
@@ -125,11 +130,82 @@ def test_seeds_are_means_with_their_range(benchmark: Benchmark, tmp_path: Path) 
     folder.write(measured(seeded("ours", 1), benchmark, 6.0, [22.0, 24.0, 26.0]))
     folder.write(measured("ours-but-not-seeded", benchmark, 99.0, [0.0, 0.0, 0.0]))
     block = assemble(TABLE, benchmark, folder)
-    assert texts(block)[0] == ["Ours", "3", "5.00 [4.00, 6.00]", "23.0 [22.0, 24.0]", "3", "2"]
+    assert texts(block)[0] == ["Ours", "3", "5.00 [4.00, 6.00]", "23.0 [22.0, 24.0]", "–", "3", "2"]
     assert block.lines[0].photos("psnr") == pytest.approx([21, 23, 25])
-    other = build_benchmark(shape_samples(2, size=32), source="s", rule="centre-20-40", seed=1, out=tmp_path / "shapes")
-    assert texts(assemble(TABLE, other, folder))[0][-1] == "0"  # of another version of the benchmark
-    assert set(folder.strangers(other.sha256)) == {"ours", "ours-seed1", "other", "ours-but-not-seeded"}
+
+
+def test_rows_that_were_measured_otherwise_are_left_out(benchmark: Benchmark, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+    wanted = {"benchmark_sha256": benchmark.sha256, "n": 3}
+    assert not RowFolder(tmp_path, "shapes", "images", wanted).strangers()
+    for name, value in (("benchmark_sha256", "0" * 64), ("n", 2), ("definitions", 7), ("likelihood", 5)):
+        other = RowFolder(tmp_path, "shapes", "images", {**wanted, name: value})
+        assert other.strangers() == {"ours": name, "other": name}
+        assert texts(assemble(TABLE, benchmark, other))[0][-1] == "0"
+    first = RowFolder(tmp_path, "shapes", "images", wanted, first=2)  # a preview lies apart
+    assert first.path("ours") != folder.path("ours") and not first.path("ours").exists()
+
+
+def test_what_was_not_trained_alike_is_not_compared(benchmark: Benchmark, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+
+    def words(ours: dict[str, Any], other: dict[str, Any], table: Table = TABLE) -> list[tuple[str, str]]:
+        folder.write(dataclasses.replace(measured("ours", benchmark, 4.0, [20.0, 22.0, 24.0]), **ours))
+        folder.write(dataclasses.replace(measured("other", benchmark, 10.0, [19.0, 20.5, None]), **other))
+        return [(verdict.word, verdict.text) for verdict in assemble(table, benchmark, folder).verdicts()]
+
+    def took(photos: int, minutes: float) -> dict[str, Any]:
+        return {"budget": [{"stage": "dfvqgan", "steps": 1, "photos": photos, "minutes": minutes}]}
+
+    assert [word for word, _ in words(took(100, 9), took(100, 3))] == ["yes", "yes"]
+    (word, text), _ = words(took(6000, 9), took(1000, 1.5))
+    assert word == "undecided" and "trained unequally, 6,000 photos, 9 min and 1,000 photos, 2 min" in text
+    by_time = dataclasses.replace(TABLE, claims=[dataclasses.replace(claim, budget="time") for claim in TABLE.claims])
+    assert [word for word, _ in words(took(6000, 9), took(1000, 9), by_time)] == ["yes", "yes"]
+    (word, text), _ = words(took(1000, 9), took(6000, 3), by_time)
+    assert word == "undecided" and "trained longer, 9 min against 3" in text
+    tokens = dataclasses.replace(
+        TABLE, claims=[dataclasses.replace(claim, same_tokenizer=True) for claim in TABLE.claims]
+    )
+    (word, text), _ = words({"identity": {"tokenizer": "a"}}, {"identity": {"tokenizer": "b"}}, tokens)
+    assert word == "undecided" and "their tokenizers differ" in text
+    (word, text), _ = words({"row": "ours-seed1"}, {})  # beside the ours of seed 0
+    assert word == "yes"
+    folder.path("ours").unlink()
+    ((word, text), _) = [(v.word, v.text) for v in assemble(TABLE, benchmark, folder).verdicts()]
+    assert word == "undecided" and "no seed was trained of both" in text
+
+
+def test_claims_about_one_row(benchmark: Benchmark, tmp_path: Path) -> None:
+    claims = (Claim(ahead="ours", key="psnr", above=20), Claim(ahead="ours", key="fsd", equals=4))
+    table = dataclasses.replace(TABLE, claims=claims)
+    folder = RowFolder(tmp_path, "shapes", "images")
+    for psnr, fsd, words in (
+        ([21.0, 22.0, 24.0], 4.0, ["yes", "yes"]),
+        ([11.0, 12.0, 14.0], 4.5, ["no", "no"]),
+        ([10.0, 22.0, 24.0], 4.0, ["undecided", "yes"]),
+    ):
+        folder.write(measured("ours", benchmark, fsd, list(psnr)))
+        assert [verdict.word for verdict in assemble(table, benchmark, folder).verdicts()] == words
+
+
+def test_what_a_training_took(tmp_path: Path) -> None:
+    recipe = {"stage": "mps2s", "schedule": {"batch_size": 8, "accumulate": 2}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    steps = [(10, 16.0), (20, 8.0), (15, 99.0), (20, 99.0), (30, 16.0)]  # stopped at 20, gone on from 10
+    lines = [json.dumps({"step": step, "images_per_second": rate}) for step, rate in steps]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    took = {"stage": "mps2s", "steps": 30, "photos": 480, "minutes": round(40 / 60, 1)}
+    assert budgets_of([tmp_path, tmp_path / "none"]) == [took]
+    (tmp_path / "metrics.jsonl").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        budgets_of([tmp_path])
+
+
+def test_fewer_pictures_are_some_of_the_more() -> None:
+    assert set(Setting(n=500, pictures=6).chosen()) < set(Setting(n=500, pictures=24).chosen())
 
 
 def test_a_claim_is_undecided_where_seeds_differ(benchmark: Benchmark, tmp_path: Path) -> None:
@@ -191,7 +267,7 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
     parsed = Parsed(text)
     assert len(parsed.sources) == 4 and all(s.startswith("data:image/jpeg;base64,") for s in parsed.sources)
     assert "default-src 'none'" in text and "<Other>" not in text and "&lt;Other&gt;" in text
-    assert parsed.buttons == 6  # a heading each
+    assert parsed.buttons == 7  # a heading each
     (item,) = parsed.items
     figures = json.loads(item["data-figures"] or "")
     assert figures == {"ours": {"psnr": 22.0}, "other": {"psnr": 20.5}}
@@ -199,6 +275,13 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
     drawn = sheet(block, folder, [1])
     assert drawn is not None and drawn.width > 4 * 170
     assert sheet(block, folder, []) is None
+    item = shown_of(1, block, folder)
+    changes = np.asarray(item.changes("ours")).astype(int)
+    known = ~item.mask
+    expected = GAIN * np.abs(np.asarray(item.photo).astype(int) - (255, 0, 0))
+    assert (changes[known] == np.minimum(expected, 255)[known]).all() and len(np.unique(changes[item.mask])) == 1
+    drawn_changes = sheet(block, folder, [1], changes=True)
+    assert drawn_changes is not None and drawn_changes.size == drawn.size
     assert not Parsed(page([block], [folder], [[]], "c")).items
 
 
@@ -214,7 +297,7 @@ def test_the_papers_tables() -> None:
     pasted = next(row for row in two.rows if row.name == "vqgan-p-coarse-1024")
     assert pasted.measured == "vqgan-coarse-1024" and pasted.key("oracle/ring") == "pasted/ring"
     assert pasted.key("distance") == "distance" and len(two.rows) == 12 and len(two.measured()) == 9
-    assert [claim.paper for claim in two.claims if claim.key == "oracle/fsd"] == ["0.34", "0.41", "0.39"]
+    assert [claim.paper for claim in two.claims if claim.key == "oracle/fsd"] == ["FID 0.34", "FID 0.41", "FID 0.39"]
     assert [row.paper["oracle/fsd"] for row in specs.table3("coarse-1024").rows] == [7.15, 5.44, 2.95]
     assert [row.paper["fsd"] for row in specs.table4().rows] == [29.4, 27.4, 26.8, 34.7, 26.2, 11.0]
     assert any(column.label == "caption rank (chance 0.25) ↑" for column in specs.table4(3).columns)
@@ -223,7 +306,7 @@ def test_the_papers_tables() -> None:
     assert printed == ["fsd"] and not any(column.paper for column in specs.ratios().columns)
     for table in (best, two, specs.table3("coarse-1024"), specs.table4()):
         known = {row.name for row in table.rows}
-        assert all({claim.ahead, claim.behind} <= known for claim in table.claims)
+        assert all({claim.ahead, claim.behind} - {None} <= known for claim in table.claims)
         keys = {column.key for column in table.columns}
         assert all(claim.key in keys for claim in table.claims)
     with pytest.raises(InputError, match="--only 'vqgan' is no row of table4; there are: text, "):

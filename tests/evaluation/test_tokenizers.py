@@ -15,6 +15,7 @@ from nuwa_lip.assets import asset
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark, build_benchmark
 from nuwa_lip.data.shards import Sample
+from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.tokenizers import METHODS, Squares, probe
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig
@@ -26,6 +27,17 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     samples = [Sample(key=name, image=photo, captions=[name], meta={}) for name, photo in photos.items()]
     out = tmp_path_factory.mktemp("tokenizers") / "bench"
     return build_benchmark(samples, source="demo", rule="rectangles-40-60", seed=0, out=out)
+
+
+def official(benchmark: Benchmark, folder: Path) -> Path:
+    """The same photos in the official layout."""
+    for name in ("gt", "mask", "guidance"):
+        (folder / name).mkdir(parents=True)
+    for item in benchmark:
+        Image.fromarray(item.image).save(folder / "gt" / f"photo-{item.index}.png")
+        Image.fromarray(item.mask).save(folder / "mask" / f"photo-{item.index}.png")
+        (folder / "guidance" / f"photo-{item.index}.txt").write_text(item.caption)
+    return folder
 
 
 def make(**changes: bool) -> DFVQGAN:
@@ -103,3 +115,45 @@ def test_the_command_writes_all_figures_and_goes_on_where_it_was(
     assert 1 <= report["perplexity"] <= 64 and 0 <= report["changed"] <= 1 and report["relative_distance"] > 0
     low, high = report["intervals_95"]["distance"]
     assert low <= report["distance"] <= high
+
+
+def test_photos_of_any_name(benchmark: Benchmark, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", dfvqgan=make())
+    reports = []
+    for name, folder in (("own", benchmark.folder), ("official", official(benchmark, tmp_path / "MaskCOCO"))):
+        evaluate.tokenizer(folder, model=str(tmp_path / "model"), json=tmp_path / f"{name}.json")
+        reports.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    assert reports[0]["oracle"] == reports[1]["oracle"] and reports[0]["distance"] == reports[1]["distance"]
+
+
+def test_where_nothing_is_known_there_is_no_distance(
+    benchmark: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [Sample(key=item.name, image=Image.fromarray(item.image), captions=[item.caption]) for item in benchmark]
+    out = tmp_path / "bench"
+    build_benchmark(samples, source="demo", rule="rectangles-100-100", seed=0, out=out)
+    save_model(tmp_path / "model", dfvqgan=make())
+    evaluate.tokenizer(out, model=str(tmp_path / "model"), json=tmp_path / "a.json")
+    report = json.loads((tmp_path / "a.json").read_text())
+    for name in ("distance", "relative_distance", "changed"):
+        assert report[name] is None and report["intervals_95"][name] is None
+    assert report["usage"] > 0 and report["oracle"]["fsd"] > 0
+    shown = capsys.readouterr().out
+    assert "average distance -; relative -\n" in shown and "changes with the hole: -\n" in shown
+
+
+def test_processes_give_the_figures_of_one(benchmark: Benchmark, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", dfvqgan=make())
+    reports = []
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.json"
+        evaluate.tokenizer(benchmark.folder, model=str(tmp_path / "model"), json=out, workers=workers)
+        reports.append(json.loads(out.read_text()))
+    one, two = reports
+    for name in ("distance", "relative_distance", "changed", "usage", "perplexity"):
+        assert two[name] == pytest.approx(one[name], rel=1e-6)
+    for method in METHODS:
+        assert two[method]["psnr"] == pytest.approx(one[method]["psnr"], rel=1e-6)
+        assert two[method]["fsd"] == pytest.approx(one[method]["fsd"], rel=1e-6)
+    with pytest.raises(InputError, match="--workers 0 is too small: 1 at least"):
+        evaluate.tokenizer(benchmark.folder, model=str(tmp_path / "model"), workers=0)

@@ -11,7 +11,16 @@ from rich.console import Console
 from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, verify_benchmark
 from nuwa_lip.data.masks import parse_rule
 from nuwa_lip.data.objects import OBJECT_KINDS
-from nuwa_lip.data.sources import Entry, SourceKind, add_objects, list_source, load_entries, open_source, take_split
+from nuwa_lip.data.sources import (
+    Entry,
+    SourceKind,
+    add_objects,
+    list_source,
+    load_entries,
+    open_source,
+    take_split,
+    with_license,
+)
 from nuwa_lip.errors import InputError
 
 
@@ -24,6 +33,7 @@ def benchmark(
     objects: Path | None = None,
     splits: Path | None = None,
     split: str = "test",
+    license: list[str] | None = None,
     rule: str = "rectangles-40-60",
     seed: int = 0,
     size: int = 0,
@@ -56,6 +66,7 @@ def benchmark(
         objects: instances_*.json of COCO, for the rules boxes and segments; Visual Genome has its regions.
         splits: Take only one split of Karpathy's dataset_flickr30k.json.
         split: Which one.
+        license: Take only photos whose stated licence contains one of these, such as /by/ /by-sa/ of COCO's.
         rule: KIND-LOW-HIGH: a hole of LOW to HIGH per cent. Kinds: rectangles, strokes, centre (a box), border
             (to paint outwards), and boxes or segments (of an annotated object).
         seed: Of the masks.
@@ -76,14 +87,21 @@ def benchmark(
         raise InputError(f"--rule {rule} needs objects: a coco source with --objects, or a visual-genome one")
     files = {"captions": captions, "objects": objects, "splits": splits}
     given = {option: path for option, path in files.items() if path is not None}
+    names = [path.name for path in (*map(Path, source), *given.values())]
+    record = " ".join([*names, split] if splits else names)
     if layout is not None:
-        samples = load_entries(_list(source, layout, given, split), None, least_side=size or None)
+        entries = _list(source, layout, given, split)
+        if license:  # before any is opened
+            entries = list(with_license(entries, license, record))
+        samples = load_entries(entries, None, least_side=size or None)
     elif given:
         raise InputError(f"--{next(iter(given))} needs --layout: coco, flickr30k, ...")
     else:
         samples = open_source(source, size or None)
-    names = [path.name for path in (*map(Path, source), *given.values())]
-    record = " ".join([*names, split] if splits else names)
+        if license:
+            samples = with_license(samples, license, record)
+    if license:
+        record += f" license {' '.join(license)}"
     made = build_benchmark(samples, source=record, rule=rule, seed=seed, out=out, limit=limit, size=size or None)
     _say(f"{out}: {len(made)} photos, sha256 {made.sha256}")
 

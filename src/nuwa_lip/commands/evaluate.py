@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +23,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
 from nuwa_lip.evaluation.images import check_extras, summarise
+from nuwa_lip.evaluation.store import Store
 from nuwa_lip.hub import read_sampling
 
 
@@ -63,7 +66,7 @@ def images(
         benchmark: Folder made by `nuwa-lip data benchmark`.
         model: Bundled name, local folder or hub id; photo i is repainted with seed + i.
         results: Folder of pictures NNNNN.png made elsewhere.
-        unpasted: Measure the model's whole picture, known pixels as it gives them (NÜWA; without it NÜWA-P).
+        unpasted: Measure the model's whole picture, known pixels as it gives them (the paper's NÜWA).
         blend: Fit the model's colours at the hole's edge, which is not of the paper; otherwise as the model says.
         baseline: OpenCV's inpainting (needs the extra `evaluate`), or another's model (the extra `baselines`).
         baseline_model: Its weights: for glide a folder of `train glide` or with the published files, for lama the
@@ -153,6 +156,7 @@ def tokenizer(
     json: Path | None = None,
     limit: int | None = None,
     work: Path | None = None,
+    workers: int = 1,
 ) -> None:
     """Measure a tokenizer: reconstruction, oracle inpainting, average distance, what a hole does to known tokens.
 
@@ -166,9 +170,11 @@ def tokenizer(
         json: Where to write the figures.
         limit: Use only the first so many photos.
         work: Keep what was measured of each photo in this folder.
+        workers: Processes that measure together.
     """
-    if limit is not None and limit < 2:
-        raise InputError(f"--limit {limit} is too small: 2 photos at least")
+    for option, value, least in (("--limit", limit, 2), ("--workers", workers, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{option} {value} is too small: {least} at least")
     from nuwa_lip.evaluation import tokenizers
     from nuwa_lip.hub import load_model
 
@@ -185,14 +191,30 @@ def tokenizer(
     }
     run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
     with jobs.open_store(run, work, json) as store:
-        items = track(range(n), "measuring", console=Console(stderr=True), transient=True)
-        tokenizers.measure(dfvqgan, source, jobs.Weights().networks(()), store, items)
+        networks = jobs.Weights().networks(())
+
+        def here(items: Sequence[int]) -> None:
+            shown = track(items, "measuring", console=Console(stderr=True), transient=True)
+            tokenizers.measure(dfvqgan, source, networks, store, shown)
+
+        there = partial(_tokenizer_share, model, benchmark, store.folder, run)
+        jobs.together(store.missing(n), workers, here, there)
         figures = tokenizers.summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:
         command = report.command_line()
         report.write_json({**setting, **figures.as_json(), "command": command}, json)
+
+
+def _tokenizer_share(model: str, benchmark: Path, folder: Path, run: Mapping[str, Any], items: Sequence[int]) -> None:
+    """In another process."""
+    from nuwa_lip.evaluation import tokenizers
+    from nuwa_lip.hub import load_model
+
+    dfvqgan = load_model(model, need_mps2s=False).dfvqgan
+    networks = jobs.Weights().networks(())
+    tokenizers.measure(dfvqgan, read_benchmark(benchmark), networks, Store(folder, run), items)
 
 
 def _check(

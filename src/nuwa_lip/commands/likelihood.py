@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -14,6 +16,7 @@ from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation.report import command_line, write_json
+from nuwa_lip.evaluation.store import Store
 
 SHOWN = {
     "bits": ("bits per defective token, true caption ↓", 4),
@@ -34,6 +37,7 @@ def likelihood(
     others: int = 9,
     seed: int = 0,
     work: Path | None = None,
+    workers: int = 1,
 ) -> None:
     """Measure the likelihood of what really stood in each hole, given its caption and given others.
 
@@ -49,8 +53,10 @@ def likelihood(
         others: Other captions of the set that each true one is compared with.
         seed: Of the choice of these.
         work: Keep what was measured of each photo in this folder.
+        workers: Processes that measure together.
     """
-    for option, number, least in (("--limit", limit, 1), ("--others", others, 0), ("--seed", seed, 0)):
+    least_of = (("--limit", limit, 1), ("--others", others, 0), ("--seed", seed, 0), ("--workers", workers, 1))
+    for option, number, least in least_of:
         if number is not None and number < least:
             raise InputError(f"{option} {number} is too small: {least} at least")
     from nuwa_lip.evaluation.likelihood import measure, other_captions, summarise_likelihood
@@ -70,8 +76,13 @@ def likelihood(
         "benchmark_sha256": source.sha256,
     }
     with jobs.open_store(run, work, json) as store:
-        items = track(range(n), "measuring", console=Console(stderr=True), transient=True)
-        measure(parts, source, store, items, others=others, seed=seed)
+
+        def here(items: Sequence[int]) -> None:
+            shown = track(items, "measuring", console=Console(stderr=True), transient=True)
+            measure(parts, source, store, shown, others=others, seed=seed)
+
+        there = partial(_share, model, benchmark, store.folder, run, others, seed)
+        jobs.together(store.missing(n), workers, here, there)
         found = summarise_likelihood(store, n, parts.sampling.order)
     table = Table(title=f"{model} on {benchmark.name}")
     table.add_column("figure")
@@ -88,3 +99,14 @@ def likelihood(
         setting = {"model": model, "benchmark": benchmark.name, "benchmark_sha256": source.sha256, "seed": seed}
         command = command_line()
         write_json({**setting, **found.as_json(), "command": command}, json)
+
+
+def _share(
+    model: str, benchmark: Path, folder: Path, run: Mapping[str, Any], others: int, seed: int, items: Sequence[int]
+) -> None:
+    """In another process."""
+    from nuwa_lip.evaluation.likelihood import measure
+    from nuwa_lip.hub import load_model
+
+    store = Store(folder, run)
+    measure(load_model(model), read_benchmark(benchmark), store, items, others=others, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,10 +28,11 @@ from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import methods
 from nuwa_lip.evaluation.images import check_extras
-from nuwa_lip.evaluation.job import Job
+from nuwa_lip.evaluation.job import DEFINITIONS, Job
 from nuwa_lip.evaluation.likelihood import others_at_hand
 from nuwa_lip.evaluation.report import command_line, write_json
-from nuwa_lip.evaluation.tables import assemble, page, specs
+from nuwa_lip.evaluation.tables import assemble, page, pictures, specs
+from nuwa_lip.evaluation.tables.budget import budgets_of
 from nuwa_lip.evaluation.tables.layout import Kind, Table
 from nuwa_lip.evaluation.tables.measure import Setting, images_row, tokenizer_row
 from nuwa_lip.evaluation.tables.rows import RowFolder, seeded
@@ -62,7 +63,7 @@ class Options:
     models: Path | None = None
     """Where trained models are kept; by default in the results folder."""
     stage1: str = "mini"
-    """Recipe of stage 1 and overrides, in quotes: "mini --max-minutes 60"; the same for every row."""
+    """Recipe of stage 1 and overrides, in quotes: "mini --schedule.steps 4000"; the same for every row."""
     stage2: str = "mini"
     """The same of stage 2."""
     tokenize: str = ""
@@ -193,8 +194,9 @@ def job_of(row: str, model: str, source: Benchmark, best_of: int, extras: tuple[
         return replace(job, baseline=method, baseline_options=BaselineOptions(model=weights or None, seed=seed))
     if path.is_dir() and not (path / "config.json").exists():
         return replace(job, results=path)
-    unpasted = row.partition(".best-of-")[0] == "nuwa"  # NÜWA-P is the same model with the known pixels pasted
-    return replace(job, model=model, best_of=best_of, unpasted=unpasted, blend=False)  # the paper does not blend
+    base = row.partition(".best-of-")[0]
+    # NÜWA-P is the same model with the known pixels pasted, and sees the same: the whole photo. The paper never blends
+    return replace(job, model=model, best_of=best_of, unpasted=base == "nuwa", whole=base == "nuwa-p", blend=False)
 
 
 def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192)) -> None:
@@ -216,7 +218,7 @@ def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192)
 def table3(options: Shared, *, codes: int | None = None) -> None:
     """Table 3: DF-VQGAN without both of its parts, with relative estimation only, and in full.
 
-    Example: nuwa-lip evaluate table3 benchmarks/test --train --data shards/ --stage1 "mini --max-minutes 60"
+    Example: nuwa-lip evaluate table3 benchmarks/test --train --data shards/ --stage1 "mini --schedule.steps 4000"
 
     Args:
         options: see there.
@@ -288,29 +290,45 @@ def _run(
         check_extras(extras, n)
     command = command_line()
     models = _models(options, pattern, steps, plan or options.plan)
-    folders = [RowFolder(options.out, source.folder.absolute().name, tables[0].kind) for source in sources]
+    folders = []
+    for source, n, own in zip(sources, numbers, own_others, strict=True):
+        wanted = {"definitions": DEFINITIONS, "benchmark_sha256": source.sha256, "n": n}
+        wanted |= {"likelihood": own} if compares else {}
+        first = None if n == len(source) else n
+        folders.append(RowFolder(options.out, source.folder.absolute().name, pattern.kind, wanted, first))
     settings = []
     for source, folder, n, own in zip(sources, folders, numbers, own_others, strict=True):
         shown = not options.pictures_of or folder.benchmark in options.pictures_of
         pictures = options.pictures if shown else 0
         setting = Setting(n=n, pictures=pictures, workers=options.workers, others=own, command=command)
         settings.append(setting)
-        for name, (row, model, training) in models.items():
-            measure(row, name, model, folder, source, replace(setting, training=training))
-        for stranger in folder.strangers(source.sha256):
-            print(f"{folder.path(stranger)} is of another version of {folder.benchmark}: left out", file=sys.stderr)
+        for name, model in models.items():
+            own_setting = replace(setting, training=model.training, budget=budgets_of(model.runs))
+            measure(model.row, name, model.model, folder, source, own_setting)
+        for stranger, why in folder.strangers().items():
+            print(f"{folder.path(stranger)} was measured otherwise ({why}): left out", file=sys.stderr)
     blocks = [assemble.assemble(*three) for three in zip(tables, sources, folders, strict=True)]
     _write(blocks, folders, [setting.chosen() for setting in settings], options.out, command)
 
 
-def _models(
-    options: Options, table: Table, steps: Steps, plan: Callable[[int], Plan]
-) -> dict[str, tuple[str, str, list[str]]]:
-    """Of the rows to measure, by their names with the seed: row, model, the commands that trained it."""
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What is measured for a row."""
+
+    row: str
+    model: str
+    training: Sequence[str] = ()
+    """The commands that trained it."""
+    runs: Sequence[Path] = ()
+    """Their folders."""
+
+
+def _models(options: Options, table: Table, steps: Steps, plan: Callable[[int], Plan]) -> dict[str, Chosen]:
+    """The rows to measure, by their names with the seed."""
     from nuwa_lip.cli import run
 
     given = options.given()
-    found: dict[str, tuple[str, str, list[str]]] = {}
+    found: dict[str, Chosen] = {}
     todo: list[Step] = []  # run when all rows are known to be in order
     for row in table.measured():
         if options.only and row.name not in options.only:
@@ -323,13 +341,18 @@ def _models(
                 model = given.get(seeded("vqgan-" + base.removeprefix("partial-"), seed))
             if model is not None:
                 check_given(model, table.kind)
-                found[name] = (row.name, model, [])
+                found[name] = Chosen(row=row.name, model=model, runs=[Path(model).parent])
             elif options.train and seed in options.seeds:
                 line = steps(plan(seed), row.name)
                 todo += line
                 if line:
-                    found[name] = (row.name, str(line[-1].out / "model"), [step.command for step in line])
-        if row.name in options.only and not any(name == row.name for name, _, _ in found.values()):
+                    found[name] = Chosen(
+                        row=row.name,
+                        model=str(line[-1].out / "model"),
+                        training=[step.command for step in line],
+                        runs=[step.out for step in line],
+                    )
+        if row.name in options.only and not any(chosen.row == row.name for chosen in found.values()):
             mend = f"give --row {row.name}=MODEL or --train"
             if options.train:
                 needs = "--finetune-data" if row.name == "nuwa-lip-finetuned" else "a method's name or pictures"
@@ -362,14 +385,14 @@ def _given_seeds(row: str, given: Mapping[str, str]) -> list[int]:
 def _write(
     blocks: list[assemble.Block], folders: list[RowFolder], chosen: list[list[int]], out: Path, command: str
 ) -> None:
-    """Show the table, and write it as JSON, CSV, Markdown, HTML and, of each benchmark, a sheet of pictures."""
+    """Show the table, and write it as JSON, CSV, Markdown, HTML and, of each benchmark, sheets of pictures."""
     name = blocks[0].table.name
     width = max(Console().width, WIDTH)
     for block in blocks:
         Console(width=width).print(assemble.as_text(block))
         print("\n".join(assemble.about(block)))
-        for verdict in block.verdicts():
-            print(f"{verdict.word + ':':10} {verdict.text}")
+        for text, word in block.answers():
+            print(f"{word + ':':10} {text}")
     write_json(assemble.as_json(blocks, command), out / f"{name}.json")
     texts = {
         "csv": assemble.as_csv(blocks),
@@ -380,8 +403,9 @@ def _write(
         with written_whole(out / f"{name}.{ending}") as part:
             part.write_text(text, encoding="utf-8")
     for block, folder, photos in zip(blocks, folders, chosen, strict=True):
-        sheet = page.sheet(block, folder, photos)
-        if sheet is not None:
-            with written_whole(out / f"{name}-{folder.benchmark}.png") as part:
-                sheet.save(part, "PNG")
+        for ending, changes in (("", False), ("-changes", True)):
+            sheet = pictures.sheet(block, folder, photos, changes=changes)
+            if sheet is not None:
+                with written_whole(out / f"{name}-{folder.benchmark}{ending}.png") as part:
+                    sheet.save(part, "PNG")
     Console().print(f"{out / name}.json, .csv, .md, .html", highlight=False, markup=False, soft_wrap=True)

@@ -3,7 +3,8 @@
     images/NNNNN.png  masks/NNNNN.png (white = repaint)  captions.jsonl  benchmark.json
 
 `benchmark.json` holds the source, the mask rule, the seed, and hashes of pixels and captions; pixels and not
-files, because PNG files of the same picture differ between versions of the compressor. Building is a pure
+files, because PNG files of the same picture differ between versions of the compressor. Every item that is read is
+compared with its hashes, so that a figure's benchmark is the one whose hash stands beside it. Building is a pure
 function of (source, rule, seed, limit, size): mask i depends on nothing but the seed, i, the photo's size and
 its objects. Folders of the official layout (see `official`) are read as well.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +29,11 @@ from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
 from nuwa_lip.data.official import is_official, list_official, read_mask_pickle
 from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
+from nuwa_lip.png import write_png
 
 FORMAT_VERSION = 1
-PNG_OPTIONS = {"compress_level": 1, "compress_type": 3}
-"""Runs only: as small as level 1 on photos, and a third faster."""
+MASK_OPTIONS = {"compress_level": 1, "compress_type": 3}
+"""Runs only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +48,20 @@ class BenchmarkItem:
     mask: np.ndarray
     """bool [H, W], True = to repaint."""
     caption: str
+    license: str | None = None
+    """Of the photo, as its source states it."""
+    url: str | None = None
+    """Where the photo is published."""
 
 
 class ItemFiles(NamedTuple):
-    """Where one item is."""
+    """Where one item is, and where its photo is from."""
 
     name: str
     image: Path
     mask: Path
+    license: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +88,7 @@ class Benchmark:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> BenchmarkItem:
-        name, image_file, mask_file = self.files[index]
+        name, image_file, mask_file, licence, url = self.files[index]
         image = load_photo(image_file)
         if mask_file.suffix == ".pkl":
             mask = read_mask_pickle(mask_file)
@@ -91,7 +99,29 @@ class Benchmark:
             raise InputError(f"{mask_file} is {sizes}")
         if not mask.any():
             raise InputError(f"{mask_file} is empty: nothing to repaint")
-        return BenchmarkItem(index=index, name=name, image=image, mask=mask, caption=self.captions[index])
+        item = BenchmarkItem(
+            index=index,
+            name=name,
+            image=image,
+            mask=mask,
+            caption=self.captions[index],
+            license=licence,
+            url=url,
+        )
+        self._check(item)
+        return item
+
+    def _check(self, item: BenchmarkItem) -> None:
+        """Compare an item with its hashes; the official layout has none."""
+        if "items" not in self.info:
+            return
+        files, expected = self.files[item.index], self.info["items"][item.index]
+        line = f"{self.folder / 'captions.jsonl'}, line {item.index + 1},"
+        places = {"hole": files.mask, "mask": files.mask, "caption": line}
+        for what, found in _describe(item).items():
+            if found != expected.get(what):
+                place = places.get(what, files.image)
+                raise InputError(f"{place} differs from benchmark.json: restore it, or build the benchmark again")
 
 
 def load_photo(path: Path) -> np.ndarray:
@@ -143,6 +173,7 @@ def build_benchmark(
             for item, sample in _items(samples, source, rule, seed, limit, size):
                 _write_pictures(part, item)
                 line = {"name": item.name, "caption": item.caption, "captions": sample.captions, "key": sample.key}
+                line |= {name: value for name in ("license", "url") if (value := _stated(sample.meta, name))}
                 captions.write(json.dumps(line, ensure_ascii=False) + "\n")
                 described.append(_describe(item))
         info = {"format_version": FORMAT_VERSION, "source": source, "rule": rule, "seed": seed, "size": size}
@@ -210,10 +241,14 @@ def _square(sample: Sample, size: int) -> Sample:
     return replace(sample, image=image, objects=tuple(outline.within(*window) for outline in sample.objects))
 
 
+def _stated(meta: Mapping[str, Any], name: str) -> str | None:
+    return str(meta[name]) if meta.get(name) else None
+
+
 def _write_pictures(folder: Path, item: BenchmarkItem) -> None:
-    Image.fromarray(item.image).save(folder / "images" / f"{item.name}.png", "PNG", **PNG_OPTIONS)
+    write_png(Image.fromarray(item.image), folder / "images" / f"{item.name}.png")
     mask = Image.fromarray(item.mask.astype(np.uint8) * 255)
-    mask.save(folder / "masks" / f"{item.name}.png", "PNG", **PNG_OPTIONS)
+    mask.save(folder / "masks" / f"{item.name}.png", "PNG", **MASK_OPTIONS)
 
 
 def read_benchmark(folder: Path) -> Benchmark:
@@ -227,7 +262,8 @@ def read_benchmark(folder: Path) -> Benchmark:
     try:
         info = json.loads(info_file.read_text(encoding="utf-8"))
         lines = captions_file.read_text(encoding="utf-8").split("\n")[:-1]
-        captions = tuple(str(json.loads(line)["caption"]) for line in lines)
+        about = [json.loads(line) for line in lines]
+        captions = tuple(str(line["caption"]) for line in about)
         version, n, items = int(info["format_version"]), int(info["n"]), len(info["items"])
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} is damaged: {error}; build it again") from None
@@ -236,11 +272,15 @@ def read_benchmark(folder: Path) -> Benchmark:
     if not n == items == len(captions):
         counts = f"{n} photos, {items} hashes, {len(captions)} captions"
         raise InputError(f"{folder} is damaged: {counts}; build it again")
-    names = [f"{i:05d}" for i in range(n)]
-    files = tuple(
-        ItemFiles(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png") for name in names
-    )
+    if _overall(info["items"]) != info.get("sha256"):
+        raise InputError(f"{info_file} is damaged: its sha256 does not belong to its items; build it again")
+    files = tuple(_item_files(folder, f"{i:05d}", line) for i, line in enumerate(about))
     return Benchmark(folder=folder, info=info, captions=captions, files=files)
+
+
+def _item_files(folder: Path, name: str, line: Mapping[str, Any]) -> ItemFiles:
+    image, mask = folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
+    return ItemFiles(name, image, mask, _stated(line, "license"), _stated(line, "url"))
 
 
 def _read_official(folder: Path) -> Benchmark:
@@ -254,19 +294,11 @@ def _read_official(folder: Path) -> Benchmark:
 
 
 def verify_benchmark(benchmark: Benchmark) -> None:
-    """Read everything and compare with the hashes; raises InputError that names the first file that differs."""
+    """Read everything, which compares it with the hashes; raises InputError that names the first file that differs."""
     if "items" not in benchmark.info:
         raise InputError(f"{benchmark.folder} has the official layout, which holds no hashes to check")
-    items = []
-    for item, expected, files in zip(benchmark, benchmark.info["items"], benchmark.files, strict=True):
-        found = _describe(item)
-        places = {"mask": files.mask, "caption": f"{benchmark.folder / 'captions.jsonl'}, line {item.index + 1},"}
-        for what in found:
-            if found[what] != expected.get(what):
-                raise InputError(f"{places.get(what, files.image)} differs from benchmark.json; build it again")
-        items.append(found)
-    if _overall(items) != benchmark.sha256:
-        raise InputError(f"{benchmark.folder}: the sha256 in benchmark.json does not belong to its list of items")
+    for _ in benchmark:
+        pass
 
 
 def _describe(item: BenchmarkItem) -> dict[str, Any]:

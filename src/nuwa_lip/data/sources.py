@@ -17,12 +17,12 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlparse
 
 import numpy as np
@@ -50,6 +50,9 @@ class Entry:
     """In pixels of the annotated photo."""
     size: tuple[int, int] | None = None
     """Width and height of the annotated photo, where the annotations have them."""
+
+
+Captioned = TypeVar("Captioned", Entry, Sample)
 
 
 @contextmanager
@@ -125,6 +128,32 @@ def add_objects(entries: Sequence[Entry], file: Path) -> list[Entry]:
     if lost:
         raise InputError(f"{file} does not list {lost[0]}, which has captions; are both of one dataset?")
     return [replace(entry, objects=objects[entry.path.name]) for entry in entries]
+
+
+def with_license(photos: Iterable[Captioned], patterns: Sequence[str], source: str) -> Iterator[Captioned]:
+    """Those whose stated licence contains one of the patterns, such as "/by/".
+
+    Args:
+        source: where they come from, for the error.
+
+    Raises:
+        InputError: after the last one, if there was none.
+    """
+    others: set[str] = set()
+    found = False
+    for photo in photos:
+        licence = str(photo.meta.get("license") or "")
+        if any(pattern in licence for pattern in patterns):
+            found = True
+            yield photo
+        elif licence:
+            others.add(licence)
+    if found:
+        return
+    if not others:
+        raise InputError(f"{source} states no licences; leave out --license, or take a source that does, such as coco")
+    wanted = " or ".join(patterns)
+    raise InputError(f"no photo of {source} has a licence with {wanted}; there are: {', '.join(sorted(others)[:8])}")
 
 
 def load_entries(

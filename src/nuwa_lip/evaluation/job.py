@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +35,12 @@ from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_inception
 from nuwa_lip.evaluation.images import Observer, Watch, stamps
 from nuwa_lip.evaluation.methods import Repaint
 from nuwa_lip.evaluation.store import Store
+from nuwa_lip.evaluation.tables.rows import model_hash
 from nuwa_lip.evaluation.weights import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
 from nuwa_lip.models.perceptual import squeezenet
 
 SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
-DEFINITIONS = 1
+DEFINITIONS = 2
 """Raised whenever a figure's meaning changes: what was kept before is then measured again."""
 
 
@@ -80,6 +83,8 @@ class Job:
     baseline_options: BaselineOptions = field(default_factory=BaselineOptions)
     unpasted: bool = False
     """Measure the model's whole picture, known pixels as it gives them."""
+    whole: bool = False
+    """Let the model see the photo as one window; else one around each hole, where its known pixels are pasted."""
     blend: bool | None = None
     """Fit the model's colours at the hole's edge, which is not of the paper; None: as the model says."""
     seed: int = 0
@@ -98,6 +103,8 @@ class Job:
             named.append(f"opencv-{self.baseline}" if self.baseline in methods.BASELINES else self.baseline)
         if not named:
             raise InputError("nothing to measure: give --model NAME, --results DIR or --baseline telea")
+        if len(set(named)) < len(named):
+            raise InputError(f"two methods are called {named[0]}: rename the folder of the one that has one")
         return named
 
     def sources(self) -> dict[str, Path]:
@@ -108,16 +115,10 @@ class Job:
         """The methods themselves."""
         found: list[Repaint] = []
         if self.model is not None:
-            repaint = methods.model(self.model, self.seed, self.best_of, self.rank, self.unpasted, self.blend)
+            sampling = self.seed, self.best_of, self.rank
+            repaint = methods.model(self.model, *sampling, self.unpasted, self.blend, self.whole)
             if self.save_images is not None:
-                run = {"model": self.model, "seed": self.seed, "benchmark_sha256": source.sha256}
-                if self.best_of > 1:
-                    run |= {"best_of": self.best_of, "rank": self.rank}
-                if self.unpasted:
-                    run |= {"unpasted": True}
-                if self.blend is not None:
-                    run |= {"blend": self.blend}
-                repaint = methods.kept(repaint, self.save_images, run)
+                repaint = methods.kept(repaint, self.save_images, self._run(self.model, source))
             found.append(repaint)
         if self.results is not None:
             found.append(methods.results(self.results))
@@ -126,6 +127,17 @@ class Job:
         elif self.baseline is not None:
             found.append(registry.load(self.baseline, self.baseline_options))
         return dict(zip(self.names(), found, strict=True))
+
+    def _run(self, model: str, source: Benchmark) -> dict[str, object]:
+        """What the model's pictures depend on: a model that is trained again under its name is another."""
+        run: dict[str, object] = {"model": model, "weights": model_hash(hub.resolve(model))}
+        run |= {"seed": self.seed, "benchmark_sha256": source.sha256}
+        if self.best_of > 1:
+            run |= {"best_of": self.best_of, "rank": self.rank}
+        run |= {name: True for name in ("unpasted", "whole") if getattr(self, name)}
+        if self.blend is not None:
+            run |= {"blend": self.blend}
+        return run
 
     def describe(self, source: Benchmark) -> dict[str, Any]:
         """What the figures depend on, as kept beside them."""
@@ -141,6 +153,8 @@ class Job:
         }
         if self.blend is not None:
             described["blend"] = self.blend
+        if self.whole:
+            described["whole"] = True
         if self.baseline is not None and self.baseline not in methods.BASELINES:
             chosen = self.baseline_options
             weights = chosen.model if chosen.model is None or not Path(chosen.model).exists() else stamp(chosen.model)
@@ -175,35 +189,54 @@ def measure(
 def measure_together(
     job: Job, source: Benchmark, store: Store, items: Sequence[int], workers: int, *, watch: Watch | None = None
 ) -> None:
-    """Measure these photos by `workers` processes, this one among them; the figures are those of one process."""
+    """Measure these photos by `workers` processes."""
+    here = partial(measure, job, source, store, watch=watch)
+    together(items, workers, here, partial(_measure_share, job, store.folder, store.run))
+
+
+def _measure_share(job: Job, folder: Path, run: Mapping[str, Any], items: Sequence[int]) -> None:
+    """In another process."""
+    measure(job, read_benchmark(job.benchmark), Store(folder, run), items, quiet=True)
+
+
+Measure = Callable[[Sequence[int]], None]
+"""Measures photos into a store."""
+
+
+def together(items: Sequence[int], workers: int, here: Measure, there: Measure) -> None:
+    """Share photos among `workers` processes, this one among them; the figures are those of one process.
+
+    Args:
+        here: for this process.
+        there: for the others, which it is sent to.
+    """
     workers = min(workers, len(items))
     if workers <= 1:
-        return measure(job, source, store, items, watch=watch)
+        return here(items)
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
     with ProcessPoolExecutor(workers - 1, mp_context=get_context("spawn")) as pool:
-        parts = [items[i::workers] for i in range(1, workers)]
-        others = [pool.submit(_measure_share, job, store.folder, store.run, part, share) for part in parts]
+        others = [pool.submit(_there, there, items[i::workers], share) for i in range(1, workers)]
         torch.set_num_threads(share)
         try:
-            measure(job, source, store, items[::workers], watch=watch)
+            here(items[::workers])
         finally:
             torch.set_num_threads(threads)
         for other in others:
             other.result()
 
 
-def _measure_share(job: Job, folder: Path, run: Mapping[str, Any], items: Sequence[int], threads: int) -> None:
-    """In another process."""
+def _there(measure: Measure, items: Sequence[int], threads: int) -> None:
     torch.set_num_threads(threads)
-    measure(job, read_benchmark(job.benchmark), Store(folder, run), items, quiet=True)
+    measure(items)
 
 
 @contextmanager
 def open_store(run: Mapping[str, Any], work: Path | None, json: Path | None) -> Iterator[Store]:
     """The folder of a measurement, kept for the next try if this one fails.
 
-    `work` stays afterwards; without it a folder beside the report (or a temporary one) goes once all is done.
+    `work` stays afterwards; without it a folder beside the report (or a temporary one) goes once all is done. Where a
+    temporary one is, and how to go on from it, is said when the measurement fails.
 
     Args:
         run: what the figures depend on.
@@ -217,8 +250,16 @@ def open_store(run: Mapping[str, Any], work: Path | None, json: Path | None) -> 
         yield store
         store.clear()
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Store(Path(folder), run)
+        store = Store(Path(tempfile.mkdtemp(prefix="nuwa-lip-")), run)
+        try:
+            yield store
+        except BaseException:
+            if any(store.folder.glob("*.safetensors")):
+                print(f"nuwa-lip: what was measured is kept; to go on, add --work {store.folder}", file=sys.stderr)
+            else:
+                store.clear()
+            raise
+        store.clear()
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -50,11 +50,12 @@ class Likelihood:
     figures: dict[str, float | None]
     """`bits` per defective token with the true caption, `bits_swapped` with another photo's (mean over the others),
     `bits_without` with ""; `swap_gain` = swapped - true; `caption_rank`: share of photos whose true caption is ahead
-    of all others; `caption_wins`: share of the others that it is ahead of (a tie counts half)."""
+    of all others (those that are as likely share the place); `caption_wins`: share of the others that it is ahead of
+    (a tie counts half)."""
     intervals: dict[str, tuple[float, float] | None]
     """95 %, by bootstrap over the photos; of the differences paired, for both captions see the same photo."""
     per_photo: dict[str, list[float]]
-    """`bits`, for paired comparisons with other models of the same tokenizer."""
+    """`bits`, for paired comparisons with other models of the same tokenizer, and `swap_gain`."""
 
     def as_json(self) -> dict[str, Any]:
         """As written to a report."""
@@ -157,7 +158,8 @@ def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
         wins = (true[:, None] < others) + 0.5 * (true[:, None] == others)
         per_photo["bits_swapped"] = np.asarray(others.mean(1))
         per_photo["swap_gain"] = per_photo["bits_swapped"] - true
-        per_photo["caption_rank"] = np.asarray((true[:, None] < others).all(1), dtype=np.float64)
+        alike = (true[:, None] == others).sum(1)  # who is as likely shares the first place
+        per_photo["caption_rank"] = np.where((true[:, None] <= others).all(1), 1 / (1 + alike), 0.0)
         per_photo["caption_wins"] = np.asarray(wins.mean(1))
     return Likelihood(
         n=n,
@@ -165,5 +167,9 @@ def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
         order=order,
         figures={name: float(per_photo[name].mean()) if name in per_photo else None for name in FIGURES},
         intervals={name: bootstrap_interval(per_photo[name]) if name in per_photo else None for name in FIGURES},
-        per_photo={"bits": [round(float(value), 6) for value in true]},
+        per_photo={
+            name: [round(float(value), 6) for value in per_photo[name]]
+            for name in ("bits", "swap_gain")
+            if name in per_photo
+        },
     )

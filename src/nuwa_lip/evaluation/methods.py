@@ -29,12 +29,14 @@ def model(
     rank: Literal["likelihood", "clip"] = "likelihood",
     unpasted: bool = False,
     blend: bool | None = None,
+    whole: bool = False,
 ) -> Repaint:
     """A model of ours: photo number i gets the seed `seed` + i, and of `best_of` candidates the best by `rank`.
 
     Args:
-        unpasted: the whole photo through the model and nothing of it put back (NÜWA rather than NÜWA-P).
+        unpasted: the whole photo through the model and nothing of it put back (NÜWA).
         blend: fit colours at the hole's edge, which is not of the paper; None: as the model says.
+        whole: let the model see the photo as one window, as `unpasted` does (NÜWA-P: the same, pasted).
     """
     pipe = InpaintPipeline.from_pretrained(name)
 
@@ -49,7 +51,7 @@ def model(
             rank=rank,
             blend=blend,
             composite=not unpasted,
-            padding_mask_crop=max(item.mask.shape) if unpasted else None,  # one window, all of the photo
+            padding_mask_crop=max(item.mask.shape) if unpasted or whole else None,  # one window, all of the photo
         )
         return np.asarray(out.images[0].convert("RGB"))
 
@@ -101,7 +103,7 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "run.json"
     if note.exists() and json.loads(note.read_text()) != run:
-        raise InputError(f"{folder} holds pictures of another run: {note.read_text().strip()}")
+        raise InputError(f"{folder} holds pictures of another run: {note.read_text().strip()}; name another folder")
     if not note.exists():
         if any(folder.glob("*.png")):
             raise InputError(f"{folder} holds pictures but no run.json that says whose; name another folder")

@@ -86,22 +86,25 @@ def describe_tokenizer(figures: TokenizerFigures, setting: Mapping[str, Any]) ->
         figures: of one tokenizer.
         setting: model, benchmark_sha256, side and n, as written to the report.
     """
-    low, high = figures.intervals["relative_distance"]
+    relative = _number(figures.relative_distance, ".4f", figures.intervals["relative_distance"])
     return [
-        f"average distance {figures.distance:.4f}; relative {figures.relative_distance:.4f} [{low:.4f}, {high:.4f}]",
-        f"known tokens whose code changes with the hole: {figures.changed:.1%}",
+        f"average distance {_number(figures.distance, '.4f')}; relative {relative}",
+        f"known tokens whose code changes with the hole: {_number(figures.changed, '.1%')}",
         f"codes in use: {figures.usage:.1%}, perplexity {figures.perplexity:.0f}",
         f"n = {setting['n']} at {setting['side']} px, benchmark sha256 {setting['benchmark_sha256']}",
     ]
 
 
 def _cell(figures: Figures, key: str, digits: int) -> str:
-    value = figures.as_json().get(key)
-    interval = figures.intervals.get(key)
+    return _number(figures.as_json().get(key), f".{digits}f", figures.intervals.get(key))
+
+
+def _number(value: Any, form: str, interval: tuple[float, float] | None = None) -> str:
+    """A figure with its interval; "-" where there is none."""
     if value is None:
         return "-"
-    text = f"{value:.{digits}f}"
-    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    text = format(value, form)
+    return text if interval is None else f"{text} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:

@@ -60,6 +60,10 @@ class Store:
         except (SafetensorError, OSError):
             return False  # measured again
 
+    def missing(self, n: int) -> list[int]:
+        """Those of the first n photos that were not measured yet."""
+        return [i for i in range(n) if not self.has(f"{i:05d}", {})]
+
     def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep what was measured of one photo."""
         if not self._noted:

@@ -13,7 +13,7 @@ Legend: S side of the square, h w token grid, n known tokens of a photo, n_z wid
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,18 +51,21 @@ class TokenizerFigures:
 
     photos: dict[str, Figures]
     """Of reconstruction, oracle inpainting and pasted oracle inpainting."""
-    distance: float
+    distance: float | None
     """Average distance (Table 2): Euclidean, over known tokens, between the latents of the photo with its hole and
-    those of the complete photo by the plain encoder, before quantisation."""
-    relative_distance: float
-    """The same over the mean distance of random pairs of the complete photos' latents: free of the model's scale."""
-    changed: float
+    those of the complete photo by the plain encoder, before quantisation. None, as the next two are, if no photo has
+    a known token."""
+    relative_distance: float | None
+    """The same over `scale`, so free of it; None too where that is 0."""
+    changed: float | None
     """Share of the known tokens whose code changes when the hole is cut out."""
+    scale: float
+    """Mean distance of random pairs of the complete photos' latents."""
     usage: float
     """Share of the codes that the complete photos use."""
     perplexity: float
     """Of their use."""
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, tuple[float, float] | None]
     """95 % intervals of `distance`, `relative_distance` and `changed`, by bootstrap over the photos."""
 
     def as_json(self) -> dict[str, Any]:
@@ -90,7 +93,7 @@ class Squares:
         image = look(photo, np.zeros_like(item.mask), whole, self.side).image
         mask = look(photo, item.mask, whole, self.side).mask
         pixels = (image * 255).round().astype(np.uint8)
-        return BenchmarkItem(index=item.index, name=item.name, image=pixels, mask=mask, caption=item.caption)
+        return replace(item, image=pixels, mask=mask)
 
 
 @torch.inference_mode()
@@ -137,7 +140,7 @@ def measure(model: DFVQGAN, benchmark: Benchmark, networks: Networks, store: Sto
             continue
         item = squares[index]
         photos, arrays = probe(model, item)
-        store.save(item.name, {**observer.observe(item, photos), **arrays})
+        store.save(f"{index:05d}", {**observer.observe(item, photos), **arrays})
 
 
 def summarise_tokenizer(store: Store, n: int, codebook_size: int) -> TokenizerFigures:
@@ -152,13 +155,15 @@ def summarise_tokenizer(store: Store, n: int, codebook_size: int) -> TokenizerFi
     scale = _typical_distance(found["latents"].reshape(-1, found["latents"].shape[-1]))
     share = np.bincount(found["tokens"].ravel(), minlength=codebook_size) / found["tokens"].size
     used = share[share > 0]
-    means = {"distance": distance, "relative_distance": distance / scale, "changed": changed}
+    relative = distance / scale if scale else distance[:0]
+    means = {"distance": distance, "relative_distance": relative, "changed": changed}
     return TokenizerFigures(
         photos=dict(summarise(store, n, list(METHODS), ())),
-        **{name: float(values.mean()) for name, values in means.items()},
+        **{name: float(values.mean()) if len(values) else None for name, values in means.items()},
+        scale=scale,
         usage=len(used) / codebook_size,
         perplexity=float(np.exp(-(used * np.log(used)).sum())),
-        intervals={name: bootstrap_interval(values) for name, values in means.items()},
+        intervals={name: bootstrap_interval(values) if len(values) else None for name, values in means.items()},
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,11 @@ from nuwa_lip.evaluation.tables.claims import Verdict, judge
 from nuwa_lip.evaluation.tables.layout import Column, Table
 from nuwa_lip.evaluation.tables.lines import NONE, Line
 from nuwa_lip.evaluation.tables.rows import RowFolder
+
+STABLE = 1000
+"""Photos from which FSD hardly depends on which they are (docs/measuring.md)."""
+HIDDEN = ("method", "model")
+"""Settings that name one row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +40,22 @@ class Block:
         return self.source.folder.name
 
     def verdicts(self) -> list[Verdict]:
-        """Of the claims whose rows were measured."""
+        """Of all claims, measured or not."""
         by_name = {line.row.name: line for line in self.lines}
         labels = {column.key: column.label for column in self.table.columns}
-        found = [judge(claim, by_name[claim.ahead], by_name[claim.behind], labels) for claim in self.table.claims]
-        return [verdict for verdict in found if verdict is not None]
+        return [judge(claim, by_name, labels) for claim in self.table.claims]
+
+    def answers(self) -> list[tuple[str, str]]:
+        """The verdicts as they are shown, text and word; those that wait for rows in one line."""
+        verdicts = self.verdicts()
+        waiting = sum(not verdict.measured for verdict in verdicts)
+        shown = [(verdict.text, verdict.word) for verdict in verdicts if verdict.measured]
+        return shown + ([(f"{waiting} more wait for rows that are not measured", "open")] if waiting else [])
 
 
 def assemble(table: Table, source: Benchmark, folder: RowFolder) -> Block:
     """Gather a table's rows from their files."""
-    lines = [Line(row=row, trainings=folder.seeds(row.measured, source.sha256)) for row in table.rows]
+    lines = [Line(row=row, trainings=folder.seeds(row.measured)) for row in table.rows]
     return Block(table=table, source=source, lines=lines)
 
 
@@ -53,11 +64,11 @@ def as_json(blocks: Sequence[Block], command: str) -> dict[str, Any]:
     table = blocks[0].table
     return {
         "table": table.name,
-        "title": table.title,
         "paper": paper.SOURCE,
-        "notes": list(table.notes),
         "benchmarks": [
             {
+                "title": block.table.title,
+                "notes": about(block),
                 "benchmark": block.name,
                 "benchmark_sha256": block.source.sha256,
                 "rows": [_row_json(line, block.table.columns) for line in block.lines],
@@ -66,8 +77,8 @@ def as_json(blocks: Sequence[Block], command: str) -> dict[str, Any]:
                         "text": v.text,
                         "value": v.value,
                         "interval_95": v.interval,
-                        "by_seed": dict(v.by_seed),
-                        "holds": v.holds,
+                        "by_seed": None if v.by_seed is None else dict(v.by_seed),
+                        "answer": v.word,
                     }
                     for v in block.verdicts()
                 ],
@@ -84,7 +95,7 @@ def _row_json(line: Line, columns: Sequence[Column]) -> dict[str, Any]:
     return {
         "row": line.row.name,
         "label": line.row.label,
-        "paper": dict(line.row.paper),
+        "paper": {c.paper: line.row.paper[c.key] for c in columns if c.paper and c.key in line.row.paper},
         "n": line.trainings[0].n if line.trainings else None,
         "seeds": len(line.trainings),
         "figures": {key: None if cell is None else cell.value for key, cell in cells.items()},
@@ -93,6 +104,7 @@ def _row_json(line: Line, columns: Sequence[Column]) -> dict[str, Any]:
         },
         "settings": [dict(one.setting) for one in line.trainings],
         "training": [list(one.training) for one in line.trainings],
+        "budget": [list(one.budget) for one in line.trainings],
         "measured_by": [one.command for one in line.trainings],
     }
 
@@ -102,7 +114,7 @@ def as_csv(blocks: Sequence[Block]) -> str:
     out = io.StringIO()
     columns = blocks[0].table.columns
     ours = [f"{column.key}{ending}" for column in columns for ending in ("", "_low", "_high")]
-    theirs = [f"paper_{column.key}" for column in columns if column.paper]
+    theirs = [f"paper: {column.paper}" for column in columns if column.paper]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["benchmark", "benchmark_sha256", "row", "label", "n", "seeds", *ours, *theirs])
     for block in blocks:
@@ -120,7 +132,7 @@ def as_csv(blocks: Sequence[Block]) -> str:
 def headings(table: Table) -> list[str]:
     """Of the columns as they are shown: the paper's first."""
     theirs = [f"paper: {column.paper}" for column in table.columns if column.paper]
-    return ["row", *theirs, *(column.label for column in table.columns), "n", "seeds"]
+    return ["row", *theirs, *(column.label for column in table.columns), "trained on", "n", "seeds"]
 
 
 def texts(block: Block, intervals: bool = True) -> list[list[str]]:
@@ -137,15 +149,29 @@ def texts(block: Block, intervals: bool = True) -> list[list[str]]:
                 cells.append(NONE)
             else:
                 cells.append(cell.text(column.digits) if intervals else f"{cell.value:.{column.digits}f}")
-        found.append([*cells, line.n, str(len(line.trainings))])
+        found.append([*cells, line.trained, line.n, str(len(line.trainings))])
     return found
 
 
 def about(block: Block) -> list[str]:
-    """Lines below a table."""
+    """Lines below a table: what its figures depend on."""
+    measured = [one for line in block.lines for one in line.trainings]
     several = any(len(line.trainings) > 1 for line in block.lines)
     brackets = "in brackets: 95 % intervals over the photos" + (", with several seeds their range" if several else "")
-    return [f"benchmark {block.name}, sha256 {block.source.sha256}", brackets, *block.table.notes]
+    lines = [f"benchmark {block.name}, sha256 {block.source.sha256}", brackets]
+    if any(one.n < STABLE for one in measured):
+        lines.append(f"n is below {STABLE:,}, from which FSD is stable: compare it within this table only")
+    settings: dict[str, list[str]] = {}
+    for line in block.lines:
+        for one in line.trainings[:1]:
+            told = "; ".join(f"{key} {_told(value)}" for key, value in one.setting.items() if key not in HIDDEN)
+            settings.setdefault(told, []).append(line.row.label)
+    lines += [f"{', '.join(labels)}: {told}" for told, labels in settings.items() if told]
+    return [*lines, *block.table.notes]
+
+
+def _told(value: Any) -> str:
+    return ", ".join(f"{key} {how}" for key, how in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def as_markdown(blocks: Sequence[Block], command: str) -> str:
@@ -157,9 +183,9 @@ def as_markdown(blocks: Sequence[Block], command: str) -> str:
         lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
         lines += ["| " + " | ".join(cells) + " |" for cells in texts(block)]
         lines += ["", *(f"- {text}" for text in about(block))]
-        if verdicts := block.verdicts():
+        if answers := block.answers():
             lines += ["", "| claim | holds |", "|---|---|"]
-            lines += [f"| {verdict.text} | {verdict.word} |" for verdict in verdicts]
+            lines += [f"| {text} | {word} |" for text, word in answers]
         lines += [""]
     return "\n".join([*lines, f"The paper's figures: {paper.SOURCE}.", "", "Made by:", "", f"    {command}", ""])
 

@@ -2,6 +2,7 @@
 
 A claim holds, or fails, where its whole interval over the photos and every seed that both rows were trained with
 say so; else it is undecided. Intervals are paired: both rows see the same photos, and the same resamples of them.
+Rows that were not trained alike, or not measured alike, are not compared.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from nuwa_lip.evaluation.distances import bootstrap_interval, ratio_interval, spread_interval
+from nuwa_lip.evaluation.tables import budget
 from nuwa_lip.evaluation.tables.layout import Claim
 from nuwa_lip.evaluation.tables.lines import Line
 
@@ -22,52 +24,107 @@ class Verdict:
     """What became of a claim."""
 
     text: str
-    value: float | None
-    """The ratio, or by how much the row is ahead; None on other photos."""
-    interval: tuple[float, float] | None
+    value: float | None = None
+    """The ratio, or by how much the row is ahead, or its figure; None where there is nothing to compare."""
+    interval: tuple[float, float] | None = None
     """95 %, over the photos."""
-    by_seed: Mapping[int, float]
-    """The value of each seed, where there are several."""
-    holds: bool | None
-    """None: the interval has both answers in it, or the seeds differ, or the rows were measured on other photos."""
+    by_seed: Mapping[int, float] | None = None
+    """The value of each seed."""
+    holds: bool | None = None
+    """None: the interval has both answers in it, or the seeds differ, or there is nothing to compare."""
+    measured: bool = True
+    """Whether its rows were."""
 
     @property
     def word(self) -> str:
         """As shown."""
+        if not self.measured:
+            return "not measured"
         return "undecided" if self.holds is None else "yes" if self.holds else "no"
 
 
-def judge(claim: Claim, ahead: Line, behind: Line, labels: Mapping[str, str]) -> Verdict | None:
-    """Compare two rows; None if one of them was not measured.
+def judge(claim: Claim, lines: Mapping[str, Line], labels: Mapping[str, str]) -> Verdict:
+    """What becomes of a claim.
 
     Args:
         claim: what is to be shown.
-        ahead, behind: its rows.
+        lines: the table's, by name.
         labels: of the columns, by key.
     """
-    a, b = ahead.cell(claim.key), behind.cell(claim.key)
-    if a is None or b is None:
-        return None
+    ahead = lines[claim.ahead]
     title = f"{labels.get(claim.key, claim.key)}: {ahead.row.label}"
     said = f" (paper: {claim.paper})" if claim.paper else ""
-    if ahead.n != behind.n:  # distances of sets depend on n
-        text = f"{title} against {behind.row.label}, measured on {ahead.n} and {behind.n} photos{said}"
-        return Verdict(text=text, value=None, interval=None, by_seed={}, holds=None)
-    value, interval = _paired(claim, ahead, behind) or (_compare(claim, a.value, b.value), None)
+    if claim.behind is None:
+        return _judge_one(claim, ahead, title, said)
+    behind = lines[claim.behind]
+    text = f"{title} against {behind.row.label}"
+    if ahead.cell(claim.key) is None or behind.cell(claim.key) is None:
+        return Verdict(text=text + said, measured=False)
+    reason = _incomparable(claim, ahead, behind)
+    if reason:
+        return Verdict(text=f"{text}: {reason}{said}")
+    common = ahead.seeds & behind.seeds
+    ahead, behind = ahead.only(common), behind.only(common)
     x, y = ahead.by_seed(claim.key), behind.by_seed(claim.key)
     by_seed = {seed: _compare(claim, x[seed], y[seed]) for seed in sorted(x.keys() & y.keys())}
-    answers = {_good(claim, each) for each in (value, *(interval or ()), *by_seed.values())}
+    paired = _paired(claim, ahead, behind)
+    if paired is None:  # neither each photo's figure nor resamples were kept
+        return Verdict(text=f"{text}: no interval can be told{said}", by_seed=by_seed)
+    value, interval = paired
     shape = "{:+.4f}" if claim.at_most is None else "{:.3f}"
     middle = "ahead of" if claim.at_most is None else "x"
     text = f"{title} is {shape.format(value)} {middle} {behind.row.label}"
-    if interval is not None:
-        text += f" [{', '.join(map(shape.format, interval))}], paired over photos"
+    text += f" [{', '.join(map(shape.format, interval))}], paired over photos"
     if len(by_seed) > 1:
         text += f"; seed by seed {', '.join(map(shape.format, by_seed.values()))}"
     if claim.at_most is not None:
         text += f"; at most {claim.at_most} wanted"
-    holds = answers.pop() if len(answers) == 1 else None
-    return Verdict(text=text + said, value=value, interval=interval, by_seed=by_seed, holds=holds)
+    limit = 0.0 if claim.at_most is None else claim.at_most
+    answers = {v > limit if claim.at_most is None else v <= limit for v in (value, *interval, *by_seed.values())}
+    return Verdict(text=text + said, value=value, interval=interval, by_seed=by_seed, holds=_agreed(answers))
+
+
+def _judge_one(claim: Claim, line: Line, title: str, said: str) -> Verdict:
+    """A claim about one row's own figure."""
+    cell, by_seed = line.cell(claim.key), line.by_seed(claim.key)
+    wanted = f"above {claim.above:g}" if claim.above is not None else f"exactly {claim.equals:g}"
+    if cell is None:
+        return Verdict(text=f"{title}: {wanted} wanted{said}", measured=False)
+    if claim.above is None:
+        text = f"{title} has {cell.value:g}; {wanted} wanted{said}"
+        holds = all(value == claim.equals for value in by_seed.values())
+        return Verdict(text=text, value=cell.value, by_seed=by_seed, holds=holds)
+    photos = line.photos(claim.key)
+    if photos is None:
+        return Verdict(text=f"{title}: no interval can be told{said}", value=cell.value, by_seed=by_seed)
+    low, high = bootstrap_interval(photos[~np.isnan(photos)])
+    text = f"{title} has {cell.value:.4f} [{low:.4f}, {high:.4f}]; {wanted} wanted{said}"
+    answers = {value > claim.above for value in (cell.value, low, high, *by_seed.values())}
+    return Verdict(text=text, value=cell.value, interval=(low, high), by_seed=by_seed, holds=_agreed(answers))
+
+
+def _agreed(answers: set[bool]) -> bool | None:
+    return next(iter(answers)) if len(answers) == 1 else None
+
+
+def _incomparable(claim: Claim, ahead: Line, behind: Line) -> str:
+    """Why two measured rows cannot be compared; empty if they can."""
+    if len({one.n for line in (ahead, behind) for one in line.trainings}) > 1:  # distances of sets depend on n
+        return f"measured on {ahead.n} and {behind.n} photos"
+    common = ahead.seeds & behind.seeds
+    if not common:
+        return "no seed was trained of both"
+    for a in ahead.only(common).trainings:
+        (b,) = behind.only({a.seed}).trainings
+        if claim.same_tokenizer and a.identity.get("tokenizer") != b.identity.get("tokenizer"):
+            return "their tokenizers differ"
+        if not (a.budget and b.budget):
+            continue
+        if claim.budget == "steps" and budget.photos(a.budget) != budget.photos(b.budget):
+            return f"trained unequally, {budget.shown(a.budget)} and {budget.shown(b.budget)}"
+        if claim.budget == "time" and budget.minutes(a.budget) > budget.minutes(b.budget) * budget.TOLERANCE:
+            return f"trained longer, {budget.minutes(a.budget):.0f} min against {budget.minutes(b.budget):.0f}"
+    return ""
 
 
 Value = TypeVar("Value", float, np.ndarray)
@@ -78,10 +135,6 @@ def _compare(claim: Claim, a: Value, b: Value) -> Value:
     if claim.at_most is not None:
         return a / b if np.all(b) else a * np.inf
     return a - b if claim.higher else b - a
-
-
-def _good(claim: Claim, value: float) -> bool:
-    return value > 0 if claim.at_most is None else value <= claim.at_most
 
 
 def _paired(claim: Claim, ahead: Line, behind: Line) -> tuple[float, tuple[float, float]] | None:

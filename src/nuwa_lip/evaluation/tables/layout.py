@@ -52,15 +52,27 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Something that the table must bear out: row `ahead` is ahead of row `behind`."""
+    """Something that the table must bear out: of two rows, or (without `behind`) of one."""
 
     ahead: str
-    behind: str
+    """The row that is ahead."""
     key: str
-    at_most: float | None = None
-    """Largest ratio ahead / behind; None: the difference counts, paired over photos where both have each photo's."""
+    """Of the figure."""
+    behind: str | None = None
+    """The row that it is ahead of."""
     higher: bool = False
     """The higher figure is better."""
+    at_most: float | None = None
+    """Largest ratio ahead / behind; None: the difference counts, paired over photos where both have each photo's."""
+    above: float | None = None
+    """Of one row: what its figure is above."""
+    equals: float | None = None
+    """Of one row: what its figure is exactly."""
+    budget: Literal["steps", "time"] = "steps"
+    """What both rows must have been trained for alike, where that is known: as many photos in each stage, or (the one
+    behind at least) as long."""
+    same_tokenizer: bool = False
+    """The figure compares models of one tokenizer only."""
     paper: str = ""
     """What the paper has."""
 

@@ -6,11 +6,12 @@ over the photos stands their range.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nuwa_lip.evaluation.tables import budget
 from nuwa_lip.evaluation.tables.layout import Row
 from nuwa_lip.evaluation.tables.rows import Measured
 
@@ -74,7 +75,21 @@ class Line:
             return None
         return np.array(rows, dtype=np.float64).mean(0)
 
+    def only(self, seeds: Set[int]) -> Line:
+        """The trainings with these seeds."""
+        return replace(self, trainings=[one for one in self.trainings if one.seed in seeds])
+
+    @property
+    def seeds(self) -> set[int]:
+        """Of the trainings."""
+        return {one.seed for one in self.trainings}
+
     @property
     def n(self) -> str:
         """Photos measured."""
         return ", ".join(str(n) for n in sorted({one.n for one in self.trainings})) or NONE
+
+    @property
+    def trained(self) -> str:
+        """What the first training took."""
+        return budget.shown(self.trainings[0].budget) or NONE if self.trainings else NONE

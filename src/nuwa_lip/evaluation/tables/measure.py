@@ -22,10 +22,11 @@ from nuwa_lip.evaluation import likelihood, tokenizers
 from nuwa_lip.evaluation.images import Figures, means_of, summarise
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.store import Store
+from nuwa_lip.evaluation.tables.budget import Budget
 from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, model_hash
 from nuwa_lip.models import DFVQGAN
 
-KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ring", "clip_score")
+KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ssim_hole", "ring", "clip_score")
 """Figures that are kept of each photo, for paired comparisons and for the page's order; all would be too many."""
 DIGITS = 6
 """Of the figures of each photo and of the resamples that are kept."""
@@ -43,12 +44,13 @@ class Setting:
     others: int = likelihood.OTHERS
     """Other captions that the true one is compared with."""
     training: Sequence[str] = ()
+    budget: Sequence[Budget] = ()
     command: str = ""
 
     def chosen(self) -> list[int]:
         """Photos whose results are kept: the same for every row."""
-        rng = np.random.default_rng(0)
-        return sorted(int(i) for i in rng.choice(self.n, min(self.pictures, self.n), replace=False))
+        shuffled = np.random.default_rng(0).permutation(self.n)  # fewer pictures are some of the more
+        return sorted(int(i) for i in shuffled[: self.pictures])
 
 
 def tokenizer_row(
@@ -81,8 +83,9 @@ def tokenizer_row(
             intervals: dict[str, Sequence[float] | None] = dict(found.intervals)
             per_photo = _columns(store, setting.n, {name: f"{name}/" for name in tokenizers.METHODS}, ())
             per_photo |= _arrays(store, setting.n, ("distance", "changed"))
-            scale = found.distance / found.relative_distance
-            per_photo["relative_distance"] = [None if d is None else d / scale for d in per_photo["distance"]]
+            scale = found.scale or None
+            relative = [None if d is None or scale is None else d / scale for d in per_photo["distance"]]
+            per_photo["relative_distance"] = relative
             for method, values in found.photos.items():
                 _add(figures, intervals, values, f"{method}/")
             side = dfvqgan.config.resolution
@@ -118,6 +121,8 @@ def images_row(
     if job.results is not None:
         about["results"] = content_hash(job.results, ("*.png",))
     about["likelihood"] = setting.others if with_likelihood else None
+    if with_likelihood:
+        about["tokenizer"] = content_hash(hub.resolve(str(job.model)), ("dfvqgan*.safetensors",))
     with _row(row, folder, source, setting, about) as (known, store, finish):
         chosen = set(setting.chosen())
 
@@ -137,7 +142,8 @@ def images_row(
                 _add_likelihood(str(job.model), row, folder, source, setting, figures, intervals, per_photo)
             told: dict[str, Any] = {"method": name, "model": job.model or weights, "seed": job.seed}
             told |= {"best_of": job.best_of, "rank": job.rank if job.best_of > 1 else None}
-            told |= {"unpasted": job.unpasted, "blend": job.blend, "resize": job.resize()}
+            told |= {"unpasted": job.unpasted, "whole": job.whole, "blend": job.blend}
+            told |= {"resize": job.resize()}
             known = finish(figures, intervals, per_photo, _resampled({"": found}, ""), told)
         left = _missing(folder, row, setting, "result")
         repaint = job.repaints(source)[name] if left else None
@@ -159,13 +165,14 @@ def _add_likelihood(
 ) -> None:
     """Bits of the truth and the caption rank beside a model's results."""
     parts = hub.load_model(model)
-    run = {"model": model_hash(hub.resolve(model)), "benchmark_sha256": source.sha256, "others": setting.others}
+    run = {"definitions": jobs.DEFINITIONS, "model": model_hash(hub.resolve(model))}
+    run |= {"benchmark_sha256": source.sha256, "others": setting.others}
     store = Store(folder.work / f"{row}.likelihood", run, fresh=True)
     likelihood.measure(parts, source, store, _shown(range(setting.n), row), others=setting.others)
     found = likelihood.summarise_likelihood(store, setting.n, parts.sampling.order)
     figures |= found.figures
     intervals |= found.intervals
-    per_photo["bits"] = list(found.per_photo["bits"])
+    per_photo |= {key: list(values) for key, values in found.per_photo.items()}
     store.clear()
 
 
@@ -192,9 +199,8 @@ def _row(
     known = folder.read(row)
     if known is not None and known.identity != identity:
         known = None
-    if known is None:  # what is shown of another model must not stay
-        for path in (folder.pictures / row).glob("*.png"):
-            path.unlink()
+    if known is None:
+        folder.remove(row)
     store = Store(folder.work / row, identity, fresh=True)
 
     def finish(
@@ -217,6 +223,7 @@ def _row(
             per_photo=per_photo,
             resampled=resampled,
             training=list(setting.training),
+            budget=list(setting.budget),
             command=setting.command,
         )
         folder.write(measured)

@@ -18,15 +18,12 @@ from PIL import Image
 from nuwa_lip.evaluation.report import ROWS
 from nuwa_lip.evaluation.tables import paper
 from nuwa_lip.evaluation.tables.assemble import Block, about, headings, texts
-from nuwa_lip.evaluation.tables.measure import picture_file
+from nuwa_lip.evaluation.tables.pictures import shown_of
 from nuwa_lip.evaluation.tables.rows import RowFolder
-from nuwa_lip.evaluation.tokenizers import Squares
-from nuwa_lip.sheets import draw_sheet, show_hole
 
 SIDE = 256
 """Largest side of a picture in the page, in pixels."""
 QUALITY = 88
-SHEET_ROWS, SHEET_CELL = 6, 176
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em max(1em, 2vw); color: #222; }
@@ -143,9 +140,7 @@ def _table(block: Block) -> str:
     head = "".join(f"<th><button>{escape(text)}</button></th>" for text in headings(block.table))
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in texts(block))
     notes = "".join(f"<li>{escape(text)}</li>" for text in about(block))
-    claims = "".join(
-        f'<li>{escape(verdict.text)}: <b class="{verdict.word}">{verdict.word}</b></li>' for verdict in block.verdicts()
-    )
+    claims = "".join(f'<li>{escape(text)}: <b class="{word}">{word}</b></li>' for text, word in block.answers())
     heading = block.name + block.table.title.removeprefix(_title(block))
     return (
         f'<h2>{escape(heading)}</h2><div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
@@ -170,21 +165,21 @@ def _gallery(block: Block, folder: RowFolder, chosen: Sequence[int]) -> str:
 
 
 def _item(index: int, block: Block, folder: RowFolder, keys: Sequence[str]) -> str:
-    photo, hole, caption, results = pictures_of(index, block, folder)
+    item = shown_of(index, block, folder)
     figures: dict[str, dict[str, float]] = {}
-    shown = [_figure(photo, "photo", {}), _figure(hole, "hole", {})]
+    shown = [_figure(item.photo, "photo", {}), _figure(item.hole, "hole", {})]
     for line in block.lines:
         if not line.trainings:
             continue
-        found = {key: line.photos(key) for key in keys}
+        found = {key: line.only({line.trainings[0].seed}).photos(key) for key in keys}  # as the pictures are
         measured = {key: values[index] for key, values in found.items() if values is not None and index < len(values)}
         own = {key: round(float(value), 4) for key, value in measured.items() if not np.isnan(value)}
         figures[line.row.name] = own
-        if line.row.name in results:
-            shown.append(_figure(results[line.row.name], line.row.label, own))
+        if line.row.name in item.results:
+            shown.append(_figure(item.results[line.row.name], line.row.label, own))
     data = escape(json.dumps(figures), quote=True)
     return (
-        f'<div class="item" data-index="{index}" data-figures="{data}"><p>{index:05d}: {escape(caption)}</p>'
+        f'<div class="item" data-index="{index}" data-figures="{data}"><p>{index:05d}: {escape(item.caption)}</p>'
         f'<div class="pictures">{"".join(shown)}</div></div>'
     )
 
@@ -202,37 +197,3 @@ def label_of(key: str) -> str:
     part, _, name = key.rpartition("/")
     label = ROWS[name][0] if name in ROWS else name
     return f"{part} {label}".strip(" ↑↓")
-
-
-def pictures_of(
-    index: int, block: Block, folder: RowFolder
-) -> tuple[Image.Image, Image.Image, str, dict[str, Image.Image]]:
-    """Photo, hole, caption, and the kept result of each row; tokenizers' photos at their square."""
-    item = block.source[index]
-    side = next((one.setting.get("side") for line in block.lines for one in line.trainings), None)
-    if side is not None:
-        item = Squares(block.source, int(side))[index]
-    results = {}
-    for line in block.lines:
-        if not line.trainings:
-            continue
-        part = line.row.key(f"{block.table.picture}/").rstrip("/")
-        path = picture_file(folder, line.trainings[0].row, index, part)
-        if path.is_file():
-            with Image.open(path) as picture:
-                results[line.row.name] = picture.convert("RGB")
-    photo = Image.fromarray(item.image)
-    return photo, show_hole(photo, item.mask), item.caption, results
-
-
-def sheet(block: Block, folder: RowFolder, chosen: Sequence[int]) -> Image.Image | None:
-    """A picture like the paper's Fig. 5, 6 and 7: some photos, each with every row's result; None without any."""
-    names = [line.row.name for line in block.lines if line.trainings]  # shorter than their labels
-    rows: list[tuple[list[Image.Image], str]] = []
-    for index in chosen[:SHEET_ROWS]:
-        photo, hole, caption, results = pictures_of(index, block, folder)
-        blank = Image.new("RGB", photo.size, "white")
-        rows.append(([photo, hole, *(results.get(name, blank) for name in names)], caption))
-    if not rows or not names:
-        return None
-    return draw_sheet(rows, ("photo", "hole", *names), cell=SHEET_CELL)

@@ -20,6 +20,7 @@ from typing import Any
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.tables.budget import Budget
 from nuwa_lip.evaluation.tables.layout import Kind
 
 BLOCK = 2**20
@@ -48,6 +49,8 @@ class Measured:
     """Distances of sets on resamples of the photos, which all rows of a benchmark share."""
     training: Sequence[str] = field(default_factory=list)
     """Commands that trained it, if they are known."""
+    budget: Sequence[Budget] = field(default_factory=list)
+    """What each stage of its training took, if that is known."""
     command: str = ""
     """The one that measured it."""
 
@@ -58,14 +61,32 @@ class Measured:
 
 
 class RowFolder:
-    """The rows of one kind on one benchmark, below a results folder."""
+    """The rows of one kind on one benchmark, below a results folder.
 
-    def __init__(self, out: Path, benchmark: str, kind: Kind) -> None:
+    Args:
+        out: the results folder.
+        benchmark: its name.
+        kind: of the rows.
+        wanted: what the identity of a row must have to be one of these: the definitions of the figures, the
+            benchmark's hash, how many photos, how many captions are compared; None: anything is.
+        first: None, or only so many photos are measured: such rows lie apart, and replace none of all photos.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        benchmark: str,
+        kind: Kind,
+        wanted: Mapping[str, Any] | None = None,
+        first: int | None = None,
+    ) -> None:
         self.kind: Kind = kind
         self.benchmark = benchmark
-        self.folder = out / "rows" / benchmark / kind
-        self.pictures = out / "pictures" / benchmark / kind
-        self.work = out / "work" / benchmark / kind
+        self.wanted = dict(wanted or {})
+        name = benchmark if first is None else f"{benchmark}-first-{first}"
+        self.folder = out / "rows" / name / kind
+        self.pictures = out / "pictures" / name / kind
+        self.work = out / "work" / name / kind
 
     def path(self, row: str) -> Path:
         """Of a row's JSON."""
@@ -89,18 +110,28 @@ class RowFolder:
         """Keep a row."""
         write_json(asdict(measured), self.path(measured.row))
 
-    def seeds(self, row: str, sha256: str) -> list[Measured]:
-        """All trainings of a row that were measured on the benchmark of this hash, the first seed first."""
+    def remove(self, row: str) -> None:
+        """Forget a row and its pictures: of other weights, they must not stand for these."""
+        self.path(row).unlink(missing_ok=True)
+        for picture in (self.pictures / row).glob("*.png"):
+            picture.unlink()
+
+    def seeds(self, row: str) -> list[Measured]:
+        """All trainings of a row, the first seed first; not those that were measured otherwise than is wanted."""
         names = [path.stem for path in self.folder.glob(f"{row}*.json")] if self.folder.is_dir() else []
         names = [name for name in names if name == row or re.fullmatch(re.escape(row) + r"-seed\d+", name)]
         found = [self.read(name) for name in sorted(names, key=lambda name: (len(name), name))]
-        return [measured for measured in found if measured is not None and measured.benchmark_sha256 == sha256]
+        return [measured for measured in found if measured is not None and not self._differs(measured)]
 
-    def strangers(self, sha256: str) -> list[str]:
-        """Rows that were measured on another version of the benchmark."""
+    def strangers(self) -> dict[str, str]:
+        """Rows that were measured otherwise than is wanted: name → what differs."""
         names = sorted(path.stem for path in self.folder.glob("*.json")) if self.folder.is_dir() else []
-        found = [self.read(name) for name in names]
-        return [measured.row for measured in found if measured is not None and measured.benchmark_sha256 != sha256]
+        found = [measured for name in names if (measured := self.read(name)) is not None]
+        return {measured.row: why for measured in found if (why := self._differs(measured))}
+
+    def _differs(self, measured: Measured) -> str:
+        known = {"benchmark_sha256": measured.benchmark_sha256, "n": measured.n, **measured.identity}
+        return ", ".join(key for key, value in self.wanted.items() if known.get(key) != value)
 
 
 def seeded(row: str, seed: int) -> str:

@@ -1,0 +1,80 @@
+"""Photos with what each row made of them: sheets like the paper's Fig. 2, 5, 6 and 7."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from nuwa_lip.evaluation.tables.assemble import Block
+from nuwa_lip.evaluation.tables.measure import picture_file
+from nuwa_lip.evaluation.tables.rows import RowFolder
+from nuwa_lip.evaluation.tokenizers import Squares
+from nuwa_lip.sheets import HOLE, draw_sheet, show_hole
+
+ROWS, CELL = 6, 176
+"""Of a sheet: photos, and pixels on a side of each picture."""
+GAIN = 4
+"""By how much changes of known pixels are amplified, to be seen."""
+
+
+class Shown(NamedTuple):
+    """One photo of a benchmark with its results."""
+
+    photo: Image.Image
+    mask: np.ndarray
+    """bool [H, W], True = repainted."""
+    caption: str
+    results: Mapping[str, Image.Image]
+    """By the row's name, where it was kept."""
+
+    @property
+    def hole(self) -> Image.Image:
+        """The photo with its hole in grey."""
+        return show_hole(self.photo, self.mask)
+
+    def changes(self, name: str) -> Image.Image:
+        """How a result changes known pixels (Fig. 2): black where it does not, the hole in grey."""
+        photo, result = (np.asarray(picture).astype(np.int16) for picture in (self.photo, self.results[name]))
+        change = np.minimum(GAIN * np.abs(result - photo), 255).astype(np.uint8)
+        return Image.fromarray(np.where(self.mask[..., None], np.uint8(HOLE), change))
+
+
+def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
+    """One photo; tokenizers' photos are at their square."""
+    item = block.source[index]
+    side = next((one.setting.get("side") for line in block.lines for one in line.trainings), None)
+    if side is not None:
+        item = Squares(block.source, int(side))[index]
+    results = {}
+    for line in block.lines:
+        if not line.trainings:
+            continue
+        part = line.row.key(f"{block.table.picture}/").rstrip("/")
+        path = picture_file(folder, line.trainings[0].row, index, part)
+        if path.is_file():
+            with Image.open(path) as picture:
+                results[line.row.name] = picture.convert("RGB")
+    return Shown(Image.fromarray(item.image), item.mask, item.caption, results)
+
+
+def sheet(block: Block, folder: RowFolder, chosen: Sequence[int], *, changes: bool = False) -> Image.Image | None:
+    """Some photos, each with every row's result (Fig. 5, 6, 7), or with what it changes outside the hole (Fig. 2).
+
+    Returns:
+        None where there is nothing to show.
+    """
+    names = [line.row.name for line in block.lines if line.trainings]  # shorter than their labels
+    rows: list[tuple[list[Image.Image], str]] = []
+    for index in chosen[:ROWS]:
+        item = shown_of(index, block, folder)
+        blank = Image.new("RGB", item.photo.size, "white")
+        results = {
+            name: item.changes(name) if changes else item.results[name] for name in names if name in item.results
+        }
+        rows.append(([item.photo, item.hole, *(results.get(name, blank) for name in names)], item.caption))
+    if not rows or not names:
+        return None
+    return draw_sheet(rows, ("photo", "hole", *names), cell=CELL)
