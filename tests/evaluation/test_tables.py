@@ -364,3 +364,13 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     folder.path("ours").write_text("{}")
     with pytest.raises(InputError, match="ours.json is no measured row"):
         folder.read("ours")
+
+
+def test_photos_are_credited_on_the_page(tmp_path: Path) -> None:
+    meta = {"license": "http://creativecommons.org/licenses/by/2.0/", "url": "http://photos.example/<1>.jpg"}
+    samples = [dataclasses.replace(sample, meta=meta) for sample in shape_samples(2, size=32)]
+    source = build_benchmark(iter(samples), source="s", rule="centre-20-40", seed=0, out=tmp_path / "shapes")
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, source)
+    text = page([assemble(TABLE, source, folder)], [folder], [[1]], "c")
+    assert "<small>http://photos.example/&lt;1&gt;.jpg, http://creativecommons.org/licenses/by/2.0/</small>" in text

@@ -178,8 +178,10 @@ def _item(index: int, block: Block, folder: RowFolder, keys: Sequence[str]) -> s
         if line.row.name in item.results:
             shown.append(_figure(item.results[line.row.name], line.row.label, own))
     data = escape(json.dumps(figures), quote=True)
+    about_photo = f"{index:05d}: {escape(item.caption)}"
+    about_photo += f"<br><small>{escape(item.credit)}</small>" if item.credit else ""
     return (
-        f'<div class="item" data-index="{index}" data-figures="{data}"><p>{index:05d}: {escape(item.caption)}</p>'
+        f'<div class="item" data-index="{index}" data-figures="{data}"><p>{about_photo}</p>'
         f'<div class="pictures">{"".join(shown)}</div></div>'
     )
 

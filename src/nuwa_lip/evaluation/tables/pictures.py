@@ -27,6 +27,8 @@ class Shown(NamedTuple):
     mask: np.ndarray
     """bool [H, W], True = repainted."""
     caption: str
+    credit: str
+    """Where the photo is from and under which licence, if that is known."""
     results: Mapping[str, Image.Image]
     """By the row's name, where it was kept."""
 
@@ -57,7 +59,8 @@ def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
         if path.is_file():
             with Image.open(path) as picture:
                 results[line.row.name] = picture.convert("RGB")
-    return Shown(Image.fromarray(item.image), item.mask, item.caption, results)
+    credit = ", ".join(part for part in (item.url, item.license) if part)
+    return Shown(Image.fromarray(item.image), item.mask, item.caption, credit, results)
 
 
 def sheet(block: Block, folder: RowFolder, chosen: Sequence[int], *, changes: bool = False) -> Image.Image | None:
