@@ -1,6 +1,7 @@
 """Masks: the ratio is met, chance comes from the generator alone, and any size works."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
+from nuwa_lip.data import masks
 from nuwa_lip.data.masks import KINDS, MaskRecipe, parse_rule, random_mask, random_masks, rule_mask
 from nuwa_lip.errors import InputError
 
@@ -121,3 +124,43 @@ def test_rules_are_parsed() -> None:
 def test_unknown_rules_are_named(rule: str) -> None:
     with pytest.raises(InputError, match=f"{rule}.*boxes, segments"):
         rule_mask(rule, 8, 8, np.random.default_rng(0))
+
+
+FROZEN = {
+    "rectangles": "246aad050ff886f0",
+    "block": "82e6ee22a26711dc",
+    "strokes": "7a3637268e798dfc",
+    "border": "0e31f8d97d07b4f7",
+    "centre": "c90f618805c69e00",
+}
+"""Of 40 masks each. They stand for every benchmark that was ever built: never change them."""
+
+
+@pytest.mark.parametrize("kind", FROZEN)
+def test_a_seed_gives_the_mask_that_it_always_gave(kind: str) -> None:
+    digest = hashlib.sha256()
+    for seed in range(40):
+        low, (height, width) = 5 + 2 * seed, ((256, 256), (64, 80), (17, 9), (120, 33))[seed % 4]
+        mask = rule_mask(f"{kind}-{low}-{low + 10}", height, width, np.random.default_rng([seed, 7]))
+        assert mask is not None
+        digest.update(np.packbits(mask).tobytes())
+    assert digest.hexdigest()[:16] == FROZEN[kind]
+
+
+@settings(max_examples=150, deadline=None)
+@given(height=st.integers(1, 200), width=st.integers(1, 200), brush=st.integers(1, 33), seed=st.integers(0, 2**32))
+def test_a_stroke_of_every_length_is_what_pillow_draws(height: int, width: int, brush: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = masks._stroke(int(rng.integers(height)), int(rng.integers(width)), height, width, brush, rng)
+    needed = masks._points_needed(points, brush, height, width)
+    nothing = np.zeros((height, width), dtype=bool)
+    r = (brush - 1) / 2
+    for length in {1, 2, 3, len(points) // 2, len(points)}:
+        picture = Image.new("1", (width, height))
+        draw = ImageDraw.Draw(picture)
+        if length > 1:
+            draw.line(points[:length], fill=1, width=brush, joint="curve")
+        draw.point(points[:length], fill=1)
+        for x, y in (points[0], points[length - 1]):
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=1)
+        np.testing.assert_array_equal(masks._drawn(nothing, needed, points[:length], brush), np.asarray(picture))
