@@ -1,4 +1,4 @@
-"""The loop: its order of events, interruption, budgets, the averaged weights, optimizer and precision."""
+"""The loop: its order of events, interruption, budgets, processes and precision."""
 
 from __future__ import annotations
 
@@ -14,25 +14,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.recipes import Schedule
 from nuwa_lip.training import loop
-from nuwa_lip.training.loop import (
-    Average,
-    bf16_is_fast,
-    generator_for,
-    make_accelerator,
-    make_optimizer,
-    set_learning_rate,
-    steps_within,
-    train,
-)
+from nuwa_lip.training.loop import bf16_is_fast, make_accelerator, steps_within, train
 from nuwa_lip.training.runs import RunFolder
+from nuwa_lip.training.stage import make_optimizer
 from tests.small_runs import make_cpu_accelerator, schedule
 
 
@@ -179,62 +169,6 @@ def test_a_budget_is_fitted_to_what_steps_cost(monkeypatch: pytest.MonkeyPatch) 
     # 100 s were spent before, on reading photos
     assert fit(10, None, began=clock.now - 100) == int((564 - 136) / 2)
     assert fit(0.1, None) == 1, "at least one"
-
-
-def test_the_average_by_hand() -> None:
-    model, other = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-    for layer, value in ((model, 1.0), (other, 3.0)):
-        layer.weight.data.fill_(value)
-        layer.register_buffer("count", torch.tensor(int(value)))
-    average = Average(model, 0.9)
-    average.update(other, 0)  # decay 1 / 10
-    assert average.model.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 3)
-    average.update(other, 10)  # decay 11 / 20
-    assert average.model.weight.item() == pytest.approx(0.55 * 2.8 + 0.45 * 3)
-    average.model.weight.fill_(1.0)
-    average.update(other, 1000)  # 0.9 at most
-    assert average.model.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
-    assert other.weight.item() == 3 and average.model.count.item() == 1
-    assert not average.model.weight.requires_grad and not average.model.training
-
-
-def test_without_decay_the_average_is_the_model() -> None:
-    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
-    average = Average(model, 0.0)
-    average.update(other, 500)
-    assert torch.equal(average.model.weight, other.weight) and torch.equal(average.model.bias, other.bias)
-
-
-def test_weight_decay_is_for_matrices_only() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2))
-    model[1].weight.requires_grad_(False)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_optimizer(model, schedule(weight_decay=0.5, betas=(0.5, 0.75)), scale=0.5)
-    set_learning_rate({"model": optimizer}, 0.2)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    after = dict(model.named_parameters())
-    torch.testing.assert_close(after["0.weight"].detach(), before["0.weight"] * (1 - 0.2 * 0.5 * 0.5))
-    assert all(torch.equal(after[name], before[name]) for name in ("0.bias", "1.weight", "1.bias"))
-    assert [group["betas"] for group in optimizer.param_groups] == [(0.5, 0.75)] * 2
-    assert len(optimizer.param_groups[0]["params"]) == 1 and len(optimizer.param_groups[1]["params"]) == 2
-
-
-def test_generators_are_functions_of_their_numbers() -> None:
-    def draw(*numbers: int) -> int:
-        return int(torch.randint(2**62, (), generator=generator_for("cpu", *numbers)))
-
-    assert draw(1, 2, 3) == draw(1, 2, 3)
-    drawn = [draw(*numbers) for numbers in [(), (0,), (0, 0), (1, 2), (2, 1), (1, 2, 0), (12,), (2**40,)]]
-    assert len(set(drawn)) == len(drawn)
-
-
-@given(a=st.lists(st.integers(0, 10**9), max_size=4), b=st.lists(st.integers(0, 10**9), max_size=4))
-@settings(max_examples=50, deadline=None)
-def test_different_numbers_give_different_streams(a: list[int], b: list[int]) -> None:
-    seeds = [generator_for("cpu", *numbers).initial_seed() for numbers in (a, b)]
-    assert (seeds[0] == seeds[1]) == (a == b)
 
 
 @pytest.mark.parametrize(

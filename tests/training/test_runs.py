@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from nuwa_lip.errors import InputError
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training import runs
-from nuwa_lip.training.loop import make_optimizer
 from nuwa_lip.training.runs import RunFolder, hold_signals, write_json
+from nuwa_lip.training.stage import make_optimizer
 from tests.small_runs import contents, schedule
 
 

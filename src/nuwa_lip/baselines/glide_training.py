@@ -9,10 +9,7 @@ Legend: B photos of this process, S side of the finished square, s of the base n
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from copy import deepcopy
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuwa_lip.baselines.diffusion import Noise
 from nuwa_lip.baselines.glide import GLIDE, Told, enlarge, reduce_known
@@ -31,11 +28,10 @@ from nuwa_lip.data.augment import augment
 from nuwa_lip.data.masks import random_masks
 from nuwa_lip.data.photos import PhotoBatch, Photos, PhotoSet, StreamedPhotos
 from nuwa_lip.data.shards import Skipped, read_encoded
-from nuwa_lip.sheets import draw_sheet, show_hole
 from nuwa_lip.tokenizer import CaptionTokenizer
-from nuwa_lip.training.dfvqgan import to_pil
-from nuwa_lip.training.loop import Average, generator_for, make_optimizer
 from nuwa_lip.training.runs import RunFolder
+from nuwa_lip.training.sheet import grey_hole, sample_sheet
+from nuwa_lip.training.stage import Stage, generator_for
 
 SHEET_ROWS = 4
 
@@ -68,7 +64,7 @@ class Part(NamedTuple):
     finer: Lesson
 
 
-class GLIDEStage:
+class GLIDEStage(Stage[GLIDE]):
     """A GLIDE's training as the loop drives it.
 
     Args:
@@ -81,64 +77,33 @@ class GLIDEStage:
     def __init__(
         self, recipe: GLIDERecipe, photos: Photos, accelerator: Accelerator, weights: GLIDEParts | None = None
     ) -> None:
-        self.recipe, self.photos, self.accelerator = recipe, photos, accelerator
-        schedule, config = recipe.schedule, recipe.model
+        config = recipe.model
         if weights is not None:
             self.tokenizer = weights.tokenizer
         else:
             self.tokenizer = CaptionTokenizer.train(captions_of(photos), config.text_vocab, config.text_length)
-        torch.manual_seed(schedule.seed)
+        torch.manual_seed(recipe.schedule.seed)
         model = GLIDE(config)
         if weights is not None:
             model.load_state_dict(weights.model.state_dict())
         model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.noises = {part: Noise(part, config.train_steps) for part in ("base", "finer")}  # type: ignore[arg-type]
-        self.average = Average(deepcopy(model), schedule.ema)
-        self.modules: dict[str, nn.Module] = {"model": model, "average": self.average.model}
-        self.raw = model.train()
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, schedule))
-        self.optimizers = {"model": self.optimizer}
-        self.buffers: dict[str, Tensor] = {}
-
-    def batches(self, first_step: int) -> Iterator[PhotoBatch]:
-        """This process's photos of each step."""
-        return self.photos.batches(
-            self.recipe.schedule.batch_size,
-            seed=self.recipe.schedule.seed,
-            start_step=first_step,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
+        super().__init__(recipe, photos, accelerator, model)
 
     def step(self, step: int, batch: PhotoBatch) -> dict[str, Tensor]:
         """One optimizer step."""
-        schedule = self.recipe.schedule
-        parts = self.prepare(step, batch)
-        losses: dict[str, Tensor] = {}
-        for i, part in enumerate(parts):
-            syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.model)
-            with syncing:
-                with self.accelerator.autocast():
-                    said = self.model(part.text_ids, part.base.question, part.finer.question)
-                found = {name: hole_loss(a, b) for name, a, b in zip(("base", "finer"), said, part[1:], strict=True)}
-                self.accelerator.backward(torch.stack(list(found.values())).sum() / len(parts))
-            for name, loss in found.items():
-                losses[name] = losses.get(name, torch.zeros_like(loss)) + loss.detach() / len(parts)
-        gradient = self.accelerator.clip_grad_norm_(self.model.parameters(), schedule.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update(self.raw, step)
-        means = {name: self.accelerator.reduce(loss, "mean") for name, loss in losses.items()}
-        return {**means, "gradient": gradient}
+        return self.learn(step, self.prepare(step, batch), self.losses)
+
+    def losses(self, part: Part) -> dict[str, Tensor]:
+        """Of both networks."""
+        base, finer = self.model(part.text_ids, part.base.question, part.finer.question)
+        return {"base": hole_loss(base, part.base), "finer": hole_loss(finer, part.finer)}
 
     def prepare(self, step: int, photos: PhotoBatch) -> list[Part]:
         """Crops, holes, captions, times and noise of a step, in `schedule.accumulate` parts."""
-        recipe, device = self.recipe, self.accelerator.device
-        seeds = (recipe.schedule.seed, step, self.accelerator.process_index)
+        recipe, device, seeds = self.recipe, self.accelerator.device, self.seeds(step)
         image, mask = self._crops(photos, seeds)
-        rng = np.random.default_rng([12, *seeds])
-        dropped = rng.random(len(image)) < recipe.caption_dropout
-        captions = ["" if drop else text for drop, text in zip(dropped, photos.captions, strict=True)]
+        captions = self.drop_captions(photos.captions, np.random.default_rng([12, *seeds]))
         torch.manual_seed(generator_for("cpu", 13, *seeds).initial_seed())  # dropout
         # each part begins with its share of the photos that the super-resolution network learns from
         count = recipe.schedule.accumulate
@@ -147,7 +112,7 @@ class GLIDEStage:
         parts = []
         for first, others in zip(_runs(0, finer, count), _runs(finer, len(image), count), strict=True):
             rows = [*first, *others]
-            parts.append(Part(self._ids([captions[i] for i in rows]), base.rows(rows), fine.rows(first)))
+            parts.append(Part(self.word_pieces([captions[i] for i in rows]), base.rows(rows), fine.rows(first)))
         return parts
 
     def _crops(self, photos: PhotoBatch, seeds: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -176,28 +141,18 @@ class GLIDEStage:
         answer = schedule.velocity(image, noise, time) if velocity else noise
         return Lesson(schedule.add(image, noise, time), time, told, answer)
 
-    def _ids(self, captions: list[str]) -> Tensor:
-        """Word pieces [B, T] on the device; captions that are too long are cut without a word for each."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self.tokenizer(captions).to(self.accelerator.device)
-
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Photos, holes, what the base network paints, and the finished squares."""
         recipe = self.recipe
-        photos = next(self.photos.batches(SHEET_ROWS, seed=recipe.schedule.seed))
+        photos = next(self.source.batches(SHEET_ROWS, seed=recipe.schedule.seed))
         image, mask = self._crops(photos, (recipe.schedule.seed, 10**9, 0))
         mask = mask.to(image.device)
-        ids, empty = self._ids(photos.captions), self._ids([""] * SHEET_ROWS)
+        ids, empty = self.word_pieces(photos.captions), self.word_pieces([""] * SHEET_ROWS)
         generator = torch.Generator().manual_seed(0)
         small, finished = paint(self.average.model, ids, empty, image, mask, recipe.sampling, generator)
-        rows = []
-        for i, caption in enumerate(photos.captions):
-            photo = to_pil(image[i])
-            hole = show_hole(photo, mask[i, 0].cpu().numpy())
-            rows.append(([photo, hole, to_pil(small[i]), to_pil(finished[i])], caption))
-        return draw_sheet(rows, ("photo", "hole", "base network", "super-resolution"), cell=160)
+        columns = {"photo": image, "hole": grey_hole(image, mask), "base network": small, "super-resolution": finished}
+        return sample_sheet(columns, photos.captions)
 
     def export(self, run: RunFolder) -> None:
         """Write the model folder."""

@@ -22,7 +22,7 @@ from nuwa_lip.memory import keep_freed_memory
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from nuwa_lip.training.loop import Stage
+    from nuwa_lip.training.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,6 @@ Legend: B photos of this process, A parts, V codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +20,7 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuwa_lip.assets import asset
 from nuwa_lip.data.augment import augment
@@ -36,9 +33,9 @@ from nuwa_lip.models.dfvqgan import Reconstruction
 from nuwa_lip.models.losses import PatchGAN, adaptive_weight, discriminator_loss, generator_loss
 from nuwa_lip.models.perceptual import Features, lpips, squeezenet, vgg16
 from nuwa_lip.recipes import DFVQGANRecipe
-from nuwa_lip.sheets import draw_sheet, show_hole
-from nuwa_lip.training.loop import Average, generator_for, make_optimizer
 from nuwa_lip.training.runs import RunFolder
+from nuwa_lip.training.sheet import grey_hole, sample_sheet
+from nuwa_lip.training.stage import Stage, generator_for, make_optimizer
 
 SHEET_ROWS = 8
 SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
@@ -66,7 +63,7 @@ class Phase(NamedTuple):
     adversarial: bool
 
 
-class DFVQGANStage:
+class DFVQGANStage(Stage[DFVQGAN]):
     """The first stage as the loop drives it.
 
     Args:
@@ -85,45 +82,28 @@ class DFVQGANStage:
         weights: DFVQGAN | None = None,
         max_file_size: int | None = None,
     ) -> None:
-        self.recipe, self.photos, self.accelerator = recipe, photos, accelerator
-        self.max_file_size = max_file_size
-        schedule = recipe.schedule
+        schedule, device = recipe.schedule, accelerator.device
         torch.manual_seed(schedule.seed)
         model = DFVQGAN(recipe.model)
         if weights is not None:
             model.load_state_dict(weights.state_dict())
-        model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        critic = PatchGAN(recipe.adversary.filters, recipe.adversary.layers).to(accelerator.device)
-        self.average = Average(deepcopy(model), schedule.ema)
-        self.modules: dict[str, nn.Module] = {"model": model, "average": self.average.model, "critic": critic}
-        self.q = load_perceptual(recipe.perceptual).to(accelerator.device)
-        optimizer = make_optimizer(model, schedule)
-        critic_optimizer = make_optimizer(critic, schedule, recipe.adversary.learning_rate)
-        self.raw, self.raw_critic = model, critic
-        self.model, self.critic, self.optimizer, self.critic_optimizer = accelerator.prepare(
-            model, critic, optimizer, critic_optimizer
+        self.raw_critic = PatchGAN(recipe.adversary.filters, recipe.adversary.layers).to(device)
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(recipe, photos, accelerator, model)
+        self.critic, self.critic_optimizer = accelerator.prepare(
+            self.raw_critic, make_optimizer(self.raw_critic, schedule, recipe.adversary.learning_rate)
         )
-        self.optimizers = {"model": self.optimizer, "critic": self.critic_optimizer}
-        idle = torch.zeros(recipe.model.codebook_size, dtype=torch.int64, device=accelerator.device)
-        self.buffers = {"idle": idle}
-        """Steps since each code was last used, [V]"""
-        self.tokenizer: None = None
-
-    def batches(self, first_step: int) -> Iterator[PhotoBatch]:
-        """This process's photos of each step."""
-        return self.photos.batches(
-            self.recipe.schedule.batch_size,
-            seed=self.recipe.schedule.seed,
-            start_step=first_step,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
+        self.modules["critic"] = self.raw_critic
+        self.optimizers["critic"] = self.critic_optimizer
+        # steps since each code was last used, [V]
+        self.buffers["idle"] = torch.zeros(recipe.model.codebook_size, dtype=torch.int64, device=device)
+        self.q = load_perceptual(recipe.perceptual).to(device)
+        self.max_file_size = max_file_size
 
     def prepare(self, step: int, photos: PhotoBatch) -> Batch:
         """Crops, holes and connections of a step."""
         recipe, size = self.recipe, self.recipe.model.resolution
-        seeds = (recipe.schedule.seed, step, self.accelerator.process_index)
-        device = self.accelerator.device
+        seeds, device = self.seeds(step), self.accelerator.device
         generator = generator_for("cpu", 1, *seeds)
         image = augment(photos.images.to(device), photos.aspects, size, recipe.augmentation, generator)
         rng = np.random.default_rng([2, *seeds])
@@ -178,25 +158,21 @@ class DFVQGANStage:
         weight = None
         if phase.adversarial:
             weight = self._adversary_weight(ready or (self._forward(part, phase) for part in parts), len(parts))
-        for i, part in enumerate(parts):
-            output, losses = ready[i] if ready else self._forward(part, phase)
+        for part in self.in_turn(parts, self.model):
+            output, losses = ready[0] if ready else self._forward(part, phase)
             loss = self._reconstruction(losses) + recipe.codebook_weight * phase.quantised * (
                 losses["codebook"] + recipe.model.commitment * losses["commitment"]
             )
             if weight is not None:
                 loss = loss + weight * losses["adversarial"]
-            syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.model)
-            with syncing:
-                self.accelerator.backward(loss / len(parts))
+            self.accelerator.backward(loss / len(parts))
             outputs.append(_detach(output))
             for name, value in losses.items():
                 figures[name] = figures.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
-        figures["gradient"] = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.schedule.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        figures["gradient"] = self.descend(self.model, self.optimizer)
         if weight is not None:
             figures["adversary_weight"] = weight
-        return outputs, self._mean(figures)
+        return outputs, self.mean(figures)
 
     def _forward(self, part: Batch, phase: Phase) -> tuple[Reconstruction, dict[str, Tensor]]:
         """One part through model and losses."""
@@ -223,17 +199,13 @@ class DFVQGANStage:
 
     def _critic_step(self, parts: list[Batch], fakes: list[Tensor]) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
-        for i, (part, fake) in enumerate(zip(parts, fakes, strict=True)):
-            syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.critic)
-            with syncing:
-                with self.accelerator.autocast():
-                    real, decoded = self.critic(torch.cat([part.image, fake])).chunk(2)
-                    loss = discriminator_loss(real, decoded)
-                self.accelerator.backward(loss / len(parts))
+        for part, fake in self.in_turn(list(zip(parts, fakes, strict=True)), self.critic):
+            with self.accelerator.autocast():
+                real, decoded = self.critic(torch.cat([part.image, fake])).chunk(2)
+                loss = discriminator_loss(real, decoded)
+            self.accelerator.backward(loss / len(parts))
             total += loss.detach() / len(parts)
-        self.accelerator.clip_grad_norm_(self.critic.parameters(), self.recipe.schedule.clip)
-        self.critic_optimizer.step()
-        self.critic_optimizer.zero_grad()
+        self.descend(self.critic, self.critic_optimizer)
         return self.accelerator.reduce(total, "mean")
 
     @torch.no_grad()
@@ -260,29 +232,24 @@ class DFVQGANStage:
             return torch.full_like(idle, self.phase(step + 1).quantised, dtype=torch.bool)
         return (idle >= self.recipe.revive_after) & (self.recipe.revive_after > 0)
 
-    def _mean(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Figures averaged over processes."""
-        if self.accelerator.num_processes == 1:
-            return figures
-        return {name: self.accelerator.reduce(value, "mean") for name, value in figures.items()}
-
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Photos, holes, reconstruction without a hole, oracle inpainting (hole's tokens from the whole photo)."""
         recipe, model = self.recipe, self.average.model
-        photos = next(self.photos.batches(SHEET_ROWS, seed=recipe.schedule.seed))
+        photos = next(self.source.batches(SHEET_ROWS, seed=recipe.schedule.seed))
         batch = self.prepare(10**9, photos)
         whole, known = model.encode(batch.image), model.encode(batch.image, batch.mask)
         plain = model.decode(whole.tokens)
         assert known.token_mask is not None
         merged = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
         oracle = model.decode(merged, known.skips)
-        rows = []
-        for i in range(len(batch.image)):
-            photo = to_pil(batch.image[i])
-            hole = show_hole(photo, batch.mask[i, 0].cpu().numpy())
-            rows.append(([photo, to_pil(plain[i]), hole, to_pil(oracle[i])], photos.captions[i]))
-        return draw_sheet(rows, ("photo", "reconstruction", "hole", "hole's tokens from the photo"), cell=160)
+        columns = {
+            "photo": batch.image,
+            "reconstruction": plain,
+            "hole": grey_hole(batch.image, batch.mask),
+            "hole's tokens from the photo": oracle,
+        }
+        return sample_sheet(columns, photos.captions)
 
     def export(self, run: RunFolder) -> None:
         """Write the model folder (stage 1: DF-VQGAN only)."""
@@ -321,12 +288,6 @@ def _cached_vgg16() -> str | None:
 
     path = try_to_load_from_cache("timm/vgg16.tv_in1k", "model.safetensors")
     return path if isinstance(path, str) else None
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """[3, H, W] in [-1, 1] → RGB."""
-    pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def _detach(output: Reconstruction) -> Reconstruction:

@@ -1,4 +1,4 @@
-"""What both stages share: the loop, the run folder, the budget, the averaged weights.
+"""What every training goes through: the loop, and before it the budget, the device and its precision.
 
 A run is a function of its recipe: whatever is random is drawn from (seed, step, process), so that a run that
 is interrupted and resumed ends with the same weights to the bit on a CPU. A run folder holds
@@ -15,50 +15,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
-from PIL import Image
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder, hold_signals
+from nuwa_lip.training.stage import Stage
 
-Model = TypeVar("Model", bound=nn.Module)
 REHEARSAL = 4
 """Steps that are timed for a budget; the first of them does not count."""
 RESERVE = 0.06
 """Share of a budget kept for what the rehearsal does not see: checkpoints, sheets, a busy machine."""
-
-
-class Stage(Protocol):
-    """What the loop drives. Everything that a checkpoint must hold is in the first four."""
-
-    modules: dict[str, nn.Module]
-    optimizers: dict[str, Optimizer]
-    buffers: dict[str, Tensor]
-    tokenizer: Any
-    """`CaptionTokenizer`, or None in stage 1."""
-
-    def batches(self, first_step: int) -> Iterator[Any]:
-        """This process's part of the batch of each step, from a step on, for ever."""
-        ...
-
-    def step(self, step: int, batch: Any) -> dict[str, Tensor]:
-        """One optimizer step; figures to log, averaged over the batch of all processes."""
-        ...
-
-    def sheet(self) -> Image.Image:
-        """Samples to look at, with the averaged weights."""
-        ...
-
-    def export(self, run: RunFolder) -> None:
-        """Write the model folder with the averaged weights."""
-        ...
 
 
 def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Accelerator, resume: bool) -> None:
@@ -157,26 +128,6 @@ def set_learning_rate(optimizers: Mapping[str, Optimizer], rate: float) -> None:
             group["lr"] = rate * group.get("scale", 1.0)
 
 
-def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> AdamW:
-    """AdamW with weight decay on matrices only.
-
-    Args:
-        model: its trainable parameters are taken.
-        schedule: betas and decay.
-        scale: of the learning rate.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": schedule.weight_decay,
-            "scale": scale,
-        },
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "scale": scale},
-    ]
-    return AdamW(groups, lr=schedule.learning_rate * scale, betas=schedule.betas, fused=True)
-
-
 def make_accelerator(schedule: Schedule) -> Accelerator:
     """Device, precision and processes.
 
@@ -210,28 +161,3 @@ def bf16_is_fast() -> bool:
     if torch.backends.mps.is_available():
         return True
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-class Average(Generic[Model]):
-    """Exponential moving average of a model's weights, with a shorter memory in the first steps."""
-
-    def __init__(self, model: Model, decay: float) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the weights after a step, counted from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        averages = [p for p in self.model.state_dict().values() if p.is_floating_point()]
-        weights = [p.detach() for p in model.state_dict().values() if p.is_floating_point()]
-        torch._foreach_lerp_(averages, weights, 1 - decay)
-
-
-def generator_for(device: torch.device | str, *seeds: int) -> torch.Generator:
-    """A generator whose stream is a function of these numbers."""
-    mixed = 0x243F6A8885A308D3
-    for seed in seeds:
-        mixed = (mixed ^ (seed + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
-        mixed ^= mixed >> 31
-    return torch.Generator(device).manual_seed(mixed % 2**63)

@@ -5,17 +5,13 @@ Legend: B photos of this process, A parts, K defective tokens, V codes.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import nullcontext
-from copy import deepcopy
 from itertools import chain
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
@@ -23,18 +19,17 @@ from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.recipes import MPS2SRecipe
 from nuwa_lip.sampling import sample
-from nuwa_lip.sheets import draw_sheet, show_hole
 from nuwa_lip.tokenizer import CaptionTokenizer
-from nuwa_lip.training.dfvqgan import to_pil
-from nuwa_lip.training.loop import Average, generator_for, make_optimizer
 from nuwa_lip.training.runs import RunFolder
+from nuwa_lip.training.sheet import grey_hole, sample_sheet
+from nuwa_lip.training.stage import Stage, generator_for
 from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
 
 SHEET_ROWS = 6
 SHEET_STEPS = 32  # parallel steps of the sheet's samples: a look, not a measurement
 
 
-class MPS2SStage:
+class MPS2SStage(Stage[MPS2S]):
     """The second stage as the loop drives it.
 
     Args:
@@ -53,9 +48,7 @@ class MPS2SStage:
         weights: ModelParts | None = None,
         max_file_size: int | None = None,
     ) -> None:
-        self.recipe, self.cache, self.accelerator = recipe, cache, accelerator
-        self.max_file_size = max_file_size
-        schedule = recipe.schedule
+        self.cache, self.max_file_size = cache, max_file_size
         self.dfvqgan = load_model(cache.folder / "dfvqgan", need_mps2s=False).dfvqgan
         if weights is not None and weights.tokenizer is not None:
             self.tokenizer = weights.tokenizer
@@ -63,68 +56,33 @@ class MPS2SStage:
             captions = chain.from_iterable(cache.captions)
             sizes = recipe.model.text_vocab, recipe.model.text_length
             self.tokenizer = CaptionTokenizer.train(captions, *sizes)
-        torch.manual_seed(schedule.seed)
+        torch.manual_seed(recipe.schedule.seed)
         model = MPS2S(recipe.model)
         if weights is not None and weights.mps2s is not None:
             model.load_state_dict(weights.mps2s.state_dict())
         elif recipe.start_from_codes:
             model.start_from_codes(self.dfvqgan.quantiser.codes)
-        model = model.to(accelerator.device)
-        self.average = Average(deepcopy(model), schedule.ema)
-        self.modules: dict[str, nn.Module] = {"model": model, "average": self.average.model}
-        self.raw = model
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, schedule))
-        self.optimizers = {"model": self.optimizer}
-        self.buffers: dict[str, Tensor] = {}
-
-    def batches(self, first_step: int) -> Iterator[TokenBatch]:
-        """This process's part of the batch of each step."""
-        return self.cache.batches(
-            self.recipe.schedule.batch_size,
-            seed=self.recipe.schedule.seed,
-            start_step=first_step,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
+        super().__init__(recipe, cache, accelerator, model.to(accelerator.device))
 
     def step(self, step: int, batch: TokenBatch) -> dict[str, Tensor]:
         """One optimizer step."""
-        schedule = self.recipe.schedule
-        seeds = (schedule.seed, step, self.accelerator.process_index)
+        seeds = self.seeds(step)
         torch.manual_seed(generator_for("cpu", 7, *seeds).initial_seed())  # dropout
         inputs = self.prepare(batch, np.random.default_rng([8, *seeds]))
         # like with like: each part is padded to its own largest K
         by_size = inputs[4].flatten(1).sum(1).argsort(stable=True)
-        parts = list(zip(*(t[by_size].chunk(schedule.accumulate) for t in inputs), strict=True))
-        total = torch.zeros((), device=self.accelerator.device)
-        for i, part in enumerate(parts):
-            syncing = nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(self.model)
-            with syncing:
-                with self.accelerator.autocast():
-                    loss = self.loss(part)
-                self.accelerator.backward(loss / len(parts))
-            total += loss.detach() / len(parts)
-        gradient = self.accelerator.clip_grad_norm_(self.model.parameters(), schedule.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update(self.raw, step)
-        return {"loss": self.accelerator.reduce(total, "mean"), "gradient": gradient}
+        parts = list(zip(*(t[by_size].chunk(self.recipe.schedule.accumulate) for t in inputs), strict=True))
+        return self.learn(step, parts, lambda part: {"loss": self.loss(part)})
 
     def prepare(self, batch: TokenBatch, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample."""
         device = self.accelerator.device
-        dropped = rng.random(len(batch.captions)) < self.recipe.caption_dropout
-        captions = ["" if drop else text for drop, text in zip(dropped, batch.captions, strict=True)]
+        captions = self.drop_captions(batch.captions, rng)
         masks = batch.masks.to(device)
         defective = token_mask(masks, self.cache.factor)
         order = self._orders(defective, rng)
-        return self._ids(captions), batch.images.to(device), masks, batch.tokens.to(device), defective, order
-
-    def _ids(self, captions: list[str]) -> Tensor:
-        """Word pieces [B, T] on the device; captions that are too long are cut without a word for each."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self.tokenizer(captions).to(self.accelerator.device)
+        ids = self.word_pieces(captions)
+        return ids, batch.images.to(device), masks, batch.tokens.to(device), defective, order
 
     def loss(self, part: tuple[Tensor, ...]) -> Tensor:
         """Eq. 15, nats for each defective token."""
@@ -145,13 +103,14 @@ class MPS2SStage:
     def sheet(self) -> Image.Image:
         """Photos, holes, what is painted with the caption and without."""
         batch = self.cache.batch(10**6, SHEET_ROWS, seed=self.recipe.schedule.seed)
-        dfvqgan = self.dfvqgan.to(self.accelerator.device)
-        image, mask = batch.images.to(self.accelerator.device), batch.masks.to(self.accelerator.device)
+        device = self.accelerator.device
+        dfvqgan, image, mask = self.dfvqgan.to(device), batch.images.to(device), batch.masks.to(device)
         known = dfvqgan.encode(image, mask)
         assert known.token_mask is not None
-        painted = []
-        for captions in (batch.captions, [""] * SHEET_ROWS):
-            memory = self.average.model.encode(self._ids(captions), image, mask, known.tokens, known.token_mask)
+        columns = {"photo": image, "hole": grey_hole(image, mask)}
+        for heading, captions in (("with the caption", batch.captions), ("without", [""] * SHEET_ROWS)):
+            ids = self.word_pieces(captions)
+            memory = self.average.model.encode(ids, image, mask, known.tokens, known.token_mask)
             tokens, _ = sample(
                 self.average.model,
                 memory,
@@ -160,13 +119,8 @@ class MPS2SStage:
                 num_inference_steps=SHEET_STEPS,
                 generator=torch.Generator().manual_seed(0),
             )
-            painted.append(dfvqgan.decode(tokens, known.skips))
-        rows = []
-        for i, caption in enumerate(batch.captions):
-            photo = to_pil(image[i])
-            hole = show_hole(photo, mask[i, 0].cpu().numpy())
-            rows.append(([photo, hole, *(to_pil(p[i]) for p in painted)], caption))
-        return draw_sheet(rows, ("photo", "hole", "with the caption", "without"), cell=160)
+            columns[heading] = dfvqgan.decode(tokens, known.skips)
+        return sample_sheet(columns, batch.captions)
 
     def export(self, run: RunFolder) -> None:
         """Write the complete model folder."""

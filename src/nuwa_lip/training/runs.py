@@ -33,7 +33,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 if TYPE_CHECKING:
-    from nuwa_lip.training.loop import Stage
+    from nuwa_lip.training.stage import Stage
 
 KEPT = 2
 """Checkpoints that are kept; older ones are removed."""

@@ -31,7 +31,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, MPS2SConfig
 from nuwa_lip.models.defect_free import pool_mask
-from nuwa_lip.training.loop import generator_for
+from nuwa_lip.training.stage import generator_for
 
 FORMAT_VERSION = 1
 

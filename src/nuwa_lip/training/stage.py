@@ -1,0 +1,165 @@
+"""What a training is made of: a model with its optimizer and averaged copy, what it learns from, one step at a time.
+
+A training derives from `Stage` and adds what is its own: how a batch is prepared, the losses, the sheet, the folder.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from nuwa_lip.recipes import Schedule
+from nuwa_lip.training.runs import RunFolder
+
+Model = TypeVar("Model", bound=nn.Module)
+Part = TypeVar("Part")
+
+
+class Stage(ABC, Generic[Model]):
+    """A training as the loop drives it; all that a checkpoint must hold is in four of its attributes.
+
+    Args:
+        recipe: with a schedule whose number of steps is settled.
+        source: photos or a token cache.
+        accelerator: device, precision, processes.
+        model: with its first weights, on its device.
+    """
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    buffers: dict[str, Tensor]
+    tokenizer: Any = None
+    """`CaptionTokenizer`, or None in stage 1."""
+
+    def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model) -> None:
+        self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
+        self.average = Average(deepcopy(model), recipe.schedule.ema)
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
+        self.modules = {"model": model, "average": self.average.model}
+        self.optimizers = {"model": self.optimizer}
+        self.buffers = {}
+
+    def batches(self, first_step: int) -> Iterator[Any]:
+        """This process's part of the batch of each step, from a step on, for ever."""
+        return self.source.batches(
+            self.recipe.schedule.batch_size,
+            seed=self.recipe.schedule.seed,
+            start_step=first_step,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def seeds(self, step: int) -> tuple[int, int, int]:
+        """What all that is random in a step of this process is drawn from."""
+        return self.recipe.schedule.seed, step, self.accelerator.process_index
+
+    def drop_captions(self, captions: Sequence[str], rng: np.random.Generator) -> list[str]:
+        """The captions, a share of them replaced by "", which guidance is learned from."""
+        dropped = rng.random(len(captions)) < self.recipe.caption_dropout
+        return ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
+
+    def word_pieces(self, captions: Sequence[str]) -> Tensor:
+        """int64 [B, T] on the device; captions that are too long are cut without a word for each."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.tokenizer(captions).to(self.accelerator.device)
+
+    @abstractmethod
+    def step(self, step: int, batch: Any) -> dict[str, Tensor]:
+        """One optimizer step; figures to log, averaged over the batch of all processes."""
+
+    def learn(self, step: int, parts: Sequence[Part], losses: Callable[[Part], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Take a step down the sum of the losses, each of which is a mean over a part → their means, to log."""
+        figures: dict[str, Tensor] = {}
+        for part in self.in_turn(parts, self.model):
+            with self.accelerator.autocast():
+                found = losses(part)
+            self.accelerator.backward(torch.stack(list(found.values())).sum() / len(parts))
+            for name, loss in found.items():
+                figures[name] = figures.get(name, torch.zeros_like(loss)) + loss.detach() / len(parts)
+        figures["gradient"] = self.descend(self.model, self.optimizer)
+        self.average.update(self.raw, step)
+        return self.mean(figures)
+
+    def in_turn(self, parts: Sequence[Part], model: nn.Module) -> Iterator[Part]:
+        """A batch's parts, one after the other; processes exchange gradients in the last backward pass only."""
+        for i, part in enumerate(parts):
+            with nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(model):
+                yield part
+
+    def descend(self, model: nn.Module, optimizer: Optimizer) -> Tensor:
+        """Move the weights by their gradients, cut to `schedule.clip` → the gradients' norm before."""
+        norm = self.accelerator.clip_grad_norm_(model.parameters(), self.recipe.schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return norm
+
+    def mean(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Figures averaged over processes."""
+        if self.accelerator.num_processes == 1:
+            return figures
+        return {name: self.accelerator.reduce(value, "mean") for name, value in figures.items()}
+
+    @abstractmethod
+    def sheet(self) -> Image.Image:
+        """Samples to look at, with the averaged weights."""
+
+    @abstractmethod
+    def export(self, run: RunFolder) -> None:
+        """Write the model folder with the averaged weights."""
+
+
+class Average(Generic[Model]):
+    """Exponential moving average of a model's weights, with a shorter memory in the first steps."""
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights after a step, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages = [p for p in self.model.state_dict().values() if p.is_floating_point()]
+        weights = [p.detach() for p in model.state_dict().values() if p.is_floating_point()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> AdamW:
+    """AdamW with weight decay on matrices only.
+
+    Args:
+        model: its trainable parameters are taken.
+        schedule: betas and decay.
+        scale: of the learning rate.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {
+            "params": [p for p in parameters if p.ndim > 1],
+            "weight_decay": schedule.weight_decay,
+            "scale": scale,
+        },
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "scale": scale},
+    ]
+    return AdamW(groups, lr=schedule.learning_rate * scale, betas=schedule.betas, fused=True)
+
+
+def generator_for(device: torch.device | str, *seeds: int) -> torch.Generator:
+    """A generator whose stream is a function of these numbers."""
+    mixed = 0x243F6A8885A308D3
+    for seed in seeds:
+        mixed = (mixed ^ (seed + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed ^= mixed >> 31
+    return torch.Generator(device).manual_seed(mixed % 2**63)
