@@ -7,10 +7,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nuwa_lip.bench import decoding, encoders, growth, stages, tokenizer
-from nuwa_lip.bench.compare import changes
-from nuwa_lip.bench.measure import Row, Timing, child, children, gflop, interleaved, markdown, times, timing, timings
-from nuwa_lip.bench.sizes import SMALL, random_mps2s
+from nuwa_lip.bench import decoding, encoders, growth, official, quality, stages, tokenizer
+from nuwa_lip.bench.compare import changes, differences
+from nuwa_lip.bench.limits import Limits
+from nuwa_lip.bench.measure import (
+    Child,
+    Row,
+    Timing,
+    child,
+    children,
+    gflop,
+    interleaved,
+    machine,
+    markdown,
+    times,
+    timing,
+    timings,
+)
+from nuwa_lip.bench.sizes import SMALL, Bench, photo, random_dfvqgan, random_mps2s
 from nuwa_lip.commands import bench
 from nuwa_lip.errors import InputError
 from nuwa_lip.sampling import CHUNK
@@ -53,6 +67,22 @@ def test_markdown_says_which_bars_are_missed() -> None:
     ]
 
 
+def test_the_loss_of_a_form_stands_beside_its_speed() -> None:
+    rows = [Row(what="step, bf16 int8", value=2.0, unit="ms", loss=0.00123), Row(what="peer", value=3.0, unit="ms")]
+    assert markdown(rows).splitlines() == [
+        "| what | measured | bar | loss, nats a token |",
+        "|---|---:|---:|---:|",
+        "| step, bf16 int8 | 2 ms |  | 0.0012 |",
+        "| peer | 3 ms |  | |",
+    ]
+    limits = Limits(products={}, size=1, read=1.0)
+    bench_ = Bench(sizes=SMALL, limits=limits, rounds=1)
+    exact = quality.beside(bench_, rows, "fp32", None)
+    assert [row.loss for row in exact] == [None, None] and not bench_.losses
+    few = quality.beside(bench_, rows, "fp32", "int4")
+    assert few[0].loss == few[1].loss == bench_.losses["fp32 int4"].divergence > 0  # type: ignore[union-attr]
+
+
 def test_timings_repeat_what_is_short_and_tell_the_noise() -> None:
     calls: list[str] = []
     timings({"a": lambda: calls.append("a")}, rounds=2, least=1e-3)
@@ -83,7 +113,8 @@ def test_every_stage_runs_small(
 ) -> None:
     monkeypatch.setattr(decoding, "LEAST", 0.0)
     out, before = tmp_path / "out.json", tmp_path / "before.json"
-    before.write_text('{"rows": [{"what": "reading memory, best of ten", "value": 1e-9, "unit": "GB/s"}]}')
+    rows = [{"what": "reading memory, best of ten", "value": 1e-9, "unit": "GB/s"}]
+    before.write_text(json.dumps({**machine(), **stages.settings(small=True), "rows": rows}))
     bench.bench(stages=name, rounds=1, small=True, json=out, markdown=tmp_path / "out.md", compare=before)
     report = json.loads(out.read_text())
     assert report["stages"] == [name] and report["rows"]
@@ -93,6 +124,43 @@ def test_every_stage_runs_small(
     assert f"## {name}\n" in printed.out and (tmp_path / "out.md").read_text() in printed.out
     assert ("reading memory, best of ten: 1e-09 →" in printed.out) == (name == "limits")
     assert not [line for line in report["skipped"] if "failed" in line and "static cache" not in line]
+    timed = [row for row in report["rows"] if "bf16 int4" in row["what"] and row["unit"] in ("ms", "s")]
+    assert all(row["loss"] > 0 for row in timed)
+    assert not differences(report, {**machine(), **stages.settings(small=True)})
+
+
+@torch.inference_mode()
+def test_the_official_way_of_encoding_gives_the_same_known_part_at_twice_the_work() -> None:
+    model = random_dfvqgan(SMALL.dfvqgan, "fp32")
+    image, mask = tokenizer.picture(model.config.resolution)
+    mask = torch.zeros_like(mask)
+    mask[..., 5:17, 3:20] = mask[..., 28, 30] = True
+    ours = model.encode(image, mask)
+    for unbiased, error in ((False, 1e-5), (True, 5e-3)):  # n - 1 in place of n, the one known difference
+        theirs = official.masked_encode(model, image, mask, unbiased=unbiased)
+        assert ours.skips is not None and theirs.skips is not None
+        assert ours.token_mask is not None and torch.equal(ours.token_mask, theirs.token_mask)
+        pairs = [*zip(ours.skips, theirs.skips, strict=True)]
+        pairs.append(((ours.latents, ours.token_mask), (theirs.latents, theirs.token_mask)))
+        for (a, m), (b, n) in pairs:
+            assert torch.equal(m, n) and (a - b).masked_fill(m, 0).abs().max() < error
+            assert not unbiased or a is ours.skips[0][0] or (a - b).masked_fill(m, 0).abs().max() > 1e-5
+    known = ~ours.token_mask[:, 0]
+    assert torch.equal(ours.tokens[known], official.masked_encode(model, image, mask, unbiased=False).tokens[known])
+    once = gflop(lambda: model.encode(image, mask))
+    assert 1.9 < gflop(lambda: official.masked_encode(model, image, mask)) / once <= 2
+
+
+@torch.inference_mode()
+def test_a_token_of_the_official_pattern_runs_the_whole_grid() -> None:
+    model = random_mps2s(SMALL.mps2s, "fp32")
+    inputs = photo(SMALL.mps2s)
+    everything = official.token(model, inputs)
+    assert everything.shape == (1, 64, 64)
+    model.encode(*inputs)
+    order = torch.arange(64)[None]
+    half = model.predict(model.encode(*inputs), inputs[3].flatten(1)[:, :32], order[:, :32])
+    torch.testing.assert_close(half, everything[:, :32])
 
 
 def test_the_bytes_of_a_step_are_those_of_its_layers() -> None:
@@ -130,9 +198,28 @@ def test_growth(tmp_path: Path) -> None:
     bench.growth(rounds=1, small=True, json=tmp_path / "out.json")
     values = {row["what"]: row["value"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
     assert values["time, candidates, 8 candidates"] > 0
-    assert "time grows with defective tokens to the power of" in values
+    for what in ("defective tokens", "image size", "candidates", "model size"):
+        assert any(name.startswith(f"time, {what}, each further ") for name in values)
+        assert any(name.startswith(f"time, {what}, power of its growth by ") for name in values)
+    assert "time beyond that, 0.04 megapixels" in values and "memory beyond, each further megapixel" in values
     growth.once("image", "32", "1")
-    assert growth.fit((1, 2, 4), [3.0, 12.0, 48.0]) == pytest.approx(2)
+
+
+def test_fits_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert growth.power((1, 2, 4), [3.0, 12.0, 48.0]) == pytest.approx(2)
+    assert growth.slope((1, 2, 4), [5.0, 7.0, 11.0]) == pytest.approx(2)
+    assert growth.linear_share((1, 2, 4), [7.0, 18.0, 52.0]) == pytest.approx(5 * 4 / 52)  # 5 x + 2 x²
+    curve = growth.curves(small=True)["model"]
+    config = growth.widened(SMALL.mps2s, 64)
+    model = random_mps2s(config, "fp32")
+    layers = [layer for block in model.decoder.layers for layer in decoding.layers_of(block)]
+    read = sum(p.numel() for layer in [*layers, model.embedding] for p in layer.parameters())
+    assert curve.size(64) == pytest.approx(read / 1e6)
+    monkeypatch.setattr(growth, "child", lambda code, name, value, small: Child(1.0, 500 + curve.size(int(value)), ""))
+    rows = growth.peaks("model", curve, small=True)
+    assert rows[0].value == 0 and rows[1].what == "memory beyond the least, model size, 64 channels"
+    assert (rows[-1].what, rows[-1].unit) == ("memory, model size, each further million weights", "MB")
+    assert rows[-1].value == pytest.approx(1)
 
 
 def test_tokenizer_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,3 +250,19 @@ def test_a_report_to_compare_with_must_be_one(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(InputError, match="no report of nuwa-lip bench"):
         bench.bench(compare=tmp_path / "other.json")
+
+
+def test_only_like_is_compared_with_like(tmp_path: Path) -> None:
+    now, path = {**machine(), **stages.settings(small=True)}, tmp_path / "old.json"
+    path.write_text(json.dumps({**now, "load_before": 9.0, "rows": []}))
+    assert differences(json.loads(path.read_text()), now) == []
+    path.write_text(json.dumps({**now, "threads": 77, "torch": "2.0.0", "cpu": "an abacus", "cpus": 9, "rows": []}))
+    with pytest.raises(InputError) as error:
+        bench.bench(stages="limits", small=True, compare=path)
+    text = str(error.value)
+    assert f"threads 77, now {now['threads']}; torch 2.0.0, now " in text and text.count("\n") == 0
+    assert "cpu an abacus, now " in text and "and 1 more: measure both in one setting" in text
+    assert differences(stages.settings(small=False) | machine(), now)[0] == "small False, now True"
+    path.write_text('{"rows": []}')
+    with pytest.raises(InputError, match="it does not say its small, threads, torch, cpu, cpus, precisions, sizes"):
+        bench.bench(stages="limits", small=True, compare=path)

@@ -51,7 +51,7 @@ def test_version(nuwa_lip: Run) -> None:
         (("inpant",), "there is no command 'inpant'; did you mean 'inpaint'?"),
         (("dta",), "there is no command 'dta'; did you mean 'data'?"),
         (("data", "shards2"), "there is no command 'data shards2'; did you mean 'data shards'?"),
-        (("bench", "xyz"), "there is no command 'bench xyz'; there are: bench growth, bench tokenizer"),
+        (("bench", "xyzxyz"), "there is no command 'bench xyzxyz'; there are: bench growth, bench steps"),
         (("--model", "x"), "there is no command '--model'; there are: inpaint, demo"),
         (("",), "there is no command ''; there are: inpaint"),
     ],

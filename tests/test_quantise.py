@@ -101,6 +101,13 @@ def test_a_model_in_few_bits_predicts_nearly_the_same(name: str) -> None:
     assert loss.agreement > 0.5
 
 
+def test_the_loss_of_bf16_is_measured_too() -> None:
+    exact, inputs = make_model(), make_inputs(make_model())
+    loss = quality_loss(exact, copy.deepcopy(exact).bfloat16(), [inputs])
+    assert 0 < loss.divergence < 0.005 and loss.agreement > 0.5
+    assert 0 < abs(loss.nats - loss.exact_nats) < 0.1
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_candidates_in_few_bits_know_nothing_of_their_number(name: str) -> None:
     model = make_model()

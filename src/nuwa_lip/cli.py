@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate human": ("nuwa_lip.commands.human:human", "blind pairs for raters, and preference rates"),
     "bench": ("nuwa_lip.commands.bench:bench", "time every stage, against peers and this machine's limits"),
     "bench growth": ("nuwa_lip.commands.bench:growth", "how time and memory grow with what is asked for"),
+    "bench steps": ("nuwa_lip.commands.bench:steps", "quality against the number of parallel steps"),
     "bench tokenizer": ("nuwa_lip.commands.bench:tokenizer", "time defect-free against plain encoding"),
     "bench inpaint": ("nuwa_lip.commands.bench:inpaint", "time and memory of repainting"),
 }

@@ -220,19 +220,20 @@ class Loss:
     exact_nats: float
     """Negative log-likelihood of the true tokens by the exact model (Eq. 15)."""
     nats: float
-    """The same by the quantised one."""
+    """The same by the other one."""
     divergence: float
-    """Kullback-Leibler divergence of the exact distribution from the quantised one, nats."""
+    """Kullback-Leibler divergence of the other distribution from the exact one, nats: by how much a token that is drawn
+    from the exact one becomes less likely."""
     agreement: float
     """Share of tokens whose likeliest value stays the same."""
 
 
 @torch.no_grad()
-def quality_loss(exact: MPS2S, quantised: MPS2S, batches: Iterable[Inputs]) -> Loss:
+def quality_loss(exact: MPS2S, other: MPS2S, batches: Iterable[Inputs]) -> Loss:
     """Compare teacher-forced predictions, in raster order.
 
     Args:
-        exact, quantised: the same model before and after `quantise`, in eval mode.
+        exact, other: a model, and the same after `quantise` or in another precision, both in eval mode.
         batches: what `MPS2S.forward` takes.
 
     Raises:
@@ -242,7 +243,7 @@ def quality_loss(exact: MPS2S, quantised: MPS2S, batches: Iterable[Inputs]) -> L
     for inputs in batches:
         logits, real = exact(*inputs)
         targets = target_tokens(inputs[3], raster_order(inputs[4])[0])[real]  # [tokens]
-        p, q = (x[real].double().log_softmax(-1) for x in (logits, quantised(*inputs)[0]))
+        p, q = (x[real].double().log_softmax(-1) for x in (logits, other(*inputs)[0]))
         true = torch.stack([x.gather(-1, targets[:, None]).sum() for x in (p, q)])
         divergence, same = (p.exp() * (p - q)).sum(), (p.argmax(-1) == q.argmax(-1)).sum()
         total += torch.stack([-true[0], -true[1], divergence, same.double()])

@@ -11,12 +11,14 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.commands.inpaint import Options
 from nuwa_lip.files import read_image, save_image
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.quantise import LAYERS, is_quantised
 
 Run = Callable[..., Any]
 
@@ -207,6 +209,36 @@ def test_options_reach_the_pipeline(
     assert set(get_args(get_args(get_type_hints(Options)["order"])[0])) == set(ORDERS)
 
 
+def test_weights_of_another_form_reach_the_model(
+    inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[bool] = []
+    call = InpaintPipeline.__call__
+    monkeypatch.setattr(
+        InpaintPipeline, "__call__", lambda self, **o: used.append(is_quantised(self.mps2s)) or call(self, **o)
+    )
+    words = (photo_file, "--mask", mask_file, "-o", tmp_path / "out.png", "--overwrite")
+    assert inpaint(*words, "--weights", "int8-weights", "--device", "cpu").code == 0
+    few, hole = pixels(tmp_path / "out.png"), pixels(mask_file) > 0
+    assert inpaint(*words).code == 0
+    assert used == [True, False]
+    assert (few[~hole] == pixels(photo_file)[~hole]).all() and (few[hole] != pixels(photo_file)[hole]).any()
+    assert set(get_args(get_args(get_type_hints(Options)["weights"])[0])) == set(LAYERS)
+
+
+def test_weights_that_cannot_be_used_are_one_line(
+    inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (photo_file, "--mask", mask_file, "-o", tmp_path / "out.png", "--weights", "int8")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    done = inpaint(*words)
+    assert done.code == 2 and done.err.count("\n") == 1 and "take int8-weights or int4" in done.err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    done = inpaint(*words)
+    assert done.code == 2 and "--weights int8 is for the CPU, not for cuda: add --device cpu" in done.err
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_dilate_and_invert(inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path) -> None:
     words = (photo_file, "--mask", mask_file, "-o", tmp_path / "out.png", "--save-mask", "--overwrite")
     hole = pixels(mask_file) > 0
@@ -274,6 +306,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         "format_version 2.*update nuwa-lip",
     ),
     "device": (("photo.png", "--mask", "mask.png", "--device", "abacus"), "--device abacus cannot be used"),
+    "weights on another device": (
+        ("photo.png", "--mask", "mask.png", "--weights", "int4", "--device", "cuda:1"),
+        "--weights int4 is for the CPU, not for cuda:1",
+    ),
     "too wide": (("wide.png", "--mask", "wide.png", "-o", "out.webp"), "WEBP holds 16383 pixels a side"),
     "no candidates": (("photo.png", "--mask", "mask.png", "-n", "0"), "--num 0 is too small: 1 at least"),
     "steps": (("photo.png", "--mask", "mask.png", "--steps", "0"), "--steps 0 is too small"),

@@ -1,30 +1,75 @@
-"""What has changed since an earlier run, beyond what its own repeats differ by."""
+"""What has changed since an earlier run, beyond what its own repeats differ by; only like is compared with like."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nuwa_lip.bench.measure import Row
 from nuwa_lip.errors import InputError
 
 LEAST = 0.03
 """Share below which a change is not worth a line."""
+SETTINGS = ("small", "threads", "torch", "cpu", "cpus", "precisions", "sizes")
+"""Notes of a report that must be the same for its figures to mean the same."""
+TOLD = 3
+"""Differences that are named."""
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
     """The rows of an earlier report.
 
+    Args:
+        path: of the report.
+        now: notes of the run that it is compared with.
+
     Raises:
-        InputError: there is no such file, or it is no report.
+        InputError: there is no such file, it is no report, or it was measured in another setting.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path} to compare with; give one that --json has written")
     try:
-        return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+        report = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**row) for row in report["rows"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no report of nuwa-lip bench: {error}") from error
+    found = differences(report, now)
+    if found:
+        named = "; ".join(found[:TOLD]) + (f"; and {len(found) - TOLD} more" if len(found) > TOLD else "")
+        raise InputError(f"{path} is not comparable with this run: {named}: measure both in one setting")
+    return rows
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Where two reports' settings differ, such as "threads 2, now 1"; empty if they are comparable."""
+    before, now = ({name: _plain(notes[name]) for name in SETTINGS if name in notes} for notes in (old, new))
+    unsaid = [name for name in SETTINGS if name not in before]
+    if unsaid:
+        return [f"it does not say its {', '.join(unsaid)}"]
+    one, other = _leaves(before), _leaves(now)
+    return [
+        f"{name} {one.get(name, 'unsaid')}, now {other.get(name, 'unsaid')}"
+        for name in {**one, **other}
+        if one.get(name) != other.get(name)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(value))
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    if not isinstance(value, dict):
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _leaves(inner, f"{name}.{key}" if name else key)
+    return found
 
 
 def changes(old: list[Row], new: list[Row]) -> list[str]:
@@ -45,7 +90,7 @@ def changes(old: list[Row], new: list[Row]) -> list[str]:
     return lines
 
 
-def report(path: Path, rows: list[Row]) -> str:
+def report(path: Path, old: list[Row], new: list[Row]) -> str:
     """The changes as text."""
-    lines = changes(read(path), rows)
+    lines = changes(old, new)
     return "\n".join([f"changed since {path}, beyond noise:", *lines] if lines else [f"nothing changed since {path}"])

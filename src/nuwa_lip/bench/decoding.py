@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuwa_lip.bench import peers
+from nuwa_lip.bench import peers, quality
 from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Row, times, timings
 from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s
@@ -45,13 +45,15 @@ def run(bench: Bench) -> list[Row]:
     for precision, weights in FORMS:
         if precision not in precisions():
             continue
-        name = precision if weights is None else f"{precision} {weights}"
+        name = quality.form_name(precision, weights)
         try:
             model = form(config, precision, weights)
         except InputError as error:
             bench.skipped.append(f"decoding in {name}: {error}")
             continue
-        rows += measure_form(bench, model, name, weights)
+        rows += quality.beside(bench, measure_form(bench, model, name, weights), precision, weights)
+        if weights == "packed" or name == "bf16":
+            rows += against_generate(bench, model, name)
         del model
     return rows
 
@@ -66,7 +68,7 @@ def form(config: MPS2SConfig, precision: str, weights: str | None) -> MPS2S:
 
 @torch.inference_mode()
 def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None) -> list[Row]:
-    """One form: its steps, its linear layers alone, and the peer."""
+    """One form: its steps and its linear layers alone."""
     sizes = bench.sizes
     caches = {c: empty_cache(model, c, max(sizes.lengths)) for c in sizes.candidates}
     cases: dict[str, Callable[[], object]] = {
@@ -93,8 +95,6 @@ def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None) -> 
     alone_rate = step_bytes(model, weights, 0, 0, memory=False) / found[alone].seconds / 1e9
     what, noise = f"rate of a step / of its linear layers alone, {name}", one.noise + found[alone].noise
     rows.append(Row(what=what, value=rate / alone_rate, unit="x", bar=ALONE_BAR, at_least=True, noise=noise))
-    if weights == "packed" or name == "bf16":
-        rows += against_generate(bench, model, name)
     return rows
 
 
@@ -147,6 +147,7 @@ def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, 
     return config.decoder_layers * (layer * bits / 8 + states * item) + table * item
 
 
+@torch.inference_mode()
 def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
     """A token of `transformers`' `generate` on a T5 of the same dimensions, in the same precision."""
     sizes, precision = bench.sizes, name.split()[0]

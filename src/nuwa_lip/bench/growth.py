@@ -1,23 +1,36 @@
-"""How cost grows: with defective tokens, image size, candidates, model size; each with a fit.
+"""How cost grows: with defective tokens, image size, candidates, model size and the photo; each with fits.
 
 Time is of the decoding loop (tokens, candidates, model size) or of encoding and decoding by the tokenizer (image
-size); memory is what a fresh process peaks at beyond the same process with the least of the values.
+size), of the bundled model's size; memory is what a fresh process peaks at beyond the same process with the least of
+the values. Photos are repainted by the command, with a hole of fixed size; what counts is the time and the memory
+beyond reading and writing them.
+
+Fits are least squares: a line, of which the slope is told, and a power law, whose exponent is 1 for linear growth and
+2 for quadratic.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from nuwa_lip.bench.inpaint import big_pair, repaint_big
 from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Row, Timing, child, timings
 from nuwa_lip.bench.sizes import DTYPES, random_memory, random_mps2s
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling import sample
+
+PHOTO_MODEL = "nuwa-lip-mini"
+PHOTO_BAR = 1.0
+"""Of the largest photo: time beyond reading and writing, over the time of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,38 +42,63 @@ class Curve:
     values: tuple[int, ...]
     prepare: Callable[[int], Callable[[], object]]
     """Makes the work of one value."""
+    per: str
+    """One of what the fits are against."""
+    size: Callable[[int], float] = float
+    """How many of these a value is."""
+    through_zero: bool = False
+    """Cost is a · size + b · size²: the share of the linear part is told."""
 
 
 def curves(small: bool = False) -> dict[str, Curve]:
     """By name."""
     preset = "tiny" if small else "mini"
     config = MPS2SConfig.preset(preset)
-    rows = (1, 2, 4) if small else (1, 2, 4, 8, 16)
-    sides = (32, 64) if small else (128, 256, 512, 1024)
-    widths = (32, 64) if small else (192, 384, 768, 1152)
+    wide = config.grid[1]
     return {
         "tokens": Curve(
             what="defective tokens",
-            unit="rows of tokens",
-            values=rows,
-            prepare=lambda n: loop(config, rows=n),
+            unit="tokens",
+            per="token",
+            values=tuple(wide * rows for rows in ((1, 2, 4) if small else (1, 2, 4, 8, 16))),
+            prepare=lambda n: loop(config, rows=n // wide),
+            through_zero=True,
         ),
         "image": Curve(
             what="image size",
             unit="pixels on a side",
-            values=sides,
+            per="megapixel",
+            values=(32, 64) if small else (128, 256, 512, 1024),
             prepare=lambda n: tokenizer(DFVQGANConfig.preset(preset), n),
+            size=lambda n: n**2 / 1e6,
         ),
         "candidates": Curve(
-            what="candidates", unit="candidates", values=(1, 2, 4, 8), prepare=lambda n: loop(config, candidates=n)
+            what="candidates",
+            unit="candidates",
+            per="candidate",
+            values=(1, 2, 4, 8),
+            prepare=lambda n: loop(config, candidates=n),
         ),
         "model": Curve(
             what="model size",
             unit="channels",
-            values=widths,
-            prepare=lambda n: loop(dataclasses.replace(config, width=n, heads=max(1, n // 64)), rows=2),
+            per="million weights",
+            values=(32, 64) if small else (192, 384, 768, 1152),
+            prepare=lambda n: loop(widened(config, n), rows=2),
+            size=lambda n: decoder_weights(widened(config, n)) / 1e6,
         ),
     }
+
+
+def widened(config: MPS2SConfig, width: int) -> MPS2SConfig:
+    """A model of so many channels."""
+    return dataclasses.replace(config, width=width, heads=max(1, width // 64))
+
+
+def decoder_weights(config: MPS2SConfig) -> int:
+    """What a step reads: the decoder's linear layers and the output table."""
+    width, hidden = config.width, round(config.width * config.mlp_ratio)
+    return config.decoder_layers * (6 * width**2 + 3 * width * hidden) + config.codebook_size * width
 
 
 def loop(config: MPS2SConfig, rows: int | None = None, candidates: int = 1) -> Callable[[], object]:
@@ -85,32 +123,39 @@ def tokenizer(config: DFVQGANConfig, side: int) -> Callable[[], object]:
     return run
 
 
-def run(rounds: int, small: bool = False, memory: bool = True) -> list[Row]:
-    """All curves."""
-    rows: list[Row] = []
+def run(rounds: int, small: bool = False, memory: bool = True) -> dict[str, list[Row]]:
+    """All curves, by what grows."""
+    found: dict[str, list[Row]] = {}
     for name, curve in curves(small).items():
-        found = timings({str(value): curve.prepare(value) for value in curve.values}, rounds)
-        rows += lines(curve, found)
-        if memory:
-            rows += peaks(name, curve, small)
+        work = timings({str(value): curve.prepare(value) for value in curve.values}, rounds)
+        found[curve.what] = times_of(curve, work) + (peaks(name, curve, small) if memory else [])
+    # megapixels
+    return found | {"photo with a hole of fixed size": photos((0.02, 0.04) if small else (1, 4, 16, 50, 100), rounds)}
+
+
+def times_of(curve: Curve, found: Mapping[str, Timing]) -> list[Row]:
+    """Times and their fits."""
+    rows = [found[str(v)].row(f"time, {curve.what}, {v} {curve.unit}", "ms") for v in curve.values]
+    sizes, costs = [curve.size(v) for v in curve.values], [row.value for row in rows]
+    rows.append(Row(what=f"time, {curve.what}, each further {curve.per}", value=slope(sizes, costs), unit="ms"))
+    what = f"time, {curve.what}, power of its growth by {curve.per}"
+    rows.append(Row(what=what, value=power(sizes, costs), unit=""))
+    if curve.through_zero:
+        what = f"time, {curve.what}, linear share at {curve.values[-1]} {curve.unit}"
+        rows.append(Row(what=what, value=linear_share(sizes, costs), unit="x"))
     return rows
 
 
-def lines(curve: Curve, found: Mapping[str, Timing]) -> list[Row]:
-    """Times and the exponent of their fit."""
-    rows = [found[str(v)].row(f"time, {curve.what}, {v} {curve.unit}") for v in curve.values]
-    power = fit(curve.values, [row.value for row in rows])
-    return [*rows, Row(what=f"time grows with {curve.what} to the power of", value=power, unit="")]
-
-
 def peaks(name: str, curve: Curve, small: bool) -> list[Row]:
-    """Memory of processes of their own."""
+    """Memory of processes of their own, and its fit."""
     code = "import sys; from nuwa_lip.bench.growth import once; once(*sys.argv[1:])"
     found = [child(code, name, str(value), str(int(small))).peak_mb for value in curve.values]
-    return [
+    rows = [
         Row(what=f"memory beyond the least, {curve.what}, {value} {curve.unit}", value=peak - found[0], unit="MB")
         for value, peak in zip(curve.values, found, strict=True)
     ]
+    further = slope([curve.size(value) for value in curve.values], found)
+    return [*rows, Row(what=f"memory, {curve.what}, each further {curve.per}", value=further, unit="MB")]
 
 
 def once(name: str, value: str, small: str) -> None:
@@ -118,9 +163,46 @@ def once(name: str, value: str, small: str) -> None:
     curves(small == "1")[name].prepare(int(value))()
 
 
-def fit(values: tuple[int, ...], costs: list[float]) -> float:
+def photos(megapixels: Sequence[float], rounds: int) -> list[Row]:
+    """The command on photos of several sizes with a hole of 200 x 200 pixels, against reading and writing them."""
+    rows: list[Row] = []
+    beyond: list[float] = []
+    more: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        for size in megapixels:
+            height = round(math.sqrt(size * 1e6 / 1.5))
+            pair = big_pair(Path(name), (round(1.5 * height), height))
+            rewrite, command = repaint_big(Path(name), pair, PHOTO_MODEL, rounds)
+            beyond.append(command.seconds - rewrite.seconds)
+            more.append(command.peak_mb - rewrite.peak_mb)
+            rows += [
+                Row(what=f"reading and writing {size:g} megapixels as PNG", value=rewrite.seconds, unit="s"),
+                Row(what=f"time beyond that, {size:g} megapixels", value=beyond[-1], unit="s"),
+                Row(what=f"memory beyond that, {size:g} megapixels", value=more[-1], unit="MB"),
+            ]
+    what = f"time beyond reading and writing / reading and writing, {megapixels[-1]:g} megapixels"
+    return [
+        *rows,
+        Row(what=what, value=beyond[-1] / rewrite.seconds, unit="x", bar=PHOTO_BAR if megapixels[-1] >= 1 else None),
+        Row(what="time beyond, each further megapixel", value=1000 * slope(megapixels, beyond), unit="ms"),
+        Row(what="memory beyond, each further megapixel", value=slope(megapixels, more), unit="MB"),
+    ]
+
+
+def slope(values: Sequence[float], costs: Sequence[float]) -> float:
+    """b of the least-squares line cost = a + b · value."""
+    return float(np.polyfit(values, costs, 1)[0])
+
+
+def power(values: Sequence[float], costs: Sequence[float]) -> float:
     """p of the least-squares line log cost = a + p log value: 1 is linear, 2 quadratic."""
-    x, y = [math.log(v) for v in values], [math.log(c) for c in costs]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    return slope / sum((a - mean_x) ** 2 for a in x)
+    return slope([math.log(v) for v in values], [math.log(c) for c in costs])
+
+
+def linear_share(values: Sequence[float], costs: Sequence[float]) -> float:
+    """Of the largest value's cost, how much of the fit cost = a · value + b · value² is a · value."""
+    x = np.asarray(values, dtype=np.float64)
+    # relative errors count, or the largest value alone would decide
+    weighted = np.stack([x, x**2], 1) / np.asarray(costs)[:, None]
+    a, b = np.linalg.lstsq(weighted, np.ones(len(x)), rcond=None)[0]
+    return float(a / (a + b * x[-1]))

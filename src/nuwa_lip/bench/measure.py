@@ -7,6 +7,7 @@ is the peak of a fresh process each (VmHWM, Linux), so that no candidate profits
 from __future__ import annotations
 
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,8 @@ class Row:
     at_least: bool = False
     noise: float = 0.0
     """By what share of `value` its repeats differ: half of the way from the least to the largest."""
+    loss: float | None = None
+    """What weights in such a form cost: nats a token, see `bench.quality`."""
 
     @property
     def missed(self) -> bool:
@@ -159,9 +162,19 @@ def machine() -> dict[str, Any]:
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
+
+
+def cpu_name() -> str:
+    """The processor's model and the instructions that torch uses of it."""
+    info = Path("/proc/cpuinfo")  # Linux
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def gflop(run: Callable[[], object]) -> float:
@@ -180,12 +193,18 @@ def matmul_gflops(dtype: torch.dtype, size: int = 2048) -> float:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
+    """The rows as a Markdown table; with a column for the weights' loss if any row has one."""
+    lossy = any(row.loss is not None for row in rows)
     lines = ["| what | measured | bar |", "|---|---:|---:|"]
+    if lossy:
+        lines = [lines[0] + " loss, nats a token |", lines[1] + "---:|"]
     for row in rows:
         sign = "≥" if row.at_least else "≤"
         bar = "" if row.bar is None else f"{sign} {row.bar:g}{' missed' if row.missed else ''}"
-        lines.append(f"| {row.what} | {row.value:.4g} {row.unit} | {bar} |")
+        line = f"| {row.what} | {row.value:.4g} {row.unit} | {bar} |"
+        if lossy:
+            line += " |" if row.loss is None else f" {row.loss:.2g} |"
+        lines.append(line)
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,6 @@
 """What others' code does for the same work: built from their own packages where these are installed, never copied.
 
-Weights are random, nothing is downloaded. The official pattern needs nobody's package: it is our own model used as
-the official loop uses its own, where every token runs everything again.
+Weights are random, nothing is downloaded. The official patterns need nobody's package: they are in `official`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from nuwa_lip.bench.sizes import Bench, Photo, fill
+from nuwa_lip.bench.sizes import Bench, fill
 from nuwa_lip.hub import Uninitialised
-from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.models import MPS2SConfig
 
 T = TypeVar("T")
 Pipeline = Callable[[torch.dtype, bool], Callable[[int], object]]
@@ -43,19 +42,6 @@ def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") 
         named = f"{package}, {what}," if what else package
         bench.skipped.append(f"{named} failed and is left out: {type(error).__name__}: {lines[0][:200]}")
         return None
-
-
-@torch.inference_mode()
-def official_token(model: MPS2S, inputs: Photo) -> Tensor:
-    """The pattern of the official evaluation: no cache, for each token all encoders and the whole grid again.
-
-    Args:
-        model: in float32.
-        inputs: of one photo.
-    """
-    memory = model.encode(*inputs)
-    order = torch.arange(inputs[3][0].numel())[None]
-    return model.predict(memory, inputs[3].flatten(1), order)
 
 
 def build(make: Callable[[], Any], dtype: torch.dtype) -> Any:

@@ -12,6 +12,7 @@ from nuwa_lip.bench.limits import Limits
 from nuwa_lip.hub import Uninitialised
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
+from nuwa_lip.quantise import Loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NOISE = 1 << 20
@@ -97,6 +98,8 @@ class Bench:
     rounds: int
     skipped: list[str] = field(default_factory=list)
     """Lines about what could not be measured."""
+    losses: dict[str, Loss | None] = field(default_factory=dict)
+    """By the name of a form of the weights, as far as they were asked for; None where there is no such form here."""
 
 
 def random_mps2s(config: MPS2SConfig, precision: str) -> MPS2S:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from nuwa_lip.bench import decoding, encoders, limits, loading, training, whole
+from nuwa_lip.bench import decoding, encoders, limits, loading, memory, quality, training, whole
 from nuwa_lip.bench.measure import Row
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench
 from nuwa_lip.errors import InputError
@@ -17,6 +19,8 @@ STAGES: dict[str, Callable[[Bench], list[Row]]] = {
     "encoders": encoders.encoders,
     "step": decoding.run,
     "image": whole.run,
+    "memory": memory.run,
+    "quality": quality.run,
     "training": training.run,
     "data": loading.run,
 }
@@ -33,6 +37,12 @@ def choose(names: str) -> list[str]:
     if unknown:
         raise InputError(f"--stages names {unknown[0]!r}; there are: {', '.join(STAGES)}")
     return [name for name in STAGES if name in wanted]
+
+
+def settings(small: bool) -> dict[str, Any]:
+    """What figures of one run depend on beside the machine, for the report."""
+    sizes = dataclasses.asdict(SMALL if small else OFFICIAL)
+    return {"small": small, "precisions": limits.precisions(), "sizes": sizes}
 
 
 def run(names: Sequence[str], rounds: int, *, small: bool) -> tuple[dict[str, list[Row]], list[str]]:

@@ -6,18 +6,16 @@ pipelines of diffusers are a call of one step, and the further steps at the pric
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from nuwa_lip.bench import inpaint, peers, quality
+from nuwa_lip.bench import inpaint, official, peers, quality
 from nuwa_lip.bench.decoding import form
 from nuwa_lip.bench.limits import precisions
-from nuwa_lip.bench.measure import Row, Timing, child, times, timing, timings
-from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, photo, random_dfvqgan, random_memory, random_mps2s
+from nuwa_lip.bench.measure import Row, Timing, times, timing, timings
+from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_memory, random_mps2s
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.sampling import sample
@@ -26,38 +24,36 @@ OFFICIAL_BARS = {"bf16": 240.0, "bf16 packed": 240.0, "bf16 int8": 400.0, "bf16 
 PARALLEL_BAR = 1500.0
 LOOP_BAR = 10.0
 FOUR_BAR = 2.2
-MEMORY_BAR = 4500.0
-"""MB of a process that loads a model of paper size in bf16 and fills one photo."""
 OWN_BAR = 1.0
 AMUSED_STEPS, DIFFUSION_STEPS = 12, 20
 
 
 def run(bench: Bench) -> list[Row]:
-    """Ours in every form with its loss, the memory, then the bundled model and the pipelines it is compared to."""
+    """Ours in every form with its loss, then the bundled model and the pipelines it is compared to."""
     precision = precisions()[-1]
-    rows = [(official := official_token(bench)).row("a token of the official pattern, fp32")]
+    rows = [(token := official_token(bench)).row("a token of the official pattern, fp32")]
     tokenizer = random_dfvqgan(bench.sizes.dfvqgan, precision)
     for weights in (None, "packed", "int8", "int4"):
-        name = precision if weights is None else f"{precision} {weights}"
+        name = quality.form_name(precision, weights)
         try:
             model = form(bench.sizes.mps2s, precision, weights)
         except InputError as error:
             bench.skipped.append(f"whole image in {name}: {error}")
             continue
-        rows += one_form(bench, tokenizer, model, name, official)
+        rows += quality.beside(bench, one_form(bench, tokenizer, model, name, token), precision, weights)
         del model
-    return rows + quality.run(bench) + memory(bench.sizes.small) + pipelines(bench)
+    return rows + pipelines(bench)
 
 
 def official_token(bench: Bench) -> Timing:
     """A token, and how much the timed ones differ; the model is thrown away, for it is large."""
     model, inputs = random_mps2s(bench.sizes.mps2s, "fp32"), photo(bench.sizes.mps2s)
-    cases = {f"{i}": lambda: peers.official_token(model, inputs) for i in range(bench.sizes.official_tokens)}
+    cases = {f"{i}": lambda: official.token(model, inputs) for i in range(bench.sizes.official_tokens)}
     return timing([t.seconds for t in timings(cases, 1, warm_up=False).values()])
 
 
 @torch.inference_mode()
-def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, official: Timing) -> list[Row]:
+def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, token: Timing) -> list[Row]:
     """One token a step and parallel steps; the loop alone; four candidates."""
     sizes, tokens = bench.sizes, bench.sizes.defective
     steps = sizes.parallel_steps
@@ -72,7 +68,7 @@ def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, official
     if name in ("bf16", "fp32"):
         cases["four"] = image(tokenizer, model, None, candidates=4)
     found = timings(cases, max(1, bench.rounds // 2), warm_up=False)
-    whole = official._replace(seconds=official.seconds * tokens)
+    whole = token._replace(seconds=token.seconds * tokens)
     rows = [
         found["one"].row(f"whole image, {tokens} tokens, one a step, {name}"),
         found["parallel"].row(f"whole image, {tokens} tokens, {steps} parallel steps, {name}"),
@@ -99,56 +95,6 @@ def image(tokenizer: DFVQGAN, model: MPS2S, steps: int | None, candidates: int =
         return [tokenizer.decode(one[None], encoding.skips) for one in tokens]
 
     return run
-
-
-LOAD = """
-import sys
-from nuwa_lip.bench.whole import load_and_fill
-load_and_fill(sys.argv[1])
-"""
-SAVE = """
-import sys
-from nuwa_lip.bench.whole import save_random
-save_random(sys.argv[1], sys.argv[2])
-"""
-
-
-def memory(small: bool) -> list[Row]:
-    """Peak of a process that loads a model folder in bf16 and fills a photo."""
-    with tempfile.TemporaryDirectory() as folder:
-        child(SAVE, folder, "small" if small else "official")
-        loaded = child(LOAD, folder)
-        size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / 1e6
-    bar = None if small else MEMORY_BAR
-    return [
-        Row(what="model files, bf16", value=size, unit="MB"),
-        Row(what="peak of loading them and filling a photo, bf16", value=loaded.peak_mb, unit="MB", bar=bar),
-    ]
-
-
-def save_random(folder: str, sizes: str) -> None:
-    """What a process of its own does, so that its memory counts nowhere: a model folder of noise in bf16."""
-    from nuwa_lip.hub import save_model
-    from nuwa_lip.tokenizer import CaptionTokenizer
-
-    chosen = SMALL if sizes == "small" else OFFICIAL
-    captions = CaptionTokenizer.train(["a photo"], chosen.mps2s.text_vocab, chosen.mps2s.text_length)
-    save_model(
-        folder,
-        dfvqgan=random_dfvqgan(chosen.dfvqgan, "bf16"),
-        mps2s=random_mps2s(chosen.mps2s, "bf16"),
-        tokenizer=captions,
-    )
-
-
-def load_and_fill(folder: str) -> None:
-    """What a process does whose memory is measured; a few parallel steps need no less than many."""
-    from nuwa_lip.hub import load_model
-
-    parts = load_model(folder, dtype=DTYPES["bf16"])
-    assert parts.mps2s is not None
-    with torch.inference_mode():
-        image(parts.dfvqgan, parts.mps2s, 4)()
 
 
 def pipelines(bench: Bench) -> list[Row]:

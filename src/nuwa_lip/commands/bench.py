@@ -1,18 +1,26 @@
-"""`nuwa-lip bench`, `bench growth`, `bench tokenizer`, `bench inpaint`: speed and memory on this machine's CPU."""
+"""`nuwa-lip bench`, `bench growth`, `bench tokenizer`, `bench inpaint`: speed and memory on this machine's CPU.
+
+`nuwa-lip bench steps`: what parallel steps cost in quality.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
 
 from nuwa_lip.bench.measure import Row, as_json, machine, markdown
 from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.images import check_extras
 from nuwa_lip.evaluation.report import write_json
 
-STAGES = "limits,tokenizer,encoders,step,image,training,data"
+STAGES = "limits,tokenizer,encoders,step,image,memory,quality,training,data"
 
 
 def bench(
@@ -28,16 +36,17 @@ def bench(
     """Everything in one run at the official dimensions, as ratios to peers and to this machine's own limits.
 
     Takes about an hour and 12 GB on two cores. Peers that are not installed are skipped with a line. There are
-    `nuwa-lip bench growth`, `bench tokenizer` and `bench inpaint` besides, each with --help.
+    `nuwa-lip bench growth`, `bench steps`, `bench tokenizer` and `bench inpaint` besides, each with --help.
 
     Example: nuwa-lip bench --stages limits,step --json bench.json --compare before.json
 
     Args:
-        stages: Which, with commas between: limits, tokenizer, encoders, step, image, training, data.
+        stages: Which, with commas between: limits, tokenizer, encoders, step, image, memory, quality, training, data.
         rounds: Interleaved repeats; medians are reported. What takes minutes is repeated half as often.
         threads: Of torch; as many as it chooses by default.
         small: Tiny sizes, to see that everything runs; the figures mean nothing.
-        compare: A file that --json has written: say what changed beyond noise.
+        compare: A file that --json has written on the same machine with the same threads, torch and sizes: say what
+            changed beyond noise.
         json: Where to write the figures.
         markdown: Where to write the tables, which are printed in any case.
     """
@@ -45,16 +54,16 @@ def bench(
     from nuwa_lip.bench import stages as all_stages
 
     chosen = all_stages.choose(stages)
-    if compare is not None:
-        comparison.read(compare)  # a wrong file is told before the work
-    notes = _prepare(rounds, threads)
+    notes = {**_prepare(rounds, threads), **all_stages.settings(small)}
+    # a file that cannot be compared with is told before the work
+    before = None if compare is None else comparison.read(compare, notes)
     found, skipped = all_stages.run(chosen, rounds, small=small)
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
     rows = [row for stage in found.values() for row in stage]
-    _report("all", rows, {**notes, "stages": chosen, "small": small, "skipped": skipped}, json, markdown, found)
-    if compare is not None:
-        print(comparison.report(compare, rows))
+    _report("all", rows, {**notes, "stages": chosen, "skipped": skipped}, json, markdown, found)
+    if compare is not None and before is not None:
+        print(comparison.report(compare, before, rows))
 
 
 def growth(
@@ -65,7 +74,9 @@ def growth(
     json: Path | None = None,
     markdown: Path | None = None,
 ) -> None:
-    """Time and memory against defective tokens, image size, candidates, model size, each with a fit.
+    """Time and memory against defective tokens, image size, candidates, model size, and photos of up to 100 megapixels.
+
+    Each with a fit. Photos have a hole of fixed size; what counts is beyond reading and writing them.
 
     Example: nuwa-lip bench growth --json growth.json
 
@@ -79,8 +90,9 @@ def growth(
     from nuwa_lip.bench import growth as curves
 
     notes = _prepare(rounds, threads)
-    rows = curves.run(rounds, small, memory=not small)
-    _report("growth", rows, {**notes, "small": small}, json, markdown)
+    found = curves.run(rounds, small, memory=not small)
+    rows = [row for part in found.values() for row in part]
+    _report("growth", rows, {**notes, "small": small}, json, markdown, found)
 
 
 def tokenizer(
@@ -128,6 +140,86 @@ def inpaint(
 
     notes = _prepare(rounds, threads)
     _report("inpaint", stage.run(model, rounds), {**notes, "model": model}, json, markdown)
+
+
+def steps(
+    benchmark: Annotated[Path, tyro.conf.Positional],
+    *,
+    model: str = "nuwa-lip-mini",
+    tokens: str = "1,2,4,8,16",
+    order: Literal["raster", "random", "border"] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    work: Path | None = None,
+    shard: str | None = None,
+    json: Path | None = None,
+    markdown: Path | None = None,
+) -> None:
+    """Quality against parallel steps: every photo with 1, 2, 4, ... tokens a step, compared in pairs.
+
+    A run that was stopped goes on where it was when it is started again with the same --json or --work.
+
+    Example: nuwa-lip bench steps benchmarks/test --model nuwa-lip-mini --json steps.json
+
+    Args:
+        benchmark: Folder made by `nuwa-lip data benchmark`.
+        model: Bundled name, local folder or hub id of a complete model.
+        tokens: How many tokens a step decides on average, with commas between; all are compared with the least.
+        order: Of decoding; as the model says by default.
+        limit: Use only the first so many photos.
+        seed: Photo i is repainted with seed + i.
+        work: Keep what was measured of each photo in this folder; several processes may share it.
+        shard: Such as 2/4: measure the second quarter of the photos into --work, and report nothing yet.
+        json: Where to write the figures.
+        markdown: Where to write the table, which is printed in any case.
+    """
+    from nuwa_lip.bench import steps as curve
+    from nuwa_lip.data.benchmark import read_benchmark
+    from nuwa_lip.evaluation import job as jobs
+
+    chosen = _numbers(tokens)
+    _check_steps(limit, seed, work, shard)
+    part, parts = (0, 1) if shard is None else jobs.parse_shard(shard)
+    source = read_benchmark(benchmark)
+    n = len(source) if limit is None else min(limit, len(source))
+    check_extras((), n)
+    pipe = curve.Paced.from_pretrained(model)
+    assert isinstance(pipe, curve.Paced)
+    setting = {"model": model, "order": order or pipe.sampling.order, "schedule": curve.SCHEDULE, "seed": seed}
+    setting |= {"benchmark": benchmark.name, "benchmark_sha256": source.sha256, "n": n}
+    run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
+    run |= {"steps": [chosen, setting["order"], setting["schedule"], seed]}
+    with jobs.open_store(run, work, json) as store:
+        items = track(range(part, n, parts), "measuring", console=Console(stderr=True), transient=True)
+        networks, order_name = jobs.Weights().networks(()), str(setting["order"])
+        curve.measure(pipe, source, networks, store, items, tokens=chosen, order=order_name, seed=seed)
+        if shard is not None:
+            print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
+            return
+        points = curve.summarise_steps(store, n, chosen)
+    text = curve.table(points) + "\n" + "\n".join(curve.describe(setting, chosen[0])) + "\n"
+    print(text, end="")
+    if json is not None:
+        command = " ".join(["nuwa-lip", *sys.argv[1:]])
+        write_json({**setting, "points": [point.as_json() for point in points], "command": command}, json)
+    if markdown is not None:
+        markdown.write_text(text, encoding="utf-8")
+
+
+def _check_steps(limit: int | None, seed: int, work: Path | None, shard: str | None) -> None:
+    for option, number, least in (("--limit", limit, 2), ("--seed", seed, 0)):
+        if number is not None and number < least:
+            raise InputError(f"{option} {number} is too small: {least} at least")
+    if shard is not None and work is None:
+        raise InputError("--shard needs --work DIR, the folder that all parts share")
+
+
+def _numbers(text: str) -> list[int]:
+    """ "1,2,4" → [1, 2, 4], rising, each once."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise InputError(f"--tokens {text!r} is not numbers from 1 on with commas between, like 1,2,4,8")
+    return sorted({int(word) for word in words})
 
 
 def _prepare(rounds: int, threads: int | None) -> dict[str, object]:

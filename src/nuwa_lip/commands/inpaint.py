@@ -71,6 +71,9 @@ class Options:
     """What puts the best candidate first."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the model."""
+    weights: Literal["packed", "int8", "int8-weights", "int4"] | None = None
+    """Form of the weights that every decoding step on a CPU reads: packed for speed alone, the others in few bits;
+    best with --dtype bfloat16."""
     device: str = "auto"
     """cpu, cuda, ...; a GPU if there is one by default."""
 
@@ -259,12 +262,18 @@ class _Runner:
 
             from nuwa_lip.pipeline import InpaintPipeline
 
-            device = self.options.device
+            device, weights = self.options.device, self.options.weights
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
+            if weights is not None and device != "cpu":
+                raise InputError(
+                    f"--weights {weights} is for the CPU, not for {device}: add --device cpu or leave it out"
+                )
             self.pipe = InpaintPipeline.from_pretrained(
-                self.options.model, torch_dtype=getattr(torch, self.options.dtype)
+                self.options.model, torch_dtype=getattr(torch, self.options.dtype), weights=weights
             )
+            if weights is not None:
+                return self.pipe  # such weights stay where they were made
             try:
                 self.pipe.to(device)
             except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device

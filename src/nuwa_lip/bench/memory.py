@@ -1,0 +1,89 @@
+"""Memory of a model of the official dimensions: what loading it takes, and filling a photo, in processes of their own.
+
+Weights are mapped from their files, so loading adds next to nothing, and each page comes into memory when it is first
+read: a copy of the weights would show as a peak of loading as large as the files. Other forms of the weights
+(`quantise`) stand beside the mapped ones.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+
+from nuwa_lip.bench.limits import precisions
+from nuwa_lip.bench.measure import Row, child
+from nuwa_lip.bench.quality import form_name
+from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, random_dfvqgan, random_mps2s
+from nuwa_lip.bench.whole import image
+from nuwa_lip.hub import load_model, save_model
+from nuwa_lip.quantise import LAYERS, quantise
+from nuwa_lip.tokenizer import CaptionTokenizer
+
+PRECISION = "bf16"
+FILL_BAR = 4500.0
+"""MB of a process that loads a model of paper size in bf16 and fills one photo."""
+LOAD_BAR = 0.1
+"""Share of the files' size that loading may add to the peak: 1 would be a copy."""
+STEPS = 4
+"""A few parallel steps need no less than many."""
+
+SAVE = "import sys; from nuwa_lip.bench.memory import save_random; save_random(*sys.argv[1:])"
+FILL = "import sys; from nuwa_lip.bench.memory import load_and_fill; load_and_fill(*sys.argv[1:])"
+
+
+def run(bench: Bench) -> list[Row]:
+    """Peaks of loading and of filling a photo, with the weights as they are and in their other forms."""
+    if PRECISION not in precisions():
+        bench.skipped.append(f"memory: this CPU has no {PRECISION} arithmetic; a photo would take it hours")
+        return []
+    small = bench.sizes.small  # where the interpreter is larger than the model, and nothing is held to a bar
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        child(SAVE, folder, "small" if small else "official")
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / 1e6
+        rows.append(Row(what=f"model files, {PRECISION}", value=size, unit="MB"))
+        for weights in [None, *LAYERS][: 2 if small else None]:
+            name = form_name(PRECISION, weights)
+            try:
+                filled = child(FILL, folder, weights or "")
+            except RuntimeError as error:
+                bench.skipped.append(f"memory of {name}: {error}")
+                continue
+            bar = FILL_BAR if weights is None and not small else None
+            if weights is None:
+                added, what = json.loads(filled.output)["added"], "peak that loading adds / the files' size"
+                rows.append(Row(what=f"{what}, {name}", value=added / size, unit="x", bar=None if small else LOAD_BAR))
+            what = f"peak of loading and filling a photo, {name}"
+            rows.append(Row(what=what, value=filled.peak_mb, unit="MB", bar=bar))
+    return rows
+
+
+def save_random(folder: str, sizes: str) -> None:
+    """What a process of its own does, so that its memory counts nowhere: a model folder of noise."""
+    chosen = SMALL if sizes == "small" else OFFICIAL
+    captions = CaptionTokenizer.train(["a photo"], chosen.mps2s.text_vocab, chosen.mps2s.text_length)
+    dfvqgan, mps2s = random_dfvqgan(chosen.dfvqgan, PRECISION), random_mps2s(chosen.mps2s, PRECISION)
+    save_model(folder, dfvqgan=dfvqgan, mps2s=mps2s, tokenizer=captions)
+
+
+def load_and_fill(folder: str, weights: str) -> None:
+    """What a process does whose memory is measured; prints by how many MB loading raised its peak."""
+    before = peak_mb()
+    parts = load_model(folder, dtype=DTYPES[PRECISION])
+    print(json.dumps({"added": peak_mb() - before}))
+    assert parts.mps2s is not None
+    if weights:
+        quantise(parts.mps2s, weights)
+    with torch.inference_mode():
+        image(parts.dfvqgan, parts.mps2s, STEPS)()
+
+
+def peak_mb() -> float:
+    """This process's peak so far, MB; NaN where the system does not tell."""
+    status = Path("/proc/self/status")  # Linux
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")]
+    return found[0] if found else float("nan")

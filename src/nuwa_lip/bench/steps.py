@@ -1,0 +1,306 @@
+"""Quality against parallel steps: the curve from which a model's number of steps is chosen.
+
+The K tokens of a window are decided in S = ceil(K / g) steps, g of them in a step on average (by the sampler's
+schedule few at first, more later), for several g. The photos are repainted as users have it, by the pipeline with its
+windows, and with the same seeds for every g, so that all comparisons are paired.
+
+`bits` are those of `evaluate likelihood`, -log2 P(true token | true tokens of earlier steps, caption) a token, on the
+photo as one square: what it costs that the tokens of a step do not see each other. With g = 1 they are Eq. 15.
+
+Legend: g tokens a step, K defective tokens, S steps, R rows, N photos, G numbers of tokens a step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
+from nuwa_lip.evaluation.distances import bootstrap_interval, ratio_interval, spread_interval
+from nuwa_lip.evaluation.features import Networks
+from nuwa_lip.evaluation.images import MEANS, SETS, Figures, Observer, summarise
+from nuwa_lip.evaluation.store import Store
+from nuwa_lip.evaluation.tokenizers import Squares
+from nuwa_lip.hub import SamplingDefaults
+from nuwa_lip.models import MPS2S
+from nuwa_lip.models.decoder import NO_TOKEN, Memory
+from nuwa_lip.models.orders import decoding_order, target_tokens
+from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.sampling import group_sizes
+from nuwa_lip.windows import View
+
+RATIOS = ("fsd", "fsd_hole", "lpips_squeeze", "lpips_squeeze_hole")
+"""Figures that are told as multiples of those with the fewest tokens a step."""
+DIFFERENCES = ("krd", "krd_hole", "psnr_hole", "ssim_hole")
+"""Figures that are told as differences from these; a kernel distance may be 0."""
+BAR_TOKENS, BAR = 8, 1.05
+"""With so many tokens a step FSD may be so many times as large as with one."""
+
+SCHEDULE = "cosine"
+"""How the sampler divides tokens among steps."""
+
+Interval = tuple[float, float]
+
+
+def steps_of(tokens: int, a_step: int) -> int:
+    """S for K tokens."""
+    return max(1, math.ceil(tokens / a_step))
+
+
+class Paced(InpaintPipeline):
+    """A pipeline that decides so many tokens a step, however many a window has."""
+
+    tokens_a_step = 1
+    steps = 0
+    """Taken so far."""
+
+    def _fill(
+        self,
+        view: View,
+        prompt: str,
+        seeds: list[int],
+        sampling: SamplingDefaults,
+        callback: Callable[[int, int], None] | None,
+    ) -> tuple[list[Tensor], Tensor, int]:
+        cell = self.dfvqgan.config.factor
+        rows, columns = (n // cell for n in view.mask.shape)
+        tokens = int(view.mask.reshape(rows, cell, columns, cell).any((1, 3)).sum())
+        steps = steps_of(tokens, self.tokens_a_step)
+        self.steps += steps
+        return super()._fill(view, prompt, seeds, replace(sampling, num_inference_steps=steps), callback)
+
+    def repaint(self, item: BenchmarkItem, a_step: int, order: str, seed: int) -> np.ndarray:
+        """A photo, uint8 [H, W, 3]."""
+        self.tokens_a_step = a_step
+        out = self(
+            prompt=item.caption,
+            image=Image.fromarray(item.image),
+            mask_image=Image.fromarray(item.mask.astype(np.uint8) * 255),
+            order=order,
+            generator=torch.Generator().manual_seed(seed + item.index),
+        )
+        return np.asarray(out.images[0].convert("RGB"))
+
+
+def measure(
+    pipe: Paced,
+    benchmark: Benchmark,
+    networks: Networks,
+    store: Store,
+    items: Iterable[int],
+    *,
+    tokens: Sequence[int],
+    order: str,
+    seed: int,
+) -> None:
+    """Repaint these photos with each number of tokens a step, except those that the store has already.
+
+    Args:
+        tokens: G numbers g, rising.
+        order: of decoding.
+        seed: photo i is repainted with seed + i.
+    """
+    squares, observer = Squares(benchmark, pipe.resolution), Observer({}, networks, ())
+    for index in items:
+        if store.has(f"{index:05d}", {}):
+            continue
+        item, photos, steps, seconds = benchmark[index], {}, [], []
+        for a_step in tokens:
+            start, before = time.perf_counter(), pipe.steps
+            photos[str(a_step)] = pipe.repaint(item, a_step, order, seed)
+            seconds.append(time.perf_counter() - start)
+            steps.append(pipe.steps - before)
+        arrays = {
+            "bits": true_bits(pipe, squares[index], tokens, order),
+            "steps": np.array(steps, dtype=np.float64),
+            "seconds": np.array(seconds, dtype=np.float64),
+        }
+        store.save(f"{index:05d}", {**observer.observe(item, photos), **arrays})
+
+
+@torch.inference_mode()
+def true_bits(pipe: InpaintPipeline, item: BenchmarkItem, tokens: Sequence[int], order: str) -> np.ndarray:
+    """Bits a token of what really stood in the hole, for each number of tokens a step: float64 [G].
+
+    Args:
+        item: at the model's resolution.
+    """
+    y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
+    m = torch.from_numpy(item.mask)[None, None]
+    known, whole = pipe.dfvqgan.encode(y, m), pipe.dfvqgan.encode(y)
+    assert known.token_mask is not None
+    at = decoding_order(order, known.token_mask, torch.Generator().manual_seed(item.index))[None]  # [1, K]
+    targets = target_tokens(whole.tokens, at)
+    caption = pipe.tokenizer([item.caption])
+    memory = pipe.mps2s.encode(caption, y.masked_fill(m, 0), m, known.tokens, known.token_mask)
+    found = []
+    for a_step in tokens:
+        sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step))
+        logits = group_logits(pipe.mps2s, memory, targets, at, sizes)
+        found.append(F.cross_entropy(logits[0], targets[0], reduction="none").double().mean().item() / math.log(2))
+    return np.array(found)
+
+
+def group_logits(mps2s: MPS2S, memory: Memory, targets: Tensor, at: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Teacher-forced logits float32 [1, K, V] of tokens that are decided in groups, all in one pass.
+
+    The rows are those that the sampler runs step by step: a chain row for every token but the last, and a query row
+    for every position, which sees the chain as far as it was decided before its group.
+
+    Args:
+        memory: of one photo.
+        targets: int64 [1, K], the tokens in the order of decoding.
+        at: int64 [1, K], where they stand.
+        sizes: of the groups; their sum is K.
+    """
+    count = targets.shape[1]
+    starts = [stop - size for stop, size in zip(accumulate(sizes), sizes, strict=True) for _ in range(size)]
+    decided = torch.tensor(starts)  # [K], tokens that each one's group sees
+    chain = torch.arange(count - 1)
+    row = torch.cat([chain, torch.arange(count)])  # [R], the position that each row predicts
+    last = torch.cat([chain, decided]) - 1  # [R], the token before it; -1: none
+    previous = targets[:, last.clamp(min=0)].masked_fill(last < 0, NO_TOKEN)
+    previous_at = at[:, torch.where(last < 0, row, last)]  # what comes first stands where it predicts
+    slots = torch.arange(len(row))
+    # of the chain a row sees what leads to the token before it
+    visible = (slots < torch.cat([chain, decided])[:, None]) & (slots < count - 1) | (slots == slots[:, None])
+    rows = mps2s.decode_rows(mps2s.prefill(memory, 1, len(row)), previous, previous_at, at[:, row], slots, visible)
+    return mps2s.head(rows[:, count - 1 :])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What one number of tokens a step reaches."""
+
+    tokens: int
+    """g."""
+    steps: float
+    """Mean over the photos, all windows of a photo together."""
+    seconds: float
+    """Median over the photos; of one process, whatever else the machine did."""
+    bits: float
+    figures: Figures
+    compared: dict[str, tuple[float, Interval]]
+    """`RATIOS`, `bits` (a ratio too) and `DIFFERENCES` against the first point, with 95 % intervals over the photos,
+    paired; without those ratios whose divisor is 0."""
+
+    @property
+    def missed(self) -> bool | None:
+        """Whether the bar for FSD is missed; None if there is none for this point."""
+        if self.tokens != BAR_TOKENS or "fsd" not in self.compared:
+            return None
+        return self.compared["fsd"][0] > BAR
+
+    def as_json(self) -> dict[str, Any]:
+        """As written to a report."""
+        own = {name: getattr(self, name) for name in ("tokens", "steps", "seconds", "bits")}
+        compared = {name: {"value": value, "interval_95": pair} for name, (value, pair) in self.compared.items()}
+        return {**own, **self.figures.as_json(), "compared": compared}
+
+
+def summarise_steps(store: Store, n: int, tokens: Sequence[int]) -> list[Point]:
+    """The curve of the first n photos."""
+    names, methods = [f"{i:05d}" for i in range(n)], [str(a_step) for a_step in tokens]
+    own = store.load(names, ["bits", "steps", "seconds"])  # [N, G] each
+    figures = summarise(store, n, methods, ())
+    photos = store.load(names, [f"{method}/figures" for method in methods])  # [N, columns] each
+    points = []
+    for i, method in enumerate(methods):
+        pair, columns = (figures[methods[0]], figures[method]), (methods[0], method)
+        compared = compare(*pair, *(photos[f"{name}/figures"] for name in columns))
+        bits, first = own["bits"][:, i], own["bits"][:, 0]
+        if first.any():
+            compared["bits"] = float(bits.mean() / first.mean()), ratio_interval(bits, first)
+        points.append(
+            Point(
+                tokens=tokens[i],
+                steps=float(own["steps"][:, i].mean()),
+                seconds=float(np.median(own["seconds"][:, i])),
+                bits=float(bits.mean()),
+                figures=figures[method],
+                compared=compared,
+            )
+        )
+    return points
+
+
+def compare(first: Figures, other: Figures, a: np.ndarray, b: np.ndarray) -> dict[str, tuple[float, Interval]]:
+    """The second against the first, paired over the photos.
+
+    Args:
+        first, other: means and distances.
+        a, b: figures of each photo, [N, columns]; the columns begin with `MEANS`.
+    """
+    found: dict[str, tuple[float, Interval]] = {}
+    for name in RATIOS + DIFFERENCES:
+        if name in SETS:
+            one, two = first.sets[name], other.sets[name]
+            before, after = first.resampled[name], other.resampled[name]
+        else:
+            x, y = (rows[:, MEANS.index(name)] for rows in (a, b))
+            both = ~np.isnan(x + y)  # photos that have the figure
+            if not both.any():
+                continue
+            before, after = x[both], y[both]
+            one, two = float(before.mean()), float(after.mean())
+        if name in RATIOS:
+            if not one or name in SETS and not before.all():
+                continue
+            interval = spread_interval(two / one, after / before) if name in SETS else ratio_interval(after, before)
+            found[name] = two / one, interval
+        else:
+            change = after - before
+            interval = spread_interval(two - one, change) if name in SETS else bootstrap_interval(change)
+            found[name] = two - one, interval
+    return found
+
+
+COLUMNS = (  # heading, figure, decimals, how it is compared
+    ("FSD ↓", "fsd", 2, "FSD, times"),
+    ("LPIPS-squeeze, hole ↓", "lpips_squeeze_hole", 4, "LPIPS, times"),
+    ("KRD ↓", "krd", 4, "KRD, more"),
+    ("PSNR, hole ↑", "psnr_hole", 2, "PSNR, more"),
+    ("bits a token ↓", "bits", 4, "bits, times"),
+)
+
+
+def table(points: Sequence[Point]) -> str:
+    """The curve as Markdown: every figure, and what it is against the first line's, with its paired interval."""
+    headings = ["tokens a step", "steps", "s a photo"]
+    headings += [text for shown, _, _, against in COLUMNS for text in (shown, against)]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---:|" * len(headings)]
+    for point in points:
+        values = point.figures.as_json() | {"bits": point.bits}
+        cells = [str(point.tokens), f"{point.steps:.1f}", f"{point.seconds:.2f}"]
+        for _, name, digits, _ in COLUMNS:
+            value = values[name]
+            cells.append("-" if value is None else f"{value:.{digits}f}")
+            if point is points[0] or name not in point.compared:
+                cells.append("")
+                continue
+            middle, (low, high) = point.compared[name]
+            digits = digits if name in DIFFERENCES else 3
+            cells.append(f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+            if name == "fsd" and point.missed is not None:
+                cells[-1] += f" ≤ {BAR}" + " missed" * point.missed
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def describe(setting: Mapping[str, Any], first: int) -> list[str]:
+    """Lines that say what a curve depends on, as written to the report."""
+    model = f"model {setting['model']}, {setting['order']} order, {setting['schedule']} schedule"
+    return [
+        f"{model}, n = {setting['n']}, seed {setting['seed']}, benchmark sha256 {setting['benchmark_sha256']}",
+        f"compared with {first} a step; in brackets: 95 % intervals, paired over the photos",
+    ]

@@ -1,0 +1,142 @@
+"""Quality against parallel steps: the pass that predicts all groups at once, the curve, its comparisons in pairs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nuwa_lip.assets import asset
+from nuwa_lip.bench import steps
+from nuwa_lip.commands import bench
+from nuwa_lip.data.benchmark import Benchmark, build_benchmark
+from nuwa_lip.data.shards import Sample
+from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.likelihood import caption_bits
+from nuwa_lip.evaluation.tokenizers import Squares
+from nuwa_lip.hub import load_model
+from nuwa_lip.models.orders import ORDERS, decoding_order, target_tokens
+from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.sampling import group_sizes, sample
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Benchmark:
+    """Three of the bundled photos, cut to sizes of their own."""
+    crops = {"gull": (0, 0, 48, 48), "riders": (20, 40, 70, 80), "bear": (60, 60, 96, 100)}
+    samples = [
+        Sample(
+            key=name,
+            image=Image.open(asset(f"demo/photos/{name}.jpg")).convert("RGB").crop(box),
+            captions=[f"a photo of {name}"],
+            meta={},
+        )
+        for name, box in crops.items()
+    ]
+    return build_benchmark(samples, source="demo", rule="rectangles-40-60", seed=0, out=tmp_path / "bench")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@torch.inference_mode()
+def test_groups_predicted_in_one_pass_are_those_of_the_sampler(order: str, tiny_pipe: InpaintPipeline) -> None:
+    model, generator = tiny_pipe.mps2s, torch.Generator().manual_seed(0)
+    token_mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    token_mask[..., 2:6, 1:6] = token_mask[..., 0, 7] = True
+    mask = token_mask.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    image = torch.rand(1, 3, 32, 32, generator=generator) * 2 - 1
+    tokens = torch.randint(64, (1, 8, 8), generator=generator)
+    memory = model.encode(tiny_pipe.tokenizer(["a bear"]), image, mask, tokens, token_mask)
+    at = decoding_order(order, token_mask, torch.Generator().manual_seed(4))[None]
+    for count in (1, 2, 5, 11, 21):
+        seeded = torch.Generator().manual_seed(4)
+        drawn, mean = sample(model, memory, order=order, num_inference_steps=count, generator=seeded)
+        targets = target_tokens(drawn, at)
+        logits = steps.group_logits(model, memory, targets, at, group_sizes(21, count))
+        found = logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
+        torch.testing.assert_close(found, mean[0], atol=1e-5, rtol=0)
+
+
+def test_bits_of_one_token_a_step_are_those_of_the_likelihood(tiny_model: Path, benchmark: Benchmark) -> None:
+    pipe = steps.Paced.from_pretrained(tiny_model)
+    for item in (Squares(benchmark, pipe.resolution)[i] for i in range(3)):
+        one, all_at_once = steps.true_bits(pipe, item, [1, 10**6], pipe.sampling.order)
+        assert one == pytest.approx(caption_bits(load_model(tiny_model), item, [item.caption])[0], abs=1e-5)
+        assert all_at_once != one and all_at_once == pytest.approx(math.log2(64), rel=0.3)
+
+
+def test_a_step_decides_so_many_tokens_whatever_the_window(tiny_model: Path, benchmark: Benchmark) -> None:
+    paced, plain = steps.Paced.from_pretrained(tiny_model), InpaintPipeline.from_pretrained(tiny_model)
+    assert isinstance(paced, steps.Paced)
+    item, seen = benchmark[0], []
+    inputs: dict[str, Any] = {"image": Image.fromarray(item.image), "mask_image": Image.fromarray(item.mask)}
+    plain(
+        item.caption,
+        **inputs,
+        num_inference_steps=10**6,
+        callback_on_step_end=lambda _, step, total, __: seen.append((step, total)),
+    )
+    windows = [total for step, total in seen if step == 1]
+    for a_step in (1, 3, 10**6):
+        paced.steps = 0
+        result = paced.repaint(item, a_step, "raster", seed=5)
+        assert paced.steps == sum(math.ceil(total / a_step) for total in windows)
+        if a_step == 1:
+            generator = torch.Generator().manual_seed(5)
+            same = plain(item.caption, **inputs, num_inference_steps=10**6, order="raster", generator=generator)
+            assert (result == np.asarray(same.images[0])).all()
+
+
+def test_the_curve(
+    benchmark: Benchmark, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, sheet, work = tmp_path / "steps.json", tmp_path / "steps.md", tmp_path / "work"
+    repaint, calls = steps.Paced.repaint, []
+
+    def counted(self: steps.Paced, item: Any, a_step: int, *rest: Any) -> np.ndarray:
+        calls.append((item.index, a_step))
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return repaint(self, item, a_step, *rest)
+
+    monkeypatch.setattr(steps.Paced, "repaint", counted)
+    options: dict[str, Any] = {"model": str(tiny_model), "tokens": "8, 1,2", "json": out, "markdown": sheet}
+    with pytest.raises(KeyboardInterrupt):
+        bench.steps(benchmark.folder, **options, work=work)
+    bench.steps(benchmark.folder, **options, work=work, shard="2/2")  # of three photos the second, which is there
+    assert len(calls) == 7 and not out.exists()
+    bench.steps(benchmark.folder, **options, work=work)
+    assert calls[6:] == [(2, 1), (2, 1), (2, 2), (2, 8)]  # what was measured is not measured again
+    report = json.loads(out.read_text())
+    assert (report["n"], report["order"], report["schedule"]) == (3, "raster", "cosine")
+    one, two, eight = report["points"]
+    assert [point["tokens"] for point in report["points"]] == [1, 2, 8]
+    assert one["steps"] > two["steps"] > eight["steps"] and one["known_max_change"] == 0
+    for name, exact in (("fsd", 1), ("lpips_squeeze_hole", 1), ("bits", 1), ("krd", 0), ("psnr_hole", 0)):
+        assert one["compared"][name] == {"value": exact, "interval_95": [exact, exact]}
+    assert eight["compared"]["fsd"]["value"] == pytest.approx(eight["fsd"] / one["fsd"])
+    assert eight["compared"]["ssim_hole"]["value"] == pytest.approx(eight["ssim_hole"] - one["ssim_hole"])
+    value, (low, high) = eight["compared"]["bits"].values()
+    assert low <= value <= high and value == pytest.approx(eight["bits"] / one["bits"])
+    shown = capsys.readouterr().out
+    assert sheet.read_text() in shown and f"n = 3, seed 0, benchmark sha256 {benchmark.sha256}" in shown
+    lines = sheet.read_text().splitlines()
+    assert lines[0].startswith("| tokens a step | steps | s a photo | FSD ↓ | FSD, times |")
+    assert "≤ 1.05" in lines[4] and "≤ 1.05" not in lines[3]
+    with pytest.raises(InputError, match="holds figures of another run"):
+        bench.steps(benchmark.folder, **options | {"tokens": "1,4"}, work=work)
+
+
+def test_what_cannot_be_measured_is_named(benchmark: Benchmark) -> None:
+    for tokens in ("", "0,1", "1;2", "two"):
+        with pytest.raises(InputError, match=f"--tokens '{tokens}' is not numbers from 1 on"):
+            bench.steps(benchmark.folder, tokens=tokens)
+    with pytest.raises(InputError, match="--limit 1 is too small"):
+        bench.steps(benchmark.folder, limit=1)
+    with pytest.raises(InputError, match="--shard needs --work"):
+        bench.steps(benchmark.folder, shard="1/2")
