@@ -1,13 +1,17 @@
 """The benchmarks run and report what they say; how fast anything is, is not a test's business."""
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from nuwa_lip.bench import decoding, encoders, growth, official, quality, stages, tokenizer
+from nuwa_lip.bench import decoding, encoders, evaluation, growth, official, quality, stages, tokenizer
 from nuwa_lip.bench.compare import changes, differences
 from nuwa_lip.bench.limits import Limits
 from nuwa_lip.bench.measure import (
@@ -26,6 +30,7 @@ from nuwa_lip.bench.measure import (
 )
 from nuwa_lip.bench.sizes import SMALL, Bench, photo, random_dfvqgan, random_mps2s
 from nuwa_lip.commands import bench
+from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.sampling import CHUNK
 
@@ -43,6 +48,20 @@ def test_memory_is_that_of_the_process_alone() -> None:
     del hoard
     assert done["little"].peak_mb < 100
     assert 190 < done["much"].peak_mb - done["little"].peak_mb < 220
+
+
+def test_memory_of_workers_is_added_to_that_of_the_process() -> None:
+    code = """
+import subprocess, sys, time
+x = bytearray(50_000_000)
+if int(sys.argv[2]):
+    subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[1], str(int(sys.argv[2]) - 1)], check=True)
+time.sleep(0.5)  # until it is looked at
+"""
+    alone, all_three = child(code, code, "2"), child(code, code, "2", workers=True)
+    assert alone.peak_mb < 100
+    assert 100 < all_three.peak_mb - alone.peak_mb < 160
+    assert child("pass", workers=True).peak_mb < 50
 
 
 def test_a_failing_process_is_reported_by_its_last_line() -> None:
@@ -96,6 +115,12 @@ def test_timings_repeat_what_is_short_and_tell_the_noise() -> None:
     assert ratio.noise == pytest.approx(0.3)
 
 
+def test_timings_by_another_clock() -> None:
+    ticks = itertools.count(0, 3)
+    found = timings({"a": lambda: None, "b": lambda: next(ticks)}, rounds=2, clock=lambda: next(ticks))
+    assert found == {"a": Timing(3.0, 0.0), "b": Timing(6.0, 0.0)}
+
+
 def test_changes_within_the_noise_are_not_reported() -> None:
     old = [Row(what=w, value=10.0, unit="ms", noise=0.05) for w in ("same", "noisy", "slower", "gone")]
     new = [
@@ -127,6 +152,33 @@ def test_every_stage_runs_small(
     timed = [row for row in report["rows"] if "bf16 int4" in row["what"] and row["unit"] in ("ms", "s")]
     assert all(row["loss"] > 0 for row in timed)
     assert not differences(report, {**machine(), **stages.settings(small=True)})
+
+
+def test_evaluation_is_held_to_its_bars_at_the_official_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def measured(code: str, *args: str, workers: bool) -> Child:
+        benchmark, results = read_benchmark(Path(args[2])), Path(args[4])
+        for item in benchmark:
+            finished = np.asarray(Image.open(results / f"{item.name}.png"))
+            changed = (finished != item.image).any(-1)
+            assert finished.shape == (32, 32, 3) and changed.any() and not changed[~item.mask].any()
+        calls.append((len(benchmark), len(list(results.iterdir())), args[5:], workers))
+        return Child(200.0 + 100 * len(calls), 1000.0 * len(calls), "")
+
+    monkeypatch.setattr(evaluation, "child", measured)
+    monkeypatch.setattr(evaluation, "timings", lambda cases, rounds, clock: dict.fromkeys(cases, Timing(0.1, 0.2)))
+    limits = Limits(products={}, size=1, read=1.0)
+    rows = evaluation.run(Bench(sizes=dataclasses.replace(SMALL, small=False), limits=limits, rounds=5))
+    assert calls == [(4, 4, ("--workers", "2"), True)] * 2
+    *built, time, memory = rows
+    rules = ("rectangles", "block", "strokes", "border", "centre")
+    assert [row.what for row in built] == [f"building a benchmark, {rule}-40-60, in a CPU second" for rule in rules]
+    assert all((row.value, row.bar, row.at_least, row.missed, row.noise) == (40, 60, True, True, 0.2) for row in built)
+    assert (time.value, time.bar, time.missed) == (350, 240, True)
+    assert (memory.value, memory.bar, memory.missed) == (2000, 2000, False)
+    small = evaluation.run(Bench(sizes=SMALL, limits=limits, rounds=1))
+    assert not any(row.bar or row.at_least for row in small)
 
 
 @torch.inference_mode()

@@ -12,11 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nuwa_lip.assets import asset
 from nuwa_lip.bench import steps
 from nuwa_lip.commands import bench
-from nuwa_lip.data.benchmark import Benchmark, build_benchmark
-from nuwa_lip.data.shards import Sample
+from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.likelihood import caption_bits
 from nuwa_lip.evaluation.tokenizers import Squares
@@ -24,27 +22,21 @@ from nuwa_lip.hub import load_model
 from nuwa_lip.models.orders import ORDERS, decoding_order, target_tokens
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.sampling import group_sizes, sample
+from tests.demo_photos import demo_benchmark
 
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Benchmark:
     """Three of the bundled photos, cut to sizes of their own."""
     crops = {"gull": (0, 0, 48, 48), "riders": (20, 40, 70, 80), "bear": (60, 60, 96, 100)}
-    samples = [
-        Sample(
-            key=name,
-            image=Image.open(asset(f"demo/photos/{name}.jpg")).convert("RGB").crop(box),
-            captions=[f"a photo of {name}"],
-            meta={},
-        )
-        for name, box in crops.items()
-    ]
-    return build_benchmark(samples, source="demo", rule="rectangles-40-60", seed=0, out=tmp_path / "bench")
+    return demo_benchmark(tmp_path / "bench", crops)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("order", "schedule"), [*((order, "cosine") for order in ORDERS), ("raster", "constant")])
 @torch.inference_mode()
-def test_groups_predicted_in_one_pass_are_those_of_the_sampler(order: str, tiny_pipe: InpaintPipeline) -> None:
+def test_groups_predicted_in_one_pass_are_those_of_the_sampler(
+    order: str, schedule: str, tiny_pipe: InpaintPipeline
+) -> None:
     model, generator = tiny_pipe.mps2s, torch.Generator().manual_seed(0)
     token_mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     token_mask[..., 2:6, 1:6] = token_mask[..., 0, 7] = True
@@ -55,9 +47,10 @@ def test_groups_predicted_in_one_pass_are_those_of_the_sampler(order: str, tiny_
     at = decoding_order(order, token_mask, torch.Generator().manual_seed(4))[None]
     for count in (1, 2, 5, 11, 21):
         seeded = torch.Generator().manual_seed(4)
-        drawn, mean = sample(model, memory, order=order, num_inference_steps=count, generator=seeded)
+        how: dict[str, Any] = {"order": order, "schedule": schedule, "num_inference_steps": count}
+        drawn, mean = sample(model, memory, generator=seeded, **how)
         targets = target_tokens(drawn, at)
-        logits = steps.group_logits(model, memory, targets, at, group_sizes(21, count))
+        logits = steps.group_logits(model, memory, targets, at, group_sizes(21, count, schedule))
         found = logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
         torch.testing.assert_close(found, mean[0], atol=1e-5, rtol=0)
 
@@ -65,7 +58,7 @@ def test_groups_predicted_in_one_pass_are_those_of_the_sampler(order: str, tiny_
 def test_bits_of_one_token_a_step_are_those_of_the_likelihood(tiny_model: Path, benchmark: Benchmark) -> None:
     pipe = steps.Paced.from_pretrained(tiny_model)
     for item in (Squares(benchmark, pipe.resolution)[i] for i in range(3)):
-        one, all_at_once = steps.true_bits(pipe, item, [1, 10**6], pipe.sampling.order)
+        one, all_at_once = steps.true_bits(pipe, item, [1, 10**6], "raster", "cosine")
         assert one == pytest.approx(caption_bits(load_model(tiny_model), item, [item.caption])[0], abs=1e-5)
         assert all_at_once != one and all_at_once == pytest.approx(math.log2(64), rel=0.3)
 
@@ -84,7 +77,7 @@ def test_a_step_decides_so_many_tokens_whatever_the_window(tiny_model: Path, ben
     windows = [total for step, total in seen if step == 1]
     for a_step in (1, 3, 10**6):
         paced.steps = 0
-        result = paced.repaint(item, a_step, "raster", seed=5)
+        result = paced.repaint(item, a_step, "raster", "cosine", seed=5)
         assert paced.steps == sum(math.ceil(total / a_step) for total in windows)
         if a_step == 1:
             generator = torch.Generator().manual_seed(5)
@@ -130,6 +123,16 @@ def test_the_curve(
     assert "≤ 1.05" in lines[4] and "≤ 1.05" not in lines[3]
     with pytest.raises(InputError, match="holds figures of another run"):
         bench.steps(benchmark.folder, **options | {"tokens": "1,4"}, work=work)
+
+
+def test_by_confidence_there_are_pictures_and_no_bits(benchmark: Benchmark, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "steps.json"
+    bench.steps(benchmark.folder, model=str(tiny_model), tokens="1,8", schedule="confidence", json=out, limit=2)
+    report = json.loads(out.read_text())
+    one, eight = report["points"]
+    assert report["schedule"] == "confidence" and one["bits"] is eight["bits"] is None
+    assert one["steps"] > eight["steps"] and one["known_max_change"] == 0
+    assert "bits" not in eight["compared"] and eight["fsd"] > 0
 
 
 def test_what_cannot_be_measured_is_named(benchmark: Benchmark) -> None:

@@ -181,6 +181,8 @@ def test_orders_are_complete_and_checked() -> None:
             of(orders=orders)
     with pytest.raises(InputError, match="there is no order 'spiral'"):
         of(sampling=recipes.SamplingDefaults(order="spiral"))
+    with pytest.raises(InputError, match="there is no schedule 'linear'"):
+        of(sampling=recipes.SamplingDefaults(schedule="linear"))
 
 
 def reachable(kind: type) -> set[type]:

@@ -18,7 +18,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.sampling import Draw, candidates_at_once, decoding_order, group_sizes, sample
+from nuwa_lip.sampling import SCHEDULES, Draw, candidates_at_once, decoding_order, group_sizes, sample
 
 VOCAB, K = 64, 12
 STEPS = (None, 1, 3, K)
@@ -85,14 +85,18 @@ def logits_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
+EVERY_WAY = [(order, "cosine") for order in ORDERS] + [("raster", "constant"), ("random", "confidence")]
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 @pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("order", "schedule"), EVERY_WAY)
 def test_cached_equals_uncached(
     model: MPS2S,
     memories: tuple[Memory, Memory],
     logits_seen: list[Tensor],
     order: str,
+    schedule: str,
     steps: int | None,
     scale: float,
 ) -> None:
@@ -107,6 +111,7 @@ def test_cached_equals_uncached(
             guidance_scale=scale,
             order=order,
             num_inference_steps=steps,
+            schedule=schedule,
             generator=seeded(5),
             use_cache=use_cache,
         )
@@ -129,9 +134,9 @@ def wide(request: pytest.FixtureRequest) -> tuple[MPS2S, Memory, Memory]:
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 @pytest.mark.parametrize("steps", [None, 2, 5])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("order", "schedule"), EVERY_WAY)
 def test_a_candidate_is_the_same_whatever_their_number(
-    wide: tuple[MPS2S, Memory, Memory], order: str, steps: int | None, scale: float
+    wide: tuple[MPS2S, Memory, Memory], order: str, schedule: str, steps: int | None, scale: float
 ) -> None:
     model, memory, unconditional = wide
 
@@ -144,11 +149,13 @@ def test_a_candidate_is_the_same_whatever_their_number(
             guidance_scale=scale,
             order=order,
             num_inference_steps=steps,
+            schedule=schedule,
             generator=seeded(seed),
         )
 
     tokens, logp = run(8, 7)
-    assert len({tuple(one.flatten().tolist()) for one in tokens}) == 8
+    distinct = len({tuple(one.flatten().tolist()) for one in tokens})
+    assert distinct == 8 or schedule == "confidence" and distinct > 4  # the surest of what is drawn is often the same
     for count, seed in ((1, 7), (3, 7), (1, 9), (2, 12)):
         few, few_logp = run(count, seed)
         first = seed - 7
@@ -257,14 +264,38 @@ def test_the_callback_counts_all_steps(
     assert calls == [(i + 1, total) for i in range(total)]
 
 
+@pytest.mark.parametrize("steps", [2, 5, K])
+def test_by_confidence_the_surest_tokens_are_kept(
+    model: MPS2S, memories: tuple[Memory, Memory], logits_seen: list[Tensor], steps: int
+) -> None:
+    """Played again from the logits of every step, at temperature 0."""
+    tokens, logp = sample(
+        model, memories[0], temperature=0, num_inference_steps=steps, schedule="confidence", generator=seeded(0)
+    )
+    missing = decoding_order("raster", memories[0].token_mask).tolist()
+    total = 0.0
+    for logits, size in zip(logits_seen, group_sizes(K, steps), strict=True):
+        best, choice = logits[0].double().log_softmax(-1).max(-1)
+        assert len(best) == len(missing)
+        surest = best.argsort(descending=True, stable=True).tolist()
+        for i in surest[:size]:
+            assert tokens[0].flatten()[missing[i]] == choice[i]
+        total += float(best[surest[:size]].sum())
+        missing = [missing[i] for i in surest[size:]]
+    assert float(logp) == pytest.approx(total / K, abs=1e-5)
+    assert not torch.equal(tokens, sample(model, memories[0], temperature=0, num_inference_steps=steps)[0])
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 1100), st.none() | st.integers(1, 1200))
-def test_group_sizes_grow_and_sum_up(tokens: int, steps: int | None) -> None:
-    sizes = group_sizes(tokens, steps)
+@given(st.integers(0, 1100), st.none() | st.integers(1, 1200), st.sampled_from(SCHEDULES))
+def test_group_sizes_grow_and_sum_up(tokens: int, steps: int | None, schedule: str) -> None:
+    sizes = group_sizes(tokens, steps, schedule)
     assert sum(sizes) == tokens
     assert len(sizes) == (tokens if steps is None else min(steps, tokens))
     assert all(size >= 1 for size in sizes)
     assert sizes == sorted(sizes)
+    if sizes and schedule == "constant":
+        assert sizes[-1] - sizes[0] <= 1
 
 
 def test_group_sizes_follow_the_cosine() -> None:
@@ -280,6 +311,7 @@ def test_candidates_at_once_know_nothing_of_their_number() -> None:
     assert candidates_at_once([1] * 9, cpu) == candidates_at_once([64], gpu) == sampling.CHUNK
     assert candidates_at_once([2, 9], cpu) == 1
     assert candidates_at_once([], cpu) == sampling.CHUNK
+    assert candidates_at_once([1] * 9, cpu, surest=True) == 1  # every step asks for all
 
 
 PROBABILITIES = torch.tensor([0.4, 0.05, 0.3, 0.15, 0.1])
@@ -365,6 +397,7 @@ def test_candidates_follow_the_models_distribution(model: MPS2S) -> None:
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"num_candidates": 0}, "num_candidates is 0"),
         ({"order": "spiral"}, "'spiral'; there are: raster, random, border"),
+        ({"schedule": "linear"}, "'linear'; there are: cosine, constant, confidence"),
         ({"generator": [seeded(0)] * 3, "num_candidates": 2}, "3 generators for 2 candidates"),
     ],
 )

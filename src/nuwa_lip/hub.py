@@ -55,6 +55,8 @@ class SamplingDefaults:
     """Of decoding: raster, random or border."""
     num_inference_steps: int | None = None
     """S, parallel steps; None: one token a step."""
+    schedule: str = "cosine"
+    """How many tokens each step decides, and which: cosine, constant or confidence."""
     blend: bool = False
     """Fit the colours of what is painted to the known pixels at the hole's edge."""
 

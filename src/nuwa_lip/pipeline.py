@@ -171,6 +171,7 @@ class InpaintPipeline:
         top_p: float | None = None,
         order: str | None = None,
         num_inference_steps: int | None = None,
+        schedule: str | None = None,
         padding_mask_crop: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
@@ -194,6 +195,8 @@ class InpaintPipeline:
             top_p: sample from the likeliest tokens that together have this probability, 0 to 1.
             order: "raster", or another that `nuwa_lip.sampling` knows.
             num_inference_steps: predict the hole's tokens in so many parallel steps; None: one by one.
+            schedule: "cosine" decides few tokens in the first of these steps and more in later ones, "constant" as
+                many in each, "confidence" those of which the model is surest.
             padding_mask_crop: pixels of context around a hole instead of what is chosen.
             generator: with seed s candidate i gets the seed s + i; a list has one for each candidate.
             output_type: "pil", "np" or "pt".
@@ -212,6 +215,7 @@ class InpaintPipeline:
             "top_p": top_p,
             "order": order,
             "num_inference_steps": num_inference_steps,
+            "schedule": schedule,
             "blend": blend,
         }
         sampling = replace(self.sampling, **{key: value for key, value in given.items() if value is not None})
@@ -305,6 +309,7 @@ class InpaintPipeline:
                 top_p=sampling.top_p,
                 order=sampling.order,
                 num_inference_steps=sampling.num_inference_steps,
+                schedule=sampling.schedule,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 callback=callback,
             )

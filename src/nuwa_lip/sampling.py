@@ -7,7 +7,8 @@ K defective tokens are decided in S groups. In one step the decoder (`models.mps
                    and itself
 
 A group's first query row is the next chain row; its other query rows are replaced by chain rows in the next
-step. So every step is one pass, and with one token a step (the paper's way) there are chain rows only.
+step. So every step is one pass, and with one token a step (the paper's way) there are chain rows only. How many
+tokens a group has, and whether the order alone says which, is the schedule (`SCHEDULES`).
 
 A candidate's tokens are the same to the bit however many candidates there are, and wherever it stands among
 them: everything random comes from its own seed, and because the last bit of a matrix product depends on its
@@ -36,6 +37,10 @@ from nuwa_lip.models.orders import check_order, decoding_order
 
 CHUNK = 4
 """Most candidates at once: four rows cost a small model a quarter more than one, a large one nothing."""
+SCHEDULES = ("cosine", "constant", "confidence")
+"""How K tokens are shared among S steps. cosine: few at first, when little is known, more later; constant: as many
+in each; confidence: as many as with cosine, but of all that are missing those of which the model is surest
+(MaskGIT), for which every step asks for all."""
 FULL_GROUP = 4
 """With so many tokens a step on the CPU the rows of one candidate fill its matrix units: then one at once."""
 
@@ -128,6 +133,7 @@ def sample(
     top_p: float | None = None,
     order: str = "raster",
     num_inference_steps: int | None = None,
+    schedule: str = "cosine",
     generator: Generators = None,
     use_cache: bool = True,
     callback: Callback | None = None,
@@ -143,8 +149,9 @@ def sample(
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: draw from the k likeliest tokens only.
         top_p: draw from the likeliest tokens only that have this probability together.
-        order: one of `ORDERS`.
+        order: one of `ORDERS`; with "confidence" it tells only where a token stands among equals.
         num_inference_steps: S; more than K mean K; None: one token a step.
+        schedule: one of `SCHEDULES`; only "confidence" matters with one token a step.
         generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
             one for each candidate of a photo, or of all photos; None: a random seed.
         use_cache: False runs the whole decoder for every token, which gives the same and is slow.
@@ -160,13 +167,14 @@ def sample(
     """
     draw = Draw(guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p)
     photos = len(memory.tokens)
-    _check(num_candidates, order, num_inference_steps)
+    _check(num_candidates, order, num_inference_steps, schedule)
     unconditional = _unconditional(unconditional, draw, photos)
     seeds = candidate_seeds(generator, num_candidates, photos)
 
     memories = [[memory[i], unconditional[i]] if unconditional else [memory[i]] for i in range(photos)]
-    groups = [group_sizes(int(one[0].token_mask.sum()), num_inference_steps) for one in memories]
-    chunks = [candidates_at_once(sizes, memory.states.device) for sizes in groups]
+    groups = [group_sizes(int(one[0].token_mask.sum()), num_inference_steps, schedule) for one in memories]
+    surest = schedule == "confidence"
+    chunks = [candidates_at_once(sizes, memory.states.device, surest) for sizes in groups]
     rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
     progress = _Progress(callback, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
     decoder = _Cached if use_cache else _Uncached
@@ -175,7 +183,7 @@ def sample(
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             plan = _Plan.make(order, one[0].token_mask, few + few[-1:] * (chunk - len(few)), len(few))
-            drawn, logp = _decode(decoder(mps2s, _together(one), plan), sizes, draw, progress)
+            drawn, logp = _decode(decoder(mps2s, _together(one), plan), sizes, surest, draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
@@ -183,28 +191,30 @@ def sample(
     return torch.cat(tokens), torch.cat(scores)
 
 
-def candidates_at_once(sizes: list[int], device: torch.device) -> int:
+def candidates_at_once(sizes: list[int], device: torch.device, surest: bool = False) -> int:
     """C, which must not depend on how many candidates are asked for.
 
     Args:
         sizes: of the groups.
         device: where the decoder runs.
+        surest: every step asks for all that are missing, as "confidence" does.
     """
-    parallel = sum(sizes) >= FULL_GROUP * max(1, len(sizes))
+    parallel = surest or sum(sizes) >= FULL_GROUP * max(1, len(sizes))
     return 1 if parallel and device.type == "cpu" else CHUNK
 
 
-def group_sizes(tokens: int, steps: int | None) -> list[int]:
+def group_sizes(tokens: int, steps: int | None, schedule: str = "cosine") -> list[int]:
     """How many of K tokens each of S steps decides, from few to many.
 
-    MaskGIT's cosine: after step s about K · (1 - cos(π/2 · s/S)) are decided. Every step decides at least
-    one, the sizes never fall, and their sum is K. More steps than tokens, or None, mean one token a step.
+    After a share t of the steps about K · (1 - cos(π/2 · t)) tokens are decided (MaskGIT's cosine), or K · t with
+    "constant". Every step decides at least one, the sizes never fall, and their sum is K. More steps than tokens, or
+    None, mean one token a step.
     """
     steps = tokens if steps is None else min(steps, tokens)
     decided = [0]
     for step in range(1, steps + 1):
-        aim = round(tokens * (1 - math.cos(math.pi / 2 * step / steps)))
-        decided.append(min(max(aim, decided[-1] + 1), tokens - steps + step))
+        share = step / steps if schedule == "constant" else 1 - math.cos(math.pi / 2 * step / steps)
+        decided.append(min(max(round(tokens * share), decided[-1] + 1), tokens - steps + step))
     return sorted(b - a for a, b in pairwise(decided))  # sorted: rounding leaves a dip here and there
 
 
@@ -215,7 +225,7 @@ class _Plan:
     positions: Tensor
     """int64 [C, K], in the order of decoding."""
     uniform: Tensor
-    """float64 [C, K], one for each token."""
+    """float64 [C, K], one for each token; it stays with the token if the order changes."""
     distinct: int
     """Only so many candidates were asked for; the others are copies of the last of these."""
 
@@ -241,16 +251,26 @@ class _Progress:
             self.callback(self.step, self.total)
 
 
-def _decode(steps: _Cached | _Uncached, sizes: list[int], draw: Draw, progress: _Progress) -> tuple[Tensor, Tensor]:
-    """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C]."""
+def _decode(
+    steps: _Cached | _Uncached, sizes: list[int], surest: bool, draw: Draw, progress: _Progress
+) -> tuple[Tensor, Tensor]:
+    """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
+
+    With `surest` every step draws all that are missing, keeps the group of which the model is surest, and brings the
+    plan's positions into the order in which they were kept.
+    """
     plan = steps.plan
     chosen = torch.zeros_like(plan.positions)
     logp = torch.zeros_like(plan.uniform)
     for stop, size in zip(accumulate(sizes), sizes, strict=True):
-        group = slice(stop - size, stop)
-        logits = draw.guide(steps(chosen, size, stop))  # [C, g, V]
-        chosen[:, group] = draw(logits, plan.uniform[:, group])
-        logp[:, group] = logits.log_softmax(-1).gather(-1, chosen[:, group, None])[..., 0]
+        asked = slice(stop - size, None if surest else stop)
+        logits = draw.guide(steps(chosen, stop - size, size, surest))  # [C, R, V], a row for each that is asked for
+        chosen[:, asked] = draw(logits, plan.uniform[:, asked])
+        logp[:, asked] = logits.log_softmax(-1).gather(-1, chosen[:, asked, None])[..., 0]
+        if surest:
+            first = logp[:, asked].argsort(dim=-1, descending=True, stable=True)
+            for row in (plan.positions, plan.uniform, chosen, logp):
+                row[:, asked] = row[:, asked].gather(-1, first)
         progress()
     return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
 
@@ -271,17 +291,19 @@ class _Cached:
         self.cache = mps2s.prefill(memory, *plan.positions.shape, distinct=distinct)
         self.kept = 0  # chain rows in the cache
 
-    def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:
-        """Logits of the next group.
+    def __call__(self, chosen: Tensor, start: int, size: int, every: bool) -> Tensor:
+        """Logits of the next group, or of every token that is missing.
 
         Args:
-            chosen: int64 [C, K], the tokens, as far as they are decided.
-            size, stop: the group is the tokens stop - size to stop - 1.
+            chosen: int64 [C, K], the tokens, of which the first `start` are decided.
+            start: how many are decided.
+            size: of the group.
+            every: ask for every one that is missing; what comes next is not settled then.
 
         Returns:
-            float32 [G · C, g, V].
+            float32 [G · C, R, V] of the tokens from `start` on.
         """
-        start = stop - size  # so many are decided
+        stop = chosen.shape[1] if every else start + size
         slots = torch.arange(self.kept, stop, device=chosen.device)  # missing chain rows, then the queries
         columns = torch.arange(stop, device=chosen.device)
         visible = (columns < start) & (columns < slots[:, None]) | (columns == slots[:, None])
@@ -296,25 +318,24 @@ class _Cached:
             slots,
             visible,
         )
-        self.kept = start + 1
-        return self.mps2s.head(rows[:, -size:])
+        self.kept = start if every else start + 1
+        return self.mps2s.head(rows[:, start - stop :])
 
 
 class _Uncached:
-    """The slow twin of `_Cached`: teacher-forced prediction of every token of a group, from the beginning."""
+    """The slow twin of `_Cached`: teacher-forced prediction of each token that is asked for, from the beginning."""
 
     def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memory, self.plan = mps2s, memory, plan
 
-    def __call__(self, chosen: Tensor, size: int, stop: int) -> Tensor:
+    def __call__(self, chosen: Tensor, start: int, size: int, every: bool) -> Tensor:
         """As `_Cached.__call__`."""
-        start, memories = stop - size, len(self.memory.states)
+        stop, memories = chosen.shape[1] if every else start + size, len(self.memory.states)
         targets = F.pad(chosen[:, :start], (0, 1)).repeat(memories, 1)  # of its own target a row knows nothing
         logits = []
         for k in range(start, stop):
             order = torch.cat([self.plan.positions[:, :start], self.plan.positions[:, k : k + 1]], 1)
-            every = self.mps2s.predict(self.memory, targets, order.repeat(memories, 1))
-            logits.append(every[:, -1])
+            logits.append(self.mps2s.predict(self.memory, targets, order.repeat(memories, 1))[:, -1])
         return torch.stack(logits, 1)
 
 
@@ -365,9 +386,16 @@ def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[
     return [seeds[i * count : (i + 1) * count] for i in range(photos)]
 
 
-def _check(num_candidates: int, order: str, steps: int | None) -> None:
+def _check(num_candidates: int, order: str, steps: int | None, schedule: str) -> None:
     if num_candidates < 1:
         raise InputError(f"num_candidates is {num_candidates}; it must be 1 or more")
     if steps is not None and steps < 1:
         raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
     check_order(order)
+    check_schedule(schedule)
+
+
+def check_schedule(name: str) -> None:
+    """Raises: InputError: there is no schedule of that name."""
+    if name not in SCHEDULES:
+        raise InputError(f"there is no schedule {name!r}; there are: {', '.join(SCHEDULES)}")

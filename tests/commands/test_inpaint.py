@@ -19,6 +19,7 @@ from nuwa_lip.files import read_image, save_image
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.quantise import LAYERS, is_quantised
+from nuwa_lip.sampling import SCHEDULES
 
 Run = Callable[..., Any]
 
@@ -202,11 +203,13 @@ def test_options_reach_the_pipeline(
         InpaintPipeline, "__call__", lambda self, **options: given.update(options) or call(self, **options)
     )
     words = "--guidance-scale 2 --temperature 0.5 --top-k 9 --top-p 0.8 --order border --steps 3".split()
-    words += "--padding-mask-crop 4 --dtype bfloat16 --device cpu".split()
+    words += "--schedule constant --padding-mask-crop 4 --dtype bfloat16 --device cpu".split()
     assert inpaint(photo_file, "--mask", mask_file, "-o", tmp_path / "out.png", *words).code == 0
-    names = "guidance_scale temperature top_k top_p order num_inference_steps padding_mask_crop rank".split()
-    assert [given[name] for name in names] == [2.0, 0.5, 9, 0.8, "border", 3, 4, "likelihood"]
-    assert set(get_args(get_args(get_type_hints(Options)["order"])[0])) == set(ORDERS)
+    names = "guidance_scale temperature top_k top_p order num_inference_steps schedule".split()
+    names += "padding_mask_crop rank".split()
+    assert [given[name] for name in names] == [2.0, 0.5, 9, 0.8, "border", 3, "constant", 4, "likelihood"]
+    for name, all_names in (("order", ORDERS), ("schedule", SCHEDULES)):
+        assert set(get_args(get_args(get_type_hints(Options)[name])[0])) == set(all_names)
 
 
 def test_weights_of_another_form_reach_the_model(

@@ -20,22 +20,14 @@ from nuwa_lip.evaluation import methods
 from nuwa_lip.evaluation.images import Observer
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.models.perceptual import SqueezeNetFeatures
+from tests.demo_photos import demo_benchmark
 
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Benchmark:
     """Three of the bundled photos, two of them cut to other sizes."""
     crops = {"gull": (0, 0, 96, 96), "riders": (20, 40, 140, 120), "bear": (60, 60, 140, 150)}
-    samples = [
-        Sample(
-            key=name,
-            image=Image.open(asset(f"demo/photos/{name}.jpg")).convert("RGB").crop(box),
-            captions=[f"a photo of {name}"],
-            meta={},
-        )
-        for name, box in crops.items()
-    ]
-    return build_benchmark(samples, source="demo", rule="rectangles-40-60", seed=0, out=tmp_path / "bench")
+    return demo_benchmark(tmp_path / "bench", crops)
 
 
 def save_results(benchmark: Benchmark, folder: Path, change: int = 0) -> Path:

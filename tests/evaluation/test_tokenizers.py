@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from nuwa_lip.assets import asset
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark, build_benchmark
 from nuwa_lip.data.shards import Sample
@@ -19,14 +18,13 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.tokenizers import METHODS, Squares, probe
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig
+from tests.demo_photos import demo_benchmark
 
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
-    photos = {name: Image.open(asset(f"demo/photos/{name}.jpg")).convert("RGB") for name in ("gull", "bear", "fog")}
-    samples = [Sample(key=name, image=photo, captions=[name], meta={}) for name, photo in photos.items()]
     out = tmp_path_factory.mktemp("tokenizers") / "bench"
-    return build_benchmark(samples, source="demo", rule="rectangles-40-60", seed=0, out=out)
+    return demo_benchmark(out, dict.fromkeys(("gull", "bear", "fog")))
 
 
 def official(benchmark: Benchmark, folder: Path) -> Path:

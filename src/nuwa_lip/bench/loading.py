@@ -48,9 +48,10 @@ def run(bench: Bench) -> list[Row]:
     return [*rows, token_cache(bench)]
 
 
-def rate(what: str, timing: Timing, count: int) -> Row:
-    """Photos a second."""
-    return Row(what=what, value=count / timing.seconds, unit="photos/s", noise=timing.noise)
+def rate(what: str, timing: Timing, count: int, bar: float | None = None) -> Row:
+    """Photos a second, which must reach the bar if there is one."""
+    value = count / timing.seconds
+    return Row(what=what, value=value, unit="photos/s", bar=bar, at_least=bar is not None, noise=timing.noise)
 
 
 def samples(count: int, size: tuple[int, int]) -> Iterator[Sample]:

@@ -6,6 +6,7 @@ is the peak of a fresh process each (VmHWM, Linux), so that no candidate profits
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+EVERY = 0.05
+"""Seconds between two looks at the memory of a measured process's workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class Row:
     what: str
     value: float
     unit: str
-    """"x" for ratios, else s, MB or GFLOP/s."""
+    """"x" for ratios, else s, MB, photos/s or GFLOP/s."""
     bar: float | None = None
     """What `value` must not exceed, or, with `at_least`, must reach."""
     at_least: bool = False
@@ -80,7 +85,12 @@ def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def timings(
-    cases: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True, least: float = 0.0
+    cases: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm_up: bool = True,
+    least: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Each case's median: one warm-up, then `rounds` times all of them in turn.
 
@@ -89,15 +99,16 @@ def timings(
         rounds: repeats, 1 or more.
         warm_up: leave it out for what takes minutes, where it would not show.
         least: seconds; a case that is shorter is called several times in a repeat.
+        clock: tells seconds; `time.process_time` those of the CPU, all threads of this process together.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     calls = dict.fromkeys(cases, 1)
     for lap in range(-1 if warm_up else 0, rounds):
         for name, run in cases.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[name]):
                 run()
-            passed = (time.perf_counter() - start) / calls[name]
+            passed = (clock() - start) / calls[name]
             if lap >= 0:
                 seconds[name].append(passed)
             else:
@@ -121,8 +132,14 @@ if os.path.exists('/proc/self/status'):
 """
 
 
-def child(code: str, *args: str) -> Child:
-    """Run Python code in a fresh interpreter; its arguments are `sys.argv[1:]`.
+def child(code: str, *args: str, workers: bool = False) -> Child:
+    """Run Python code in a fresh interpreter.
+
+    Args:
+        code: what to run.
+        args: its `sys.argv[1:]`.
+        workers: add the peaks of all processes that it starts, as last seen by looking every `EVERY` seconds. The sum
+            errs upwards: they need not peak at once, and pages that they share count for each.
 
     Raises:
         RuntimeError: it failed; the message is its last line.
@@ -131,14 +148,55 @@ def child(code: str, *args: str) -> Child:
         peak_file = Path(folder) / "peak"
         environment = {**os.environ, "NUWA_LIP_BENCH_PEAK": str(peak_file)}
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", REPORT_PEAK + code, *args], capture_output=True, text=True, env=environment
-        )
+        with subprocess.Popen(
+            [sys.executable, "-c", REPORT_PEAK + code, *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as process:
+            others: dict[int, float] = {}
+            try:
+                output, errors = _finish(process, others if workers else None)
+            except BaseException:
+                process.kill()
+                raise
         seconds = time.perf_counter() - start
-        if done.returncode != 0:
-            raise RuntimeError((done.stderr.strip() or "a measured process failed").splitlines()[-1])
+        if process.returncode != 0:
+            raise RuntimeError((errors.strip() or "a measured process failed").splitlines()[-1])
         peak = int(peak_file.read_text()) * 1024 / 1e6 if peak_file.exists() else float("nan")
-    return Child(seconds, peak, done.stdout)
+    if workers and not Path("/proc/thread-self/children").exists():
+        peak = float("nan")
+    return Child(seconds, peak + sum(others.values()), output)
+
+
+def _finish(process: subprocess.Popen[str], workers: dict[int, float] | None) -> tuple[str, str]:
+    """Wait for a process → what it has printed and its errors; `workers` gets their peaks, MB, by process."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=None if workers is None else EVERY)
+        if workers is not None:
+            # the last look counts, not the largest: before its own program starts, a process shows its parent's memory
+            looks = {worker: peak_mb(worker) for worker in started_by(process.pid)}
+            workers |= {worker: peak for worker, peak in looks.items() if not math.isnan(peak)}
+
+
+def started_by(process: int) -> list[int]:
+    """The running processes that a process has started, and those that these have."""
+    found: list[int] = []
+    with suppress(OSError):  # any of them may end while it is looked at
+        for children in Path(f"/proc/{process}/task").glob("*/children"):  # Linux
+            found += map(int, children.read_text().split())
+    return found + [further for worker in found for further in started_by(worker)]
+
+
+def peak_mb(process: int | str = "self") -> float:
+    """A process's peak so far, MB; NaN where the system does not tell, or it has ended."""
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()  # Linux
+    found = [int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")]
+    return found[0] if found else float("nan")
 
 
 def children(cases: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, Child]:

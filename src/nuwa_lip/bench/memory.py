@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from nuwa_lip.bench.limits import precisions
-from nuwa_lip.bench.measure import Row, child
+from nuwa_lip.bench.measure import Row, child, peak_mb
 from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, random_dfvqgan, random_mps2s
 from nuwa_lip.bench.whole import image
@@ -79,11 +79,3 @@ def load_and_fill(folder: str, weights: str) -> None:
         quantise(parts.mps2s, weights)
     with torch.inference_mode():
         image(parts.dfvqgan, parts.mps2s, STEPS)()
-
-
-def peak_mb() -> float:
-    """This process's peak so far, MB; NaN where the system does not tell."""
-    status = Path("/proc/self/status")  # Linux
-    lines = status.read_text().splitlines() if status.exists() else []
-    found = [int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")]
-    return found[0] if found else float("nan")

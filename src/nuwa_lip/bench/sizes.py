@@ -44,9 +44,11 @@ class Sizes:
     """For the training step of stage 1."""
     training_batch: int
     photos: int
-    """How many are decoded in the data stage."""
+    """How many are decoded in the data stage, and made a benchmark of in the evaluation stage."""
     photo_size: tuple[int, int]
     """Of these, width and height."""
+    pairs: int
+    """Finished photos that are evaluated against their originals."""
     generated: int
     """Tokens that a language model's `generate` is timed over."""
     small: bool = False
@@ -70,6 +72,7 @@ OFFICIAL = Sizes(
     training_batch=2,
     photos=200,
     photo_size=(640, 480),
+    pairs=1000,
     generated=24,
 )
 SMALL = Sizes(
@@ -84,6 +87,7 @@ SMALL = Sizes(
     training_batch=2,
     photos=4,
     photo_size=(64, 48),
+    pairs=4,
     generated=2,
     small=True,
 )

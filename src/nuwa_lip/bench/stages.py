@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nuwa_lip.bench import decoding, encoders, limits, loading, memory, quality, training, whole
+from nuwa_lip.bench import decoding, encoders, evaluation, limits, loading, memory, quality, training, whole
 from nuwa_lip.bench.measure import Row
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench
 from nuwa_lip.errors import InputError
@@ -23,6 +23,7 @@ STAGES: dict[str, Callable[[Bench], list[Row]]] = {
     "quality": quality.run,
     "training": training.run,
     "data": loading.run,
+    "evaluation": evaluation.run,
 }
 
 

@@ -1,11 +1,12 @@
 """Quality against parallel steps: the curve from which a model's number of steps is chosen.
 
-The K tokens of a window are decided in S = ceil(K / g) steps, g of them in a step on average (by the sampler's
-schedule few at first, more later), for several g. The photos are repainted as users have it, by the pipeline with its
-windows, and with the same seeds for every g, so that all comparisons are paired.
+The K tokens of a window are decided in S = ceil(K / g) steps, g of them in a step on average (the sampler's schedule
+says how many in which), for several g. The photos are repainted as users have it, by the pipeline with its windows, and
+with the same seeds for every g, so that all comparisons are paired.
 
 `bits` are those of `evaluate likelihood`, -log2 P(true token | true tokens of earlier steps, caption) a token, on the
-photo as one square: what it costs that the tokens of a step do not see each other. With g = 1 they are Eq. 15.
+photo as one square: what it costs that the tokens of a step do not see each other. With g = 1 they are Eq. 15. The
+"confidence" schedule has none, for which tokens come first there depends on what was drawn.
 
 Legend: g tokens a step, K defective tokens, S steps, R rows, N photos, G numbers of tokens a step.
 """
@@ -46,9 +47,6 @@ DIFFERENCES = ("krd", "krd_hole", "psnr_hole", "ssim_hole")
 BAR_TOKENS, BAR = 8, 1.05
 """With so many tokens a step FSD may be so many times as large as with one."""
 
-SCHEDULE = "cosine"
-"""How the sampler divides tokens among steps."""
-
 Interval = tuple[float, float]
 
 
@@ -79,7 +77,7 @@ class Paced(InpaintPipeline):
         self.steps += steps
         return super()._fill(view, prompt, seeds, replace(sampling, num_inference_steps=steps), callback)
 
-    def repaint(self, item: BenchmarkItem, a_step: int, order: str, seed: int) -> np.ndarray:
+    def repaint(self, item: BenchmarkItem, a_step: int, order: str, schedule: str, seed: int) -> np.ndarray:
         """A photo, uint8 [H, W, 3]."""
         self.tokens_a_step = a_step
         out = self(
@@ -87,6 +85,7 @@ class Paced(InpaintPipeline):
             image=Image.fromarray(item.image),
             mask_image=Image.fromarray(item.mask.astype(np.uint8) * 255),
             order=order,
+            schedule=schedule,
             generator=torch.Generator().manual_seed(seed + item.index),
         )
         return np.asarray(out.images[0].convert("RGB"))
@@ -101,6 +100,7 @@ def measure(
     *,
     tokens: Sequence[int],
     order: str,
+    schedule: str,
     seed: int,
 ) -> None:
     """Repaint these photos with each number of tokens a step, except those that the store has already.
@@ -108,6 +108,7 @@ def measure(
     Args:
         tokens: G numbers g, rising.
         order: of decoding.
+        schedule: one of `sampling.SCHEDULES`.
         seed: photo i is repainted with seed + i.
     """
     squares, observer = Squares(benchmark, pipe.resolution), Observer({}, networks, ())
@@ -117,11 +118,11 @@ def measure(
         item, photos, steps, seconds = benchmark[index], {}, [], []
         for a_step in tokens:
             start, before = time.perf_counter(), pipe.steps
-            photos[str(a_step)] = pipe.repaint(item, a_step, order, seed)
+            photos[str(a_step)] = pipe.repaint(item, a_step, order, schedule, seed)
             seconds.append(time.perf_counter() - start)
             steps.append(pipe.steps - before)
         arrays = {
-            "bits": true_bits(pipe, squares[index], tokens, order),
+            "bits": true_bits(pipe, squares[index], tokens, order, schedule),
             "steps": np.array(steps, dtype=np.float64),
             "seconds": np.array(seconds, dtype=np.float64),
         }
@@ -129,12 +130,18 @@ def measure(
 
 
 @torch.inference_mode()
-def true_bits(pipe: InpaintPipeline, item: BenchmarkItem, tokens: Sequence[int], order: str) -> np.ndarray:
+def true_bits(
+    pipe: InpaintPipeline, item: BenchmarkItem, tokens: Sequence[int], order: str, schedule: str
+) -> np.ndarray:
     """Bits a token of what really stood in the hole, for each number of tokens a step: float64 [G].
+
+    NaN with "confidence".
 
     Args:
         item: at the model's resolution.
     """
+    if schedule == "confidence":
+        return np.full(len(tokens), np.nan)
     y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
     m = torch.from_numpy(item.mask)[None, None]
     known, whole = pipe.dfvqgan.encode(y, m), pipe.dfvqgan.encode(y)
@@ -145,7 +152,7 @@ def true_bits(pipe: InpaintPipeline, item: BenchmarkItem, tokens: Sequence[int],
     memory = pipe.mps2s.encode(caption, y.masked_fill(m, 0), m, known.tokens, known.token_mask)
     found = []
     for a_step in tokens:
-        sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step))
+        sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step), schedule)
         logits = group_logits(pipe.mps2s, memory, targets, at, sizes)
         found.append(F.cross_entropy(logits[0], targets[0], reduction="none").double().mean().item() / math.log(2))
     return np.array(found)
@@ -188,7 +195,7 @@ class Point:
     """Mean over the photos, all windows of a photo together."""
     seconds: float
     """Median over the photos; of one process, whatever else the machine did."""
-    bits: float
+    bits: float | None
     figures: Figures
     compared: dict[str, tuple[float, Interval]]
     """`RATIOS`, `bits` (a ratio too) and `DIFFERENCES` against the first point, with 95 % intervals over the photos,
@@ -219,14 +226,15 @@ def summarise_steps(store: Store, n: int, tokens: Sequence[int]) -> list[Point]:
         pair, columns = (figures[methods[0]], figures[method]), (methods[0], method)
         compared = compare(*pair, *(photos[f"{name}/figures"] for name in columns))
         bits, first = own["bits"][:, i], own["bits"][:, 0]
-        if first.any():
+        known = not np.isnan(bits).any()
+        if known and first.any():
             compared["bits"] = float(bits.mean() / first.mean()), ratio_interval(bits, first)
         points.append(
             Point(
                 tokens=tokens[i],
                 steps=float(own["steps"][:, i].mean()),
                 seconds=float(np.median(own["seconds"][:, i])),
-                bits=float(bits.mean()),
+                bits=float(bits.mean()) if known else None,
                 figures=figures[method],
                 compared=compared,
             )

@@ -20,7 +20,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.images import check_extras
 from nuwa_lip.evaluation.report import write_json
 
-STAGES = "limits,tokenizer,encoders,step,image,memory,quality,training,data"
+STAGES = "limits,tokenizer,encoders,step,image,memory,quality,training,data,evaluation"
 
 
 def bench(
@@ -41,7 +41,8 @@ def bench(
     Example: nuwa-lip bench --stages limits,step --json bench.json --compare before.json
 
     Args:
-        stages: Which, with commas between: limits, tokenizer, encoders, step, image, memory, quality, training, data.
+        stages: Which, with commas between: limits, tokenizer, encoders, step, image, memory, quality, training, data,
+            evaluation.
         rounds: Interleaved repeats; medians are reported. What takes minutes is repeated half as often.
         threads: Of torch; as many as it chooses by default.
         small: Tiny sizes, to see that everything runs; the figures mean nothing.
@@ -148,6 +149,7 @@ def steps(
     model: str = "nuwa-lip-mini",
     tokens: str = "1,2,4,8,16",
     order: Literal["raster", "random", "border"] | None = None,
+    schedule: Literal["cosine", "constant", "confidence"] | None = None,
     limit: int | None = None,
     seed: int = 0,
     work: Path | None = None,
@@ -166,6 +168,8 @@ def steps(
         model: Bundled name, local folder or hub id of a complete model.
         tokens: How many tokens a step decides on average, with commas between; all are compared with the least.
         order: Of decoding; as the model says by default.
+        schedule: How the steps share the tokens: few at first, as many in each, or those of which the model is surest;
+            as the model says by default.
         limit: Use only the first so many photos.
         seed: Photo i is repainted with seed + i.
         work: Keep what was measured of each photo in this folder; several processes may share it.
@@ -185,14 +189,15 @@ def steps(
     check_extras((), n)
     pipe = curve.Paced.from_pretrained(model)
     assert isinstance(pipe, curve.Paced)
-    setting = {"model": model, "order": order or pipe.sampling.order, "schedule": curve.SCHEDULE, "seed": seed}
+    how = {"order": order or pipe.sampling.order, "schedule": schedule or pipe.sampling.schedule}
+    setting = {"model": model, **how, "seed": seed}
     setting |= {"benchmark": benchmark.name, "benchmark_sha256": source.sha256, "n": n}
     run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
-    run |= {"steps": [chosen, setting["order"], setting["schedule"], seed]}
+    run |= {"steps": [chosen, *how.values(), seed]}
     with jobs.open_store(run, work, json) as store:
         items = track(range(part, n, parts), "measuring", console=Console(stderr=True), transient=True)
-        networks, order_name = jobs.Weights().networks(()), str(setting["order"])
-        curve.measure(pipe, source, networks, store, items, tokens=chosen, order=order_name, seed=seed)
+        networks = jobs.Weights().networks(())
+        curve.measure(pipe, source, networks, store, items, tokens=chosen, seed=seed, **how)
         if shard is not None:
             print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
             return

@@ -57,6 +57,9 @@ class Options:
     """Order in which the hole is filled: row by row, at random, from its border inwards."""
     steps: int | None = None
     """Fill the hole in so many parallel steps; a great number means token by token."""
+    schedule: Literal["cosine", "constant", "confidence"] | None = None
+    """How many tokens of the hole each step decides: few at first, as many in each, or those of which the model is
+    surest."""
     blend: Literal["on", "off"] | None = None
     """Fit the colours of what is painted to the known pixels at the hole's edge."""
     padding_mask_crop: int | None = None
@@ -295,6 +298,7 @@ class _Runner:
             top_p=o.top_p,
             order=o.order,
             num_inference_steps=o.steps,
+            schedule=o.schedule,
             blend=None if o.blend is None else o.blend == "on",
             padding_mask_crop=o.padding_mask_crop,
             generator=torch.Generator().manual_seed(self.seed),
