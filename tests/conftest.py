@@ -1,7 +1,8 @@
-"""What several tests share: the command, and a model with random weights that runs in a blink."""
+"""What several tests share: the command, and models with random weights that run in a blink."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +49,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_pipe(tiny_model: Path) -> InpaintPipeline:
     """The same, loaded."""
     return InpaintPipeline.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP with random weights that reads letters."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("clip")
+    letters = [chr(i) for i in range(97, 123)]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}).save_pretrained(folder)
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": len(pieces) - 2, "eos_token_id": len(pieces) - 1}
+    config = CLIPConfig(
+        text_config={**small, **ends, "vocab_size": len(pieces), "max_position_embeddings": 12},
+        vision_config={**small, "image_size": 8, "patch_size": 4},
+        projection_dim=4,
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Ranking by CLIP: from weights that are here, and one line where they are not."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,31 +8,6 @@ from PIL import Image
 
 from nuwa_lip.clip import clip_scores
 from nuwa_lip.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP with random weights that reads letters."""
-    import torch
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    folder = tmp_path_factory.mktemp("clip")
-    letters = [chr(i) for i in range(97, 123)]
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}).save_pretrained(folder)
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ends = {"bos_token_id": len(pieces) - 2, "eos_token_id": len(pieces) - 1}
-    config = CLIPConfig(
-        text_config={**small, **ends, "vocab_size": len(pieces), "max_position_embeddings": 12},
-        vision_config={**small, "image_size": 8, "patch_size": 4},
-        projection_dim=4,
-    )
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(folder)
-    return folder
 
 
 def test_each_picture_gets_its_similarity(clip_folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from nuwa_lip.commands import train
+from nuwa_lip.commands import tables, train
 from nuwa_lip.commands.tables import job_of
 from nuwa_lip.commands.tokenize import MASKS
 from nuwa_lip.commands.variants import Plan, ratio_steps, table1_steps, table4_steps, tokenizer_steps
@@ -21,7 +22,7 @@ from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.images import Observer
-from nuwa_lip.evaluation.job import Job
+from nuwa_lip.evaluation.job import Job, Weights
 from nuwa_lip.hub import load_model
 from tests.small_runs import make_shards
 
@@ -116,6 +117,19 @@ def test_table4_trains_perspectives_and_judges_by_bits(
     assert model is not None and model.config.perspectives == ("pixels", "tokens")
 
 
+def test_stage2_takes_further_figures(
+    benchmark: Benchmark, tiny_model: Path, clip_folder: Path, nuwa_lip: Run, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(tables, "Job", partial(Job, weights=Weights(clip=str(clip_folder))))
+    for table, row in (("table4", "text"), ("ratios", "ratio-20-40")):
+        words = ("evaluate", table, benchmark.folder, "-o", tmp_path, "--limit", 2, "--pictures", 0, "--others", 1)
+        done = nuwa_lip(*words, "--metrics", "clip", "--row", f"{row}={tiny_model}")
+        assert done.code == 0, done.err
+        figures = rows(tmp_path, table)[row]["figures"]
+        assert 0 <= figures["clip_score"] <= 100 and figures["bits"] > 0 and "CLIP score" in done.out
+        assert "fid needs 2048 photos" in nuwa_lip(*words, "--metrics", "clip,fid").err
+
+
 def test_table1_takes_models_pictures_and_methods(
     benchmark: Benchmark, tiny_model: Path, nuwa_lip: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +166,8 @@ def test_what_rows_are_trained_by(tmp_path: Path) -> None:
     assert (
         "--model.perspectives text --" in perspectives[0] and "--model.perspectives text pixels --" in perspectives[1]
     )
-    assert table4_steps(plan, "df-vqgan")[0].words == first.words
+    for row in ("df-vqgan", "df-vqgan-text-pixels"):
+        assert table4_steps(plan, row)[0].words == first.words
     assert table1_steps(plan, "nuwa-p") == table1_steps(plan, "nuwa") == table1_steps(plan, "nuwa.best-of-4")
     assert table1_steps(plan, "telea") == table1_steps(plan, "nuwa-lip-finetuned") == []
     (glide,) = table1_steps(plan, "glide")

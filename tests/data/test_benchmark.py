@@ -85,9 +85,15 @@ def test_command_builds_from_a_folder_and_verifies(tmp_path: Path, capsys: pytes
         (photos / f"{sample.key}.txt").write_text("\n".join(sample.captions), encoding="utf-8")
     command.benchmark(out=out, source=[str(photos)])
     command.benchmark(verify=out)
-    made, checked = capsys.readouterr().out.split("sha256")[1:]
+    shown = capsys.readouterr().out
+    assert "without a caption" not in shown
+    made, checked = shown.split("sha256")[1:]
     assert made.split()[0] == checked.split()[0] == read_benchmark(out).sha256
     assert [item.caption for item in read_benchmark(out)] == [s.captions[0] for s in samples()]
+    some = next(photos.glob("*.txt"))
+    some.write_text("")
+    command.benchmark(out=tmp_path / "bare", source=[str(photos)])
+    assert f"{len(read_benchmark(out))} photos, 1 of them without a caption" in capsys.readouterr().out
 
 
 def test_command_names_bad_input(tmp_path: Path) -> None:

@@ -242,6 +242,13 @@ def test_every_mode_becomes_upright_rgb() -> None:
     assert upright_rgb(turned).size == (6, 4)
 
 
+def test_a_photo_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, copied, copy = photo(0), [], Image.Image.copy
+    monkeypatch.setattr(Image.Image, "copy", lambda image: (copied.append(image), copy(image))[1])
+    upright = upright_rgb(own)
+    assert len(copied) == 1 and upright is not own and upright.tobytes() == own.tobytes()
+
+
 def test_reduced_decoding_keeps_the_least_side() -> None:
     data = encoded(photo(0, 400, 300), "JPEG")
     with warnings.catch_warnings():

@@ -19,7 +19,6 @@ from nuwa_lip.data.shards import Sample
 from nuwa_lip.evaluation.features import Networks, RandomFeatures, load_inception
 from nuwa_lip.evaluation.job import Weights
 from nuwa_lip.models.perceptual import VGG16Features
-from tests.test_clip import clip_folder  # noqa: F401
 
 EXPECTED_WEIGHT = 0.018949398770928383
 EXPECTED_MEANS = [0.0315859, 0.0350314, 0.0335233, 0.0372816, 0.0431047]
@@ -87,10 +86,7 @@ def test_inception_is_that_of_torch_fidelity(weights: Path) -> None:
 
 
 def test_figures_that_are_asked_for(
-    weights: Path,
-    clip_folder: Path,  # noqa: F811
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    weights: Path, clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = [Image.open(asset(f"demo/photos/{name}.jpg")).convert("RGB").resize((64, 48)) for name in ("gull", "bear")]
     samples = [Sample(key=str(i), image=photo, captions=["a bear"], meta={}) for i, photo in enumerate(photos)]

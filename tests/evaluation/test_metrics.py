@@ -1,13 +1,20 @@
 """Each figure of a photo against a value that can be had in another way."""
 
+from pathlib import Path
+from typing import Any
+
 import lpips as reference_lpips
 import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.multimodal import clip_score
+from transformers import CLIPModel, CLIPProcessor
 
+from nuwa_lip.data.benchmark import BenchmarkItem
 from nuwa_lip.evaluation import metrics
 from nuwa_lip.evaluation.features import Lpips, Networks, to_batch
+from nuwa_lip.evaluation.images import Observer
 from nuwa_lip.models.perceptual import SqueezeNetFeatures, lpips_squeeze
 
 
@@ -123,3 +130,30 @@ def test_lpips_is_that_of_the_lpips_package(squeezenet: SqueezeNetFeatures, size
     assert found > 0.01
     with torch.inference_mode():
         assert found == pytest.approx(float(theirs(to_batch([result]), to_batch([truth]))), abs=1e-4)
+
+
+class Features(CLIPModel):
+    """Gives the features themselves, which torchmetrics expects and transformers 5 wraps."""
+
+    def get_image_features(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().get_image_features(*args, **kwargs)
+        return getattr(found, "pooler_output", found)
+
+    def get_text_features(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().get_text_features(*args, **kwargs)
+        return getattr(found, "pooler_output", found)
+
+
+@torch.inference_mode()
+def test_clip_score_is_that_of_torchmetrics(squeezenet: SqueezeNetFeatures, clip_folder: Path) -> None:
+    theirs = Features.from_pretrained(clip_folder).eval(), CLIPProcessor.from_pretrained(clip_folder)
+    observer = Observer({}, Networks(squeezenet, clip=clip_folder), ("clip",))
+    column = observer.columns.index("clip_score")
+    results = {"noise": noise(1), "blue": np.full((32, 40, 3), (0, 0, 255), dtype=np.uint8)}
+    for caption, above in (("a bear", [True, False]), ("a cat", [True, True]), ("fog", [False, False])):
+        item = BenchmarkItem(index=0, name="00000", image=noise(0), mask=box(), caption=caption)
+        kept = observer.observe(item, results)
+        found = [kept[f"{name}/figures"][column] for name in results]
+        photos = [torch.from_numpy(photo).permute(2, 0, 1) for photo in results.values()]
+        assert found == pytest.approx([float(clip_score(photo, caption, lambda: theirs)) for photo in photos], abs=1e-4)
+        assert [score > 1 for score in found] == above  # both kinds: a cosine below 0 counts as 0

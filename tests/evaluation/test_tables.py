@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.registry import BaselineOptions
@@ -23,10 +24,10 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables import paper, specs
-from nuwa_lip.evaluation.tables.assemble import as_csv, as_json, as_markdown, assemble, texts
+from nuwa_lip.evaluation.tables.assemble import as_csv, as_json, as_markdown, as_text, assemble, texts
 from nuwa_lip.evaluation.tables.budget import budgets_of
 from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
-from nuwa_lip.evaluation.tables.measure import Setting, images_row, picture_file
+from nuwa_lip.evaluation.tables.measure import Setting, images_row, picture_file, tokenizer_row
 from nuwa_lip.evaluation.tables.page import page
 from nuwa_lip.evaluation.tables.pictures import GAIN, sheet, shown_of
 from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, seeded
@@ -103,6 +104,29 @@ def test_the_papers_figures_stand_beside_ours(benchmark: Benchmark, tmp_path: Pa
     ours = content["benchmarks"][0]["rows"][0]
     assert ours["figures"]["fsd"] == 4 and ours["paper"]["FID"] == 3 and ours["training"] == [["nuwa-lip train"]]
     assert content["benchmarks"][0]["claims"][0]["answer"] == "yes"
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_terminal_cuts_no_figure(benchmark: Benchmark, tmp_path: Path, width: int) -> None:
+    table, folder = specs.table4(), RowFolder(tmp_path, "shapes", "stage2")
+    figures = {column.key: 1234.5 + i for i, column in enumerate(table.columns)}
+    intervals = {key: [value - 1, value + 1] for key, value in figures.items()}
+    one = dataclasses.replace(measured("text", benchmark, 1, [1.0]), figures=figures, intervals_95=intervals)
+    folder.write(dataclasses.replace(one, kind="stage2"))
+    block = assemble(table, benchmark, folder)
+    console = Console(width=width, file=io.StringIO(), record=True)
+    shown = as_text(block, width)
+    for part in shown:
+        console.print(part)
+    lines = console.export_text().splitlines()
+    assert lines[0].rstrip() == "Table 4: the perspectives of MP-S2S, and Fig. 6: shapes"
+    assert all(len(line) <= width for line in lines)
+    ours = [line for line in lines if line.startswith("text ") and not line.startswith("text +")]
+    _, *cells = texts(block)[0]
+    assert [cell for line in ours for cell in re.split(r" {2,}", line.strip())[1:]] == cells  # in their order
+    assert "1235.5000 [1234.5000, 1236.5000]" in cells
+    # one that is not measured stands where the paper's figure is, and where it is told how many seeds there are
+    assert sum(line.startswith("all three, with DF-VQGAN") for line in lines) == 2 < len(ours) == len(shown)
 
 
 def test_what_is_not_measured_is_left_open_and_an_interval_around_zero_undecided(
@@ -299,7 +323,8 @@ def test_the_papers_tables() -> None:
     assert pasted.key("distance") == "distance" and len(two.rows) == 12 and len(two.measured()) == 9
     assert [claim.paper for claim in two.claims if claim.key == "oracle/fsd"] == ["FID 0.34", "FID 0.41", "FID 0.39"]
     assert [row.paper["oracle/fsd"] for row in specs.table3("coarse-1024").rows] == [7.15, 5.44, 2.95]
-    assert [row.paper["fsd"] for row in specs.table4().rows] == [29.4, 27.4, 26.8, 34.7, 26.2, 11.0]
+    *printed_rows, beyond = specs.table4().rows
+    assert [row.paper["fsd"] for row in printed_rows] == [29.4, 27.4, 26.8, 34.7, 26.2, 11.0] and not beyond.paper
     assert any(column.label == "caption rank (chance 0.25) ↑" for column in specs.table4(3).columns)
     assert [row.name for row in specs.ratios().rows] == ["ratio-20-40", "ratio-40-60", "ratio-60-80"]
     printed = [column.key for column in specs.table4().columns if column.paper]
@@ -311,6 +336,20 @@ def test_the_papers_tables() -> None:
         assert all(claim.key in keys for claim in table.claims)
     with pytest.raises(InputError, match="--only 'vqgan' is no row of table4; there are: text, "):
         specs.table4().check(["vqgan"], "--only")
+
+
+def test_figures_that_are_asked_for_have_columns() -> None:
+    asked = ("kid", "clip")
+    for usual, more in (
+        (specs.table1(), specs.table1(metrics=asked)),
+        (specs.table4(), specs.table4(metrics=asked)),
+        (specs.ratios(), specs.ratios(metrics=asked)),
+    ):
+        keys = [column.key for column in more.columns]
+        assert set(keys) - {column.key for column in usual.columns} == {"clip_score", "kid"}
+        assert keys.index("clip_score") == keys.index("lpips_squeeze") + 1 and keys[-1] == "kid"
+    papers = [[c.paper for c in build(metrics=asked).columns if c.paper] for build in (specs.table1, specs.table4)]
+    assert papers == [["FID ↓", "PSNR ↑", "LPIPS ↓", "CS ↑"], ["FID ↓"]]
 
 
 def test_hashes_are_of_names_and_contents(tmp_path: Path) -> None:
@@ -356,6 +395,26 @@ def test_blending_makes_another_row(benchmark: Benchmark, tiny_model: Path, tmp_
     ]
     assert rows[0].figures["psnr_hole"] != rows[1].figures["psnr_hole"]
     assert [row.setting["blend"] for row in rows] == [True, False]
+
+
+def test_processes_measure_the_figures_of_one(benchmark: Benchmark, tiny_model: Path, tmp_path: Path) -> None:
+    job = Job(benchmark=benchmark.folder, model=str(tiny_model), blend=False)
+    switches = {"relative_estimation": False}
+    found = []
+    for workers in (1, 2):
+        setting = Setting(n=3, pictures=1, workers=workers, others=2)
+        out = tmp_path / str(workers)
+        folder = RowFolder(out, "shapes", "tokenizer")
+        one = tokenizer_row("row", str(tiny_model), folder, benchmark, setting, switches)
+        folder = RowFolder(out, "shapes", "stage2")
+        found.append([one, images_row("row", job, folder, benchmark, setting, with_likelihood=True)])
+        assert not (out / "work").exists()
+    for alone, together in zip(*found, strict=True):
+        assert alone.identity == together.identity and alone.per_photo.keys() == together.per_photo.keys()
+        assert dict(together.figures) == pytest.approx(dict(alone.figures), rel=1e-6, abs=1e-6)
+        for key, values in alone.per_photo.items():
+            assert together.per_photo[key] == pytest.approx(values, rel=1e-4, abs=1e-4, nan_ok=True), key
+    assert found[0][1].figures["bits"]
 
 
 def test_a_damaged_row_is_named(tmp_path: Path) -> None:

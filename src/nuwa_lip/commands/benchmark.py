@@ -103,7 +103,8 @@ def benchmark(
     if license:
         record += f" license {' '.join(license)}"
     made = build_benchmark(samples, source=record, rule=rule, seed=seed, out=out, limit=limit, size=size or None)
-    _say(f"{out}: {len(made)} photos, sha256 {made.sha256}")
+    bare = made.captions.count("")
+    _say(f"{out}: {len(made)} photos{f', {bare} of them without a caption' if bare else ''}, sha256 {made.sha256}")
 
 
 def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: str) -> list[Entry]:

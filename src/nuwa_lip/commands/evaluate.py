@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import track
 
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide_folder import is_glide
@@ -22,8 +19,7 @@ from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
-from nuwa_lip.evaluation.images import check_extras, summarise
-from nuwa_lip.evaluation.store import Store
+from nuwa_lip.evaluation.images import check_extras, parse_extras, summarise
 from nuwa_lip.hub import read_sampling
 
 
@@ -102,7 +98,7 @@ def images(
     registry.check(baseline, options)
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
-    extras = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+    extras = parse_extras(metrics)
     check_extras(extras, n)
     job = jobs.Job(
         benchmark=benchmark,
@@ -175,13 +171,13 @@ def tokenizer(
     for option, value, least in (("--limit", limit, 2), ("--workers", workers, 1)):
         if value is not None and value < least:
             raise InputError(f"{option} {value} is too small: {least} at least")
-    from nuwa_lip.evaluation import tokenizers
-    from nuwa_lip.hub import load_model
+    from nuwa_lip.evaluation.shares import load_tokenizer, measure_tokenizer
+    from nuwa_lip.evaluation.tokenizers import summarise_tokenizer
 
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
     check_extras((), n)
-    dfvqgan = load_model(model, need_mps2s=False).dfvqgan
+    dfvqgan = load_tokenizer(model)
     setting = {
         "model": model,
         "benchmark": benchmark.name,
@@ -191,30 +187,13 @@ def tokenizer(
     }
     run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
     with jobs.open_store(run, work, json) as store:
-        networks = jobs.Weights().networks(())
-
-        def here(items: Sequence[int]) -> None:
-            shown = track(items, "measuring", console=Console(stderr=True), transient=True)
-            tokenizers.measure(dfvqgan, source, networks, store, shown)
-
-        there = partial(_tokenizer_share, model, benchmark, store.folder, run)
-        jobs.together(store.missing(n), workers, here, there)
-        figures = tokenizers.summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
+        measure_tokenizer(dfvqgan, model, source, store, n, workers)
+        figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:
         command = report.command_line()
         report.write_json({**setting, **figures.as_json(), "command": command}, json)
-
-
-def _tokenizer_share(model: str, benchmark: Path, folder: Path, run: Mapping[str, Any], items: Sequence[int]) -> None:
-    """In another process."""
-    from nuwa_lip.evaluation import tokenizers
-    from nuwa_lip.hub import load_model
-
-    dfvqgan = load_model(model, need_mps2s=False).dfvqgan
-    networks = jobs.Weights().networks(())
-    tokenizers.measure(dfvqgan, read_benchmark(benchmark), networks, Store(folder, run), items)
 
 
 def _check(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation.report import command_line, write_json
-from nuwa_lip.evaluation.store import Store
 
 SHOWN = {
     "bits": ("bits per defective token, true caption ↓", 4),
@@ -59,7 +55,8 @@ def likelihood(
     for option, number, least in least_of:
         if number is not None and number < least:
             raise InputError(f"{option} {number} is too small: {least} at least")
-    from nuwa_lip.evaluation.likelihood import measure, other_captions, summarise_likelihood
+    from nuwa_lip.evaluation.likelihood import other_captions, summarise_likelihood
+    from nuwa_lip.evaluation.shares import measure_likelihood
     from nuwa_lip.hub import load_model
 
     source = read_benchmark(benchmark)
@@ -76,13 +73,7 @@ def likelihood(
         "benchmark_sha256": source.sha256,
     }
     with jobs.open_store(run, work, json) as store:
-
-        def here(items: Sequence[int]) -> None:
-            shown = track(items, "measuring", console=Console(stderr=True), transient=True)
-            measure(parts, source, store, shown, others=others, seed=seed)
-
-        there = partial(_share, model, benchmark, store.folder, run, others, seed)
-        jobs.together(store.missing(n), workers, here, there)
+        measure_likelihood(parts, model, source, store, n, workers, others=others, seed=seed)
         found = summarise_likelihood(store, n, parts.sampling.order)
     table = Table(title=f"{model} on {benchmark.name}")
     table.add_column("figure")
@@ -99,14 +90,3 @@ def likelihood(
         setting = {"model": model, "benchmark": benchmark.name, "benchmark_sha256": source.sha256, "seed": seed}
         command = command_line()
         write_json({**setting, **found.as_json(), "command": command}, json)
-
-
-def _share(
-    model: str, benchmark: Path, folder: Path, run: Mapping[str, Any], others: int, seed: int, items: Sequence[int]
-) -> None:
-    """In another process."""
-    from nuwa_lip.evaluation.likelihood import measure
-    from nuwa_lip.hub import load_model
-
-    store = Store(folder, run)
-    measure(load_model(model), read_benchmark(benchmark), store, items, others=others, seed=seed)

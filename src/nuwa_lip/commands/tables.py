@@ -27,7 +27,7 @@ from nuwa_lip.commands.variants import (
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import methods
-from nuwa_lip.evaluation.images import check_extras
+from nuwa_lip.evaluation.images import check_extras, parse_extras
 from nuwa_lip.evaluation.job import DEFINITIONS, Job
 from nuwa_lip.evaluation.likelihood import others_at_hand
 from nuwa_lip.evaluation.report import command_line, write_json
@@ -37,9 +37,6 @@ from nuwa_lip.evaluation.tables.layout import Kind, Table
 from nuwa_lip.evaluation.tables.measure import Setting, images_row, tokenizer_row
 from nuwa_lip.evaluation.tables.rows import RowFolder, seeded
 from nuwa_lip.training.runs import written_whole
-
-WIDTH = 200
-"""Characters that a table may have where the terminal has fewer."""
 
 Steps = Callable[[Plan, str], list[Step]]
 
@@ -160,7 +157,7 @@ def table1(
     """
     if best_of < 1 or seed < 0:
         raise InputError(f"--best-of {best_of} and --seed {seed}: 1 and 0 at least")
-    extras = tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+    extras = parse_extras(metrics)
     usual = {row.name for row in specs.table1(best_of=best_of).rows}
     for name in options.given():
         if not re.fullmatch(r"[\w.+-]+", name):
@@ -228,7 +225,7 @@ def table3(options: Shared, *, codes: int | None = None) -> None:
     _run(options, lambda *_: specs.table3(vocabulary), _measure_tokenizer, tokenizer_steps)
 
 
-def table4(options: Shared, *, others: int = 9) -> None:
+def table4(options: Shared, *, others: int = 9, metrics: str = "") -> None:
     """Table 4: the perspectives of MP-S2S, by bits per defective token, captions swapped, and FSD.
 
     Example: nuwa-lip evaluate table4 benchmarks/test --train --data shards/ --only text-pixels
@@ -236,11 +233,12 @@ def table4(options: Shared, *, others: int = 9) -> None:
     Args:
         options: see there.
         others: Other captions that each true one is compared with, or as many as the benchmark has.
+        metrics: More figures, with commas: fid, kid, lpips, clip.
     """
-    _run(options, lambda _, own: specs.table4(own), _measure_stage2, table4_steps, others=others)
+    _run_stage2(options, specs.table4, table4_steps, others, metrics)
 
 
-def ratios(options: Shared, *, others: int = 9) -> None:
+def ratios(options: Shared, *, others: int = 9, metrics: str = "") -> None:
     """Footnote 6: stage 2 trained on holes of 20 to 40, 40 to 60 and 60 to 80 % of the photo.
 
     Example: nuwa-lip evaluate ratios benchmarks/test --train --data shards/
@@ -248,8 +246,9 @@ def ratios(options: Shared, *, others: int = 9) -> None:
     Args:
         options: see there.
         others: Other captions that each true one is compared with, or as many as the benchmark has.
+        metrics: More figures, with commas: fid, kid, lpips, clip.
     """
-    _run(options, lambda _, own: specs.ratios(own), _measure_stage2, ratio_steps, others=others)
+    _run_stage2(options, specs.ratios, ratio_steps, others, metrics)
 
 
 def _measure_tokenizer(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
@@ -257,9 +256,17 @@ def _measure_tokenizer(row: str, name: str, model: str, folder: RowFolder, sourc
     tokenizer_row(name, model, folder, source, setting, changes)
 
 
-def _measure_stage2(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
-    job = Job(benchmark=source.folder, model=model, blend=False)  # the paper does not blend
-    images_row(name, job, folder, source, setting, with_likelihood=True)
+def _run_stage2(
+    options: Options, build: Callable[[int, Sequence[str]], Table], steps: Steps, others: int, metrics: str
+) -> None:
+    """Rows of results and likelihoods; `build` takes the number of other captions and the further figures."""
+    extras = parse_extras(metrics)
+
+    def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
+        job = Job(benchmark=source.folder, model=model, extras=extras, blend=False)  # the paper does not blend
+        images_row(name, job, folder, source, setting, with_likelihood=True)
+
+    _run(options, lambda _, own: build(own, extras), measure, steps, others=others, extras=extras)
 
 
 def _run(
@@ -387,9 +394,11 @@ def _write(
 ) -> None:
     """Show the table, and write it as JSON, CSV, Markdown, HTML and, of each benchmark, sheets of pictures."""
     name = blocks[0].table.name
-    width = max(Console().width, WIDTH)
+    console = Console()
     for block in blocks:
-        Console(width=width).print(assemble.as_text(block))
+        for shown in assemble.as_text(block, console.width):
+            console.print(shown)
+            print()
         print("\n".join(assemble.about(block)))
         for text, word in block.answers():
             print(f"{word + ':':10} {text}")
@@ -408,4 +417,4 @@ def _write(
             if sheet is not None:
                 with written_whole(out / f"{name}-{folder.benchmark}{ending}.png") as part:
                     sheet.save(part, "PNG")
-    Console().print(f"{out / name}.json, .csv, .md, .html", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{out / name}.json, .csv, .md, .html", highlight=False, markup=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from nuwa_lip.memory import keep_freed_memory
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from nuwa_lip.data.photos import Photos
     from nuwa_lip.training.stage import Stage
 
 
@@ -57,7 +58,6 @@ def dfvqgan(argv: list[str]) -> None:
     Example: nuwa-lip train dfvqgan mini --data shards/ --out runs/dfvqgan --schedule.steps 1000
     """
     options, recipe = parse("dfvqgan", argv)
-    from nuwa_lip.data.photos import open_photos
     from nuwa_lip.training.dfvqgan import DFVQGANStage
 
     weights = None
@@ -67,14 +67,7 @@ def dfvqgan(argv: list[str]) -> None:
         recipe = dataclasses.replace(recipe, model=weights.config, unquantised=0.0)
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
-        # a little larger than the model, so that crops of it keep their sharpness
-        photos = open_photos(
-            options.data,
-            recipe.model.resolution * 5 // 4,
-            cache=options.cache,
-            device=accelerator.device,
-            workers=options.workers,
-        )
+        photos = _photos(options, recipe.model.resolution, accelerator)
         return lambda schedule: DFVQGANStage(
             dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights, _bytes(options)
         )
@@ -117,7 +110,6 @@ def glide(argv: list[str]) -> None:
     from nuwa_lip.baselines.glide import need_diffusers
     from nuwa_lip.baselines.glide_folder import load_glide
     from nuwa_lip.baselines.glide_training import GLIDEStage
-    from nuwa_lip.data.photos import open_photos
 
     need_diffusers()
     if options.max_file_mb is not None:
@@ -127,16 +119,18 @@ def glide(argv: list[str]) -> None:
         recipe = dataclasses.replace(recipe, model=weights.model.config)
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
-        photos = open_photos(
-            options.data,
-            recipe.model.resolution * 5 // 4,
-            cache=options.cache,
-            device=accelerator.device,
-            workers=options.workers,
-        )
+        photos = _photos(options, recipe.model.resolution, accelerator)
         return lambda schedule: GLIDEStage(dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights)
 
     _run(options, recipe, prepare, None)
+
+
+def _photos(options: Options, resolution: int, accelerator: Accelerator) -> Photos:
+    """The photos of a run, a little larger than the model, so that crops of it keep their sharpness."""
+    from nuwa_lip.data.photos import open_photos
+
+    size, device = resolution * 5 // 4, accelerator.device
+    return open_photos(options.data, size, cache=options.cache, device=device, workers=options.workers)
 
 
 def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:

@@ -244,7 +244,7 @@ def tokenizer_steps(plan: Plan, row: str) -> list[Step]:
 
 def table4_steps(plan: Plan, row: str) -> list[Step]:
     """Of a row of Table 4."""
-    variant = "df-vqgan" if row == "df-vqgan" else "vqgan"
+    variant = "df-vqgan" if row.startswith("df-vqgan") else "vqgan"
     return plan.stage2_of(f"table4-{row}", variant, PERSPECTIVES[row])
 
 

@@ -194,7 +194,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy already
 
 
 def read_samples(urls: str | Path | Sequence[str | Path], least_side: int | None = None) -> Iterator[Sample]:

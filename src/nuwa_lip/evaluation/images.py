@@ -68,6 +68,11 @@ class Figures:
         }
 
 
+def parse_extras(metrics: str) -> tuple[str, ...]:
+    """What --metrics names, with commas between."""
+    return tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+
+
 def check_extras(extras: Sequence[str], n: int) -> None:
     """Refuse figures that do not exist, or not at this n.
 

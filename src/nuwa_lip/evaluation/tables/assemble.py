@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table as Shown
 
 from nuwa_lip.data.benchmark import Benchmark
@@ -24,6 +26,10 @@ STABLE = 1000
 """Photos from which FSD hardly depends on which they are (docs/measuring.md)."""
 HIDDEN = ("method", "model")
 """Settings that name one row."""
+LABEL = 30
+"""Characters that a row's label may take of a line of the terminal; a longer one is wrapped."""
+GAP = 2
+"""Spaces between columns there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +141,7 @@ def headings(table: Table) -> list[str]:
     return ["row", *theirs, *(column.label for column in table.columns), "trained on", "n", "seeds"]
 
 
-def texts(block: Block, intervals: bool = True) -> list[list[str]]:
+def texts(block: Block) -> list[list[str]]:
     """The cells below the headings."""
     found = []
     for line in block.lines:
@@ -145,10 +151,7 @@ def texts(block: Block, intervals: bool = True) -> list[list[str]]:
                 cells.append(f"{line.row.paper[column.key]:g}" if column.key in line.row.paper else NONE)
         for column in block.table.columns:
             cell = line.cell(column.key)
-            if cell is None:
-                cells.append(NONE)
-            else:
-                cells.append(cell.text(column.digits) if intervals else f"{cell.value:.{column.digits}f}")
+            cells.append(NONE if cell is None else cell.text(column.digits))
         found.append([*cells, line.trained, line.n, str(len(line.trainings))])
     return found
 
@@ -190,11 +193,36 @@ def as_markdown(blocks: Sequence[Block], command: str) -> str:
     return "\n".join([*lines, f"The paper's figures: {paper.SOURCE}.", "", "Made by:", "", f"    {command}", ""])
 
 
-def as_text(block: Block) -> Shown:
-    """For the terminal: without the intervals, which would not fit."""
-    shown = Shown(title=f"{block.table.title}: {block.name}")
-    for i, heading in enumerate(headings(block.table)):
-        shown.add_column(heading, justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for cells in texts(block, intervals=False):
-        shown.add_row(*cells)
+def as_text(block: Block, width: int) -> list[Shown]:
+    """For a terminal of `width` characters: as many columns side by side as fit, the next ones in a table below.
+
+    Rows that have nothing in one of these tables are left out of it.
+    """
+    labels, *columns = zip(headings(block.table), *texts(block), strict=True)
+    first = min(LABEL, max(map(cell_len, labels)))
+    tables: list[list[tuple[Sequence[str], int]]] = []
+    left = 0
+    for column in columns:
+        heading, *cells = column
+        wide = max(map(cell_len, (*heading.split(), *cells)))  # a heading may be wrapped, a figure not
+        if left < GAP + wide:
+            tables.append([(labels, first)])
+            left = width - first
+        tables[-1].append((column, wide))
+        left -= GAP + wide
+    shown = [_side_by_side(chosen) for chosen in tables]
+    shown[0].title = f"{block.table.title}: {block.name}"
+    return shown
+
+
+def _side_by_side(columns: Sequence[tuple[Sequence[str], int]]) -> Shown:
+    """Columns, each with its heading first, and how wide they are; the first has the rows' labels."""
+    pad = (0, GAP - 1, 0, 0)  # one more space stands where a line would
+    shown = Shown(title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=pad)
+    for i, ((heading, *_), wide) in enumerate(columns):
+        shown.add_column(heading, justify="right" if i else "left", width=wide)
+    _, *rows = zip(*(column for column, _ in columns), strict=True)
+    for label, *cells in rows:
+        if any(cell != NONE for cell in cells):
+            shown.add_row(label, *cells)
     return shown

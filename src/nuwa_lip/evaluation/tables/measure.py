@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from nuwa_lip import hub
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
@@ -21,10 +18,10 @@ from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import likelihood, tokenizers
 from nuwa_lip.evaluation.images import Figures, means_of, summarise
 from nuwa_lip.evaluation.job import Job
+from nuwa_lip.evaluation.shares import load_tokenizer, measure_likelihood, measure_tokenizer
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tables.budget import Budget
 from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, model_hash
-from nuwa_lip.models import DFVQGAN
 
 KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ssim_hole", "ring", "clip_score")
 """Figures that are kept of each photo, for paired comparisons and for the page's order; all would be too many."""
@@ -73,9 +70,9 @@ def tokenizer_row(
     """
     about = {"model": model_hash(hub.resolve(model)), "changes": dict(changes or {})}
     with _row(row, folder, source, setting, about) as (known, store, finish):
-        dfvqgan = _changed(hub.load_model(model, need_mps2s=False).dfvqgan, changes or {})
+        dfvqgan = load_tokenizer(model, changes)
         if known is None:
-            tokenizers.measure(dfvqgan, source, jobs.Weights().networks(()), store, _shown(range(setting.n), row))
+            measure_tokenizer(dfvqgan, model, source, store, setting.n, setting.workers, changes=changes, title=row)
             found = tokenizers.summarise_tokenizer(store, setting.n, dfvqgan.config.codebook_size)
             own = {"distance": found.distance, "relative_distance": found.relative_distance, "changed": found.changed}
             own |= {"usage": found.usage, "perplexity": found.perplexity}
@@ -168,7 +165,8 @@ def _add_likelihood(
     run = {"definitions": jobs.DEFINITIONS, "model": model_hash(hub.resolve(model))}
     run |= {"benchmark_sha256": source.sha256, "others": setting.others}
     store = Store(folder.work / f"{row}.likelihood", run, fresh=True)
-    likelihood.measure(parts, source, store, _shown(range(setting.n), row), others=setting.others)
+    n, workers, others = setting.n, setting.workers, setting.others
+    measure_likelihood(parts, model, source, store, n, workers, others=others, title=row)
     found = likelihood.summarise_likelihood(store, setting.n, parts.sampling.order)
     figures |= found.figures
     intervals |= found.intervals
@@ -237,15 +235,6 @@ def _row(
     yield known, store, finish
 
 
-def _changed(model: DFVQGAN, changes: Mapping[str, Any]) -> DFVQGAN:
-    """The same weights with other switches."""
-    if not changes:
-        return model
-    other = DFVQGAN(dataclasses.replace(model.config, **changes)).eval()
-    other.load_state_dict(model.state_dict())
-    return other
-
-
 def _add(
     figures: dict[str, float | None],
     intervals: dict[str, Sequence[float] | None],
@@ -304,7 +293,3 @@ def _save(folder: RowFolder, row: str, index: int, part: str, photo: np.ndarray)
     unfinished = path.with_suffix(".part")
     Image.fromarray(photo).save(unfinished, "PNG")
     unfinished.replace(path)
-
-
-def _shown(items: Sequence[int], row: str) -> Any:
-    return track(items, row, console=Console(stderr=True), transient=True)

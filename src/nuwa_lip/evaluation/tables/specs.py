@@ -27,8 +27,10 @@ PERSPECTIVES: Mapping[str, tuple[str, ...]] = {
     "pixels-tokens": ("pixels", "tokens"),
     "all": ("text", "pixels", "tokens"),
     "df-vqgan": ("text", "pixels", "tokens"),
+    "df-vqgan-text-pixels": ("text", "pixels"),
 }
-"""Of the rows of Table 4; the last has another tokenizer."""
+"""Of the rows of Table 4; the last two have another tokenizer, and the last is not the paper's: it tells what the
+tokens are worth that no hole has leaked into."""
 
 _IMAGES = (
     Column(key="fsd", label="FSD ↓", paper="FID ↓"),
@@ -41,7 +43,12 @@ _IMAGES = (
     Column(key="lpips_squeeze_hole", label="LPIPS-squeeze, hole ↓", digits=4),
     Column(key="ring", label="ring error ↓"),
     Column(key="known_max_change", label="max known change", digits=0),
+    Column(key="fid", label="FID ↓", digits=4),
+    Column(key="kid", label="KID ↓", digits=4),
+    Column(key="lpips", label="LPIPS (VGG) ↓", digits=4),
 )
+_ASKED = {"fid": "fid", "kid": "kid", "lpips": "lpips", "clip_score": "clip"}
+"""Figures that are measured if one of `images.EXTRAS` is asked for."""
 
 
 def _ahead(ahead: str, behind: str, keys: Sequence[str], part: str = "", **more: Any) -> list[Claim]:
@@ -59,9 +66,14 @@ def _likelihood(others: int) -> list[Column]:
     ]
 
 
-def _images(printed: Sequence[str]) -> list[Column]:
-    """Columns of results without CLIP's, where the paper printed only these."""
-    shown = [column for column in _IMAGES if column.key != "clip_score"]
+def _images(metrics: Sequence[str], printed: Sequence[str]) -> list[Column]:
+    """Columns of results.
+
+    Args:
+        metrics: of `images.EXTRAS`, to be shown beside the usual figures.
+        printed: keys of the figures that stand in the paper.
+    """
+    shown = [column for column in _IMAGES if column.key not in _ASKED or _ASKED[column.key] in metrics]
     return [column if column.key in printed else replace(column, paper=None) for column in shown]
 
 
@@ -96,14 +108,11 @@ def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, met
         *_ahead("nuwa-lip", "glide", figures, budget="time"),
         Claim(ahead="nuwa-lip", key="known_max_change", equals=0),
     ]
-    named = {"fid": "FID ↓", "kid": "KID ↓", "lpips": "LPIPS (VGG) ↓"}
-    columns = [column for column in _IMAGES if column.key != "clip_score" or "clip" in metrics]
-    columns += [Column(key=key, label=label, digits=4) for key, label in named.items() if key in metrics]
     return Table(
         name="table1",
         title=f"Table 1: language-guided inpainting (the paper's figures: {like})",
         kind="images",
-        columns=columns,
+        columns=_images(metrics, ("fsd", "psnr", "lpips_squeeze", "clip_score")),
         rows=rows,
         claims=claims,
         sort=IMAGE_SORT,
@@ -225,8 +234,13 @@ def table3(vocabulary: str) -> Table:
     )
 
 
-def table4(others: int = 9) -> Table:
-    """The perspectives of MP-S2S, the true caption being compared with so many others."""
+def table4(others: int = 9, metrics: Sequence[str] = ()) -> Table:
+    """The perspectives of MP-S2S.
+
+    Args:
+        others: captions that the true one is compared with.
+        metrics: of `images.EXTRAS`, to be shown as well.
+    """
     labels = {
         "text": "text",
         "text-tokens": "text + tokens (no pixels)",
@@ -234,20 +248,22 @@ def table4(others: int = 9) -> Table:
         "pixels-tokens": "pixels + tokens (no text)",
         "all": "all three",
         "df-vqgan": "all three, with DF-VQGAN",
+        "df-vqgan-text-pixels": "text + pixels (no tokens), with DF-VQGAN",
     }
-    rows = [Row(name=name, label=label, paper=paper.TABLE4[name]) for name, label in labels.items()]
-    worse = [name for name in labels if name not in ("all", "df-vqgan")]
+    rows = [Row(name=name, label=label, paper=paper.TABLE4.get(name, {})) for name, label in labels.items()]
+    worse = [name for name in labels if name != "all" and not name.startswith("df-vqgan")]
     gains = [f"FID {paper.TABLE4[name]['fsd'] - paper.TABLE4['all']['fsd']:+.1f}" for name in worse]
     claims = [
         Claim(ahead="all", behind=name, key="bits", same_tokenizer=True, paper=gain)
         for name, gain in zip(worse, gains, strict=True)
     ]
+    claims.append(Claim(ahead="df-vqgan", behind="df-vqgan-text-pixels", key="bits", same_tokenizer=True))
     claims += [Claim(ahead=name, key="swap_gain", above=0) for name in ("all", "df-vqgan")]
     return Table(
         name="table4",
         title="Table 4: the perspectives of MP-S2S, and Fig. 6",
         kind="stage2",
-        columns=(*_likelihood(others), *_images(("fsd",))),
+        columns=(*_likelihood(others), *_images(metrics, ("fsd",))),
         rows=rows,
         claims=[
             *claims,
@@ -257,7 +273,7 @@ def table4(others: int = 9) -> Table:
         sort=IMAGE_SORT,
         notes=(
             FSD,
-            "Bits compare rows of the same tokenizer: all but the last row.",
+            "Bits compare rows of the same tokenizer: the first five rows, and the last two.",
             "The decoder's pointer to neighbouring tokens is a part of the tokens: without them there is none.",
             "Known pixels are pasted over every result.",
             BLEND,
@@ -265,13 +281,13 @@ def table4(others: int = 9) -> Table:
     )
 
 
-def ratios(others: int = 9) -> Table:
-    """How large the holes of stage 2's training are (footnote 6)."""
+def ratios(others: int = 9, metrics: Sequence[str] = ()) -> Table:
+    """How large the holes of stage 2's training are (footnote 6); arguments as for `table4`."""
     return Table(
         name="ratios",
         title="Footnote 6: share of the photo that is hole in stage 2's training",
         kind="stage2",
-        columns=(*_likelihood(others), *_images(())),
+        columns=(*_likelihood(others), *_images(metrics, ())),
         rows=[Row(name=f"ratio-{low}-{high}", label=f"{low} to {high} %") for low, high in RATIOS],
         sort=IMAGE_SORT,
         notes=(FSD, BLEND, "The paper chose 40 to 60 % and printed no figures."),
