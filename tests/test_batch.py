@@ -27,6 +27,13 @@ def test_captions_of_every_layout(name: str, tmp_path: Path) -> None:
     assert caption_for(Path("photos/1.png"), captions) is None
 
 
+@pytest.mark.parametrize(("name", "line"), [("a.txt", "{}\t{}"), ("a.jsonl", '{{"file": "{}", "caption": "{}"}}')])
+def test_captions_are_cut_at_line_breaks_only(name: str, line: str, tmp_path: Path) -> None:
+    captions = {"1": "a\u2028b\x85c", "2": "the sea"}
+    (tmp_path / name).write_bytes("\r\n".join(line.format(*pair) for pair in captions.items()).encode())
+    assert read_captions(tmp_path / name) == captions
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -84,15 +91,16 @@ def test_photos_get_the_masks_and_captions_of_their_names(tmp_path: Path) -> Non
 
 
 def test_photos_that_lack_something_are_named_in_place(tmp_path: Path) -> None:
-    photos = touch(tmp_path / "photos", "a.png", "a.jpg", "b.png", "c.png")
-    masks = touch(tmp_path / "masks", "a.png", "b.png")
-    (tmp_path / "captions.json").write_text('{"a": "one", "c": "three"}')
+    photos = touch(tmp_path / "photos", "a.png", "a.jpg", "b.png", "c.png", "d.png")
+    masks = touch(tmp_path / "masks", "a.png", "b.png", "d.jpg", "d.png")
+    (tmp_path / "captions.json").write_text('{"a": "one", "c": "three", "d": "four"}')
     jobs = plan(photos, masks, str(tmp_path / "captions.json"), Path("out"))
     assert isinstance(jobs[0], Job) and jobs[0].photo.name == "a.jpg"
     assert [str(job).removeprefix(f"{photos}/") for job in jobs[1:]] == [
         "a.png: its result would replace that of a.jpg; rename one of them",
         f"b.png: there is no caption for it in {tmp_path / 'captions.json'}",
         f"c.png: there is no mask c.* in {masks}",
+        f"d.png: it has several masks in {masks}, d.jpg and d.png; leave one of them",
     ]
 
 

@@ -135,6 +135,15 @@ def test_by_confidence_there_are_pictures_and_no_bits(benchmark: Benchmark, tiny
     assert "bits" not in eight["compared"] and eight["fsd"] > 0
 
 
+def test_the_bar_is_against_one_token_a_step(
+    benchmark: Benchmark, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tokens, held in (("1,8", True), ("4,8", False)):
+        bench.steps(benchmark.folder, model=str(tiny_model), tokens=tokens, limit=2, json=tmp_path / f"{tokens}.json")
+        last = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 8 |")]
+        assert ("≤ 1.05" in last[0]) == held
+
+
 def test_what_cannot_be_measured_is_named(benchmark: Benchmark) -> None:
     for tokens in ("", "0,1", "1;2", "two"):
         with pytest.raises(InputError, match=f"--tokens '{tokens}' is not numbers from 1 on"):

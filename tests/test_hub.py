@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change(f, lambda c: c["sampling"].update(novel=1)),
         "sampling in .* has the unknown field 'novel'",
     ),
+    "bad default": (
+        lambda f: change(f, lambda c: c["sampling"].update(temperature=-1)),
+        "sampling in .*config.json cannot be used: temperature is -1",
+    ),
     "no part": (lambda f: change(f, lambda c: c.pop("dfvqgan")), "dfvqgan in .* is missing or not an object"),
     "odd defaults": (lambda f: change(f, lambda c: c.update(sampling=[1])), "sampling in .* not an object"),
     "odd size": (lambda f: change(f, lambda c: c["mps2s"].update(width="x")), "mps2s in .* cannot be used"),
@@ -214,6 +220,27 @@ def test_a_folder_that_is_off_is_refused_in_one_line(name: str, tiny_model: Path
     with pytest.raises(InputError, match=says) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"guidance_scale": math.nan},
+        {"temperature": "warm"},
+        {"temperature": None},
+        {"top_k": 1.5},
+        {"top_k": True},
+        {"top_p": 0},
+        {"order": "spiral"},
+        {"num_inference_steps": 0},
+        {"schedule": ["cosine"]},
+        {"blend": "off"},
+    ],
+)
+def test_defaults_that_cannot_be_are_named(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(values)).partition('_')[0]}.* is |there is no order 'spiral'"):
+        SamplingDefaults(**values)
+    SamplingDefaults(top_k=0, temperature=0)  # all tokens, the likeliest
 
 
 def test_no_pickle_is_read(tiny_model: Path, tmp_path: Path) -> None:
@@ -290,14 +317,17 @@ def test_upload(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             seen.update(repo_id=repo_id, private=private)
             return f"https://hub/{repo_id}"
 
-        def upload_folder(self, repo_id: str, folder_path: Path) -> None:
-            seen.update(files=contents(folder_path))
+        def upload_folder(self, repo_id: str, folder_path: Path, delete_patterns: list[str]) -> None:
+            seen.update(files=contents(folder_path), replaced=delete_patterns)
             if repo_id == "a/refused":
                 raise OSError("not allowed\nat all")
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert push_to_hub("a/b", private=True, **parts_of(tiny_model)) == "https://hub/a/b"
     assert seen["private"] is True and seen["files"] == contents(tiny_model)
+    earlier = ["README.md", "dfvqgan-00001-of-00002.safetensors", "mps2s.safetensors.index.json", "tokenizer.json"]
+    kept = [name for name in earlier if not any(fnmatch(name, pattern) for pattern in seen["replaced"])]
+    assert kept == ["README.md"], "split weights would stay in force"
     with pytest.raises(InputError, match="cannot upload to 'a/refused': not allowed$"):
         push_to_hub("a/refused", **parts_of(tiny_model))
 

@@ -115,6 +115,9 @@ def test_what_is_hidden_is_never_looked_at() -> None:
     assert (rgb[:2] == 0.25).all() and (rgb[2:] == 0).all()
     with pytest.raises(InputError, match="not within 0 to 1"):
         as_photo(values).rgb(np.s_[0:4, 0:4], ~hidden)
+    values[:2] = np.nextafter(np.float32(1), np.float32(2))
+    with pytest.raises(InputError, match="0 to 1.00000012, are not within 0 to 1"):
+        as_photo(values).rgb(np.s_[0:4, 0:4], hidden)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -251,6 +254,8 @@ def test_grey_counts_from_the_middle_and_can_be_inverted() -> None:
         (MASK.astype(np.uint8), "mask_image has type uint8 and values up to 1"),
         (MASK.astype(np.int8), "mask_image has type int8"),
         (Image.fromarray(MASK.astype(np.uint8)), "the mask has values of 0 and 1 only: multiply them by 255"),
+        (Image.new("LAB", (60, 40)), "the mask has the mode LAB, .* save it in grey or RGB"),
+        (Image.new("La", (60, 40)), "the mask has the mode La,"),
         ([[1]], "mask_image is list"),
         (None, "no mask, and the photo has no alpha channel"),
     ],

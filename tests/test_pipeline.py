@@ -1,6 +1,7 @@
 """The pipeline: known pixels exact, nothing of the hole seen, candidates reproducible."""
 
 import math
+import threading
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -255,6 +256,33 @@ def test_cores_are_given_back(tiny_pipe: InpaintPipeline) -> None:
     try:
         repaint(tiny_pipe, callback_on_step_end=lambda *_: seen.append(torch.get_num_threads()))
         assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_cores_are_given_back_to_all_of_several_threads() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    inside, alone = threading.Event(), threading.Event()
+    seen = []
+
+    def overlapping() -> None:
+        with pipeline._one_core(True):
+            inside.set()
+            alone.wait(10)
+        seen.append(torch.get_num_threads())
+
+    other, later = threading.Thread(target=overlapping), threading.Thread(target=overlapping)
+    try:
+        with pipeline._one_core(True):
+            other.start()
+            inside.wait(10)
+        seen.append(torch.get_num_threads())
+        alone.set()
+        other.join()
+        later.start()
+        later.join()
+        assert seen == [2, 2, 2] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
 

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuwa_lip import recipes
 from nuwa_lip.commands.train import Options
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2SConfig
@@ -179,10 +178,6 @@ def test_orders_are_complete_and_checked() -> None:
     ):
         with pytest.raises(InputError, match=says):
             of(orders=orders)
-    with pytest.raises(InputError, match="there is no order 'spiral'"):
-        of(sampling=recipes.SamplingDefaults(order="spiral"))
-    with pytest.raises(InputError, match="there is no schedule 'linear'"):
-        of(sampling=recipes.SamplingDefaults(schedule="linear"))
 
 
 def reachable(kind: type) -> set[type]:

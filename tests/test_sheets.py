@@ -33,3 +33,10 @@ def test_a_caption_that_is_too_long_is_cut() -> None:
     picture = Image.new("RGB", (5, 5), "white")
     long = np.asarray(draw_sheet([([picture], "word " * 100)], cell=100))
     assert (long[:, -GAP:] == 255).all(), "the margin stays free"
+
+
+def test_a_caption_of_many_lines_or_letters_is_one_short_line() -> None:
+    picture = Image.new("RGB", (5, 5), "white")
+    one, many = (draw_sheet([([picture], caption)], cell=100) for caption in ("a bear", " a\n\nbear\r\n"))
+    assert np.array_equal(np.asarray(one), np.asarray(many))
+    draw_sheet([([picture], "i" * 1_000_000)], cell=100)  # measuring it two letters a time would take hours

@@ -64,21 +64,28 @@ def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | 
     if mask is not None and not mask.exists():
         raise InputError(f"there is no file or folder {mask}")
     captions = read_captions(Path(prompt)) if is_captions_file(prompt) else None
-    masks = {path.stem: path for path in _pictures(mask)} if mask is not None and mask.is_dir() else None
+    masks: dict[str, list[Path]] | None = None
+    if mask is not None and mask.is_dir():
+        masks = {}
+        for path in _pictures(mask):
+            masks.setdefault(path.stem, []).append(path)
     jobs: list[Job | InputError] = []
     seen: dict[str, Path] = {}
     for photo in files:
         caption = prompt if captions is None else caption_for(photo, captions)
-        own_mask = mask if masks is None else masks.get(photo.stem)
+        own_masks = [mask] if masks is None else masks.get(photo.stem, [])
         first = seen.setdefault(photo.stem, photo)
         if first is not photo:
             problem = f"its result would replace that of {first.name}; rename one of them"
         elif caption is None:
             problem = f"there is no caption for it in {prompt}"
-        elif masks is not None and own_mask is None:
+        elif not own_masks:
             problem = f"there is no mask {photo.stem}.* in {mask}"
+        elif len(own_masks) > 1:
+            names = " and ".join(path.name for path in own_masks if path)
+            problem = f"it has several masks in {mask}, {names}; leave one of them"
         else:
-            jobs.append(Job(photo=photo, mask=own_mask, prompt=caption, out=out / f"{photo.stem}.png"))
+            jobs.append(Job(photo=photo, mask=own_masks[0], prompt=caption, out=out / f"{photo.stem}.png"))
             continue
         jobs.append(InputError(f"{photo}: {problem}"))
     return jobs
@@ -117,7 +124,10 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def _rows(text: str, kind: str) -> Iterable[object]:
-    """The entries of a captions file, each with the fields `file` and `caption`."""
+    """The entries of a captions file, each with the fields `file` and `caption`.
+
+    Lines end as in files alone: `str.splitlines` would cut captions at U+2028 and its like too.
+    """
     if kind == ".json":
         content = json.loads(text)
         if isinstance(content, dict):
@@ -126,10 +136,10 @@ def _rows(text: str, kind: str) -> Iterable[object]:
             raise ValueError("neither {name: caption} nor a list of entries")
         return content
     if kind == ".jsonl":
-        return (json.loads(line) for line in text.splitlines() if line.strip())
+        return (json.loads(line) for line in text.split("\n") if line.strip())
     if kind == ".csv":
         return csv.DictReader(io.StringIO(text))
-    parts = (line.partition("\t") for line in text.splitlines() if line.strip())
+    parts = (line.partition("\t") for line in text.split("\n") if line.strip())
     return ({"file": name.strip(), "caption": text.strip() if tab else None} for name, tab, text in parts)
 
 

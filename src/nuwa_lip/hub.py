@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,10 +31,15 @@ from torch.overrides import TorchFunctionMode
 from nuwa_lip.assets import asset
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.models.orders import check_order
+from nuwa_lip.sampling import Draw, check_schedule, check_steps
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 BUNDLED = ("nuwa-lip-mini",)
 FORMAT_VERSION = 1
+REPLACED = ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json")
+"""Files of an earlier model, perhaps split otherwise, that must not stay where another one is put."""
+KINDS = {"float": Real, "int": Integral, "str": str, "bool": bool}
 
 Config = TypeVar("Config")
 Model = TypeVar("Model", bound=nn.Module)
@@ -41,14 +47,18 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingDefaults:
-    """How a model is sampled when the caller does not say (`sampling` in config.json)."""
+    """How a model is sampled when the caller does not say (`sampling` in config.json).
+
+    Raises:
+        InputError: a value is of another type, or out of range.
+    """
 
     guidance_scale: float = 1.0
     """Above 1 the caption is followed more closely."""
     temperature: float = 1.0
     """Below 1 likelier tokens are preferred, above 1 less so."""
     top_k: int | None = None
-    """Draw from so many of the likeliest tokens; None: all."""
+    """Draw from so many of the likeliest tokens; None or 0: all."""
     top_p: float | None = None
     """Draw from the likeliest tokens that have this share of the probability; None: all."""
     order: str = "raster"
@@ -59,6 +69,23 @@ class SamplingDefaults:
     """How many tokens each step decides, and which: cosine, constant or confidence."""
     blend: bool = False
     """Fit the colours of what is painted to the known pixels at the hole's edge."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind, _, none = str(field.type).partition(" | ")
+            fits = isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool))
+            if not fits and not (none and value is None):
+                raise InputError(f"{field.name} is {value!r}; it must be {field.type}")
+        Draw(
+            guidance_scale=self.guidance_scale,
+            temperature=self.temperature,
+            top_k=self.top_k or None,
+            top_p=self.top_p,
+        )
+        check_order(self.order)
+        check_steps(self.num_inference_steps)
+        check_schedule(self.schedule)
 
 
 class ModelParts(NamedTuple):
@@ -230,7 +257,7 @@ def push_to_hub(repo_id: str, *, private: bool | None = None, **parts: Any) -> s
         save_model(Path(name) / "model", **parts)
         try:
             url = api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo_id, folder_path=Path(name) / "model")
+            api.upload_folder(repo_id=repo_id, folder_path=Path(name) / "model", delete_patterns=list(REPLACED))
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
             raise InputError(f"cannot upload to {repo_id!r}: {str(error).strip().splitlines()[0]}") from error
     return str(url)
@@ -264,7 +291,7 @@ def _move_into_place(part: Path, folder: Path) -> None:
         return
     # without its config a folder that was left half-way is refused by name, never mistaken for a whole one
     (folder / "config.json").unlink(missing_ok=True)
-    for pattern in ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json"):
+    for pattern in REPLACED:
         for old in folder.glob(pattern):
             old.unlink()
     for path in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
@@ -340,9 +367,7 @@ def _from_json(kind: type[Config], values: Any, where: str) -> Config:
         raise InputError(f"{where} has the unknown field {unknown[0]!r}, of a newer version: update nuwa-lip")
     try:
         return kind(**values)
-    except InputError:
-        raise
-    except Exception as error:  # of many kinds, from values of wrong types
+    except Exception as error:  # of many kinds, from values of wrong types or out of range
         raise InputError(f"{where} cannot be used: {error}") from error
 
 

@@ -74,7 +74,7 @@ class Photo:
         pixels = upright(self.pixels, self.orientation)[box][..., : self.colours]
         values = np.where(hidden[..., None], 0, pixels).astype(np.float32) / np.float32(self.scale)
         if self.pixels.dtype.kind == "f" and not (values.min() >= 0 and values.max() <= 1):
-            found = f"{values.min():.3g} to {values.max():.3g}"
+            found = f"{values.min():.9g} to {values.max():.9g}"  # 9 digits tell float32's next after 1 from 1
             raise InputError(f"the photo's floating-point numbers, {found}, are not within 0 to 1")
         if self.mode == "CMYK":
             ink = 1 - values
@@ -280,6 +280,10 @@ def _hole_from_alpha(photo: Photo) -> Hole:
 
 
 def _read_mask_image(image: Image.Image) -> tuple[str, np.ndarray]:
+    if image.mode in ("LAB", "La"):
+        raise InputError(
+            f"the mask has the mode {image.mode}, which Pillow cannot turn into grey: save it in grey or RGB"
+        )
     if image.mode in ("1", "L"):
         values = np.asarray(image.convert("L"))
         if values.max() == 1:  # as of arrays: numbers of 0 and 1 that were meant as black and white
@@ -307,7 +311,7 @@ def _read_mask_array(values: np.ndarray) -> tuple[str, np.ndarray]:
     if values.dtype.kind == "f":
         if not (values.min() >= 0 and values.max() <= 1):
             raise InputError(
-                f"mask_image has floating-point numbers from {values.min():.3g} to {values.max():.3g}: "
+                f"mask_image has floating-point numbers from {values.min():.9g} to {values.max():.9g}: "
                 "they must be within 0 to 1, 0.5 and more = repaint"
             )
         return "0.5 and more = repaint", values[..., :3].mean(-1) >= 0.5

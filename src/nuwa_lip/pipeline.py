@@ -10,6 +10,7 @@ Legend: B = 1 window, S side of the model's square, h w token grid, n candidates
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ WINDOW_STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two windows of one ca
 MAX_ENLARGEMENT = 2
 SMALL = 64_000_000
 """Parameters of an MP-S2S whose steps are too short to be divided among cores."""
+_cores_lock = threading.Lock()
+_cores_before: list[int] = []
+"""The number of cores that each call now on one core goes back to."""
 
 
 @dataclass
@@ -194,7 +198,8 @@ class InpaintPipeline:
             top_k: sample from the k likeliest tokens only; 0 from all.
             top_p: sample from the likeliest tokens that together have this probability, 0 to 1.
             order: "raster", or another that `nuwa_lip.sampling` knows.
-            num_inference_steps: predict the hole's tokens in so many parallel steps; None: one by one.
+            num_inference_steps: predict the hole's tokens in so many parallel steps; as many as there are tokens, or
+                more: one by one.
             schedule: "cosine" decides few tokens in the first of these steps and more in later ones, "constant" as
                 many in each, "confidence" those of which the model is surest.
             padding_mask_crop: pixels of context around a hole instead of what is chosen.
@@ -320,13 +325,22 @@ class InpaintPipeline:
 
 @contextmanager
 def _one_core(really: bool) -> Iterator[None]:
-    """Compute on one core: several wait for each other after each operation, long if others use them too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if really else threads)
+    """Compute on one core: several wait for each other after each operation, long if others use them too.
+
+    Of calls that overlap, each goes back to what was before the first: a new thread begins with the 1 of another, and
+    each has a number of its own, so that the last to leave could not set it for all.
+    """
+    if not really:
+        yield
+        return
+    with _cores_lock:
+        _cores_before.append(_cores_before[0] if _cores_before else torch.get_num_threads())
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _cores_lock:
+            torch.set_num_threads(_cores_before.pop())
 
 
 def window_seed(seed: int, number: int) -> int:

@@ -21,8 +21,7 @@ from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
-from nuwa_lip.models.orders import ORDERS, check_order
-from nuwa_lip.sampling import check_schedule
+from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.schedule import Schedule
 
 
@@ -105,8 +104,6 @@ class MPS2SRecipe:
         if min(weights.values()) < 0 or sum(weights.values()) <= 0:
             raise InputError(f"orders {weights} must not be negative, and one of them must be positive")
         object.__setattr__(self, "orders", weights)
-        check_order(self.sampling.order)
-        check_schedule(self.sampling.schedule)
 
 
 Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe, GLIDERecipe)

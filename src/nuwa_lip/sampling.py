@@ -257,7 +257,8 @@ def _decode(
     """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
 
     With `surest` every step draws all that are missing, keeps the group of which the model is surest, and brings the
-    plan's positions into the order in which they were kept.
+    plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
+    with a fresh one (MaskGIT) an unlikely code would have to come up again in every step, and rarely stay.
     """
     plan = steps.plan
     chosen = torch.zeros_like(plan.positions)
@@ -389,10 +390,15 @@ def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[
 def _check(num_candidates: int, order: str, steps: int | None, schedule: str) -> None:
     if num_candidates < 1:
         raise InputError(f"num_candidates is {num_candidates}; it must be 1 or more")
-    if steps is not None and steps < 1:
-        raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
+    check_steps(steps)
     check_order(order)
     check_schedule(schedule)
+
+
+def check_steps(steps: int | None) -> None:
+    """Raises: InputError: nothing can be decided in so many steps."""
+    if steps is not None and steps < 1:
+        raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
 
 
 def check_schedule(name: str) -> None:

@@ -43,6 +43,7 @@ def draw_sheet(
     for (pictures, caption), height in zip(fitted, heights, strict=True):
         for i, picture in enumerate(pictures):
             sheet.paste(picture, (GAP + i * (cell + GAP), y))
+        caption = " ".join(caption.split())[:width]  # one line, no longer than can possibly fit
         while draw.textlength(caption, font) > width - 2 * GAP:
             caption = caption[:-2].rstrip() + "…"
         draw.text((GAP, y + height + 2), caption, "black", font)

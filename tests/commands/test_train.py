@@ -201,6 +201,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ("mps2s", ["--orders.spiral", "1"], "--orders.spiral"),
         ("mps2s", ["--orders.raster", "0"], "one of them must be"),
         ("mps2s", ["--sampling.order", "spiral"], "there is no order 'spiral'"),
+        ("mps2s", ["--sampling.temperature", "-1"], "temperature is -1.0; it must be"),
     ],
 )
 def test_wrong_usage_is_2(stage: str, more: list[str], says: str, nuwa_lip: Run, tmp_path: Path) -> None:
