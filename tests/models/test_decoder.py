@@ -61,13 +61,14 @@ def test_a_compiler_takes_both_units_as_one_graph_for_all_steps(model: MPS2S, me
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("surest", [False, True])
 @pytest.mark.parametrize("steps", [None, 3])
-def test_no_step_waits_for_the_device(model: MPS2S, memory: Memory, steps: int | None) -> None:
+def test_no_step_waits_for_the_device(model: MPS2S, memory: Memory, steps: int | None, surest: bool) -> None:
     """Fake tensors have no values: whatever asked for one, as waiting for a device does, would fail."""
     sizes = group_sizes(K, steps)
     plan = sampling._Plan.make("raster", memory.token_mask, [0] * CANDIDATES, CANDIDATES)
     draw = Draw(guidance_scale=1.0, temperature=0.9, top_k=5, top_p=0.9)
     with FakeTensorMode(allow_non_fake_inputs=True):
         decoder = sampling._Cached(model, memory, plan)
-        chosen, logp = sampling._decode(decoder, sizes, draw, sampling._Progress(None, len(sizes)))
+        chosen, logp = sampling._decode(decoder, sizes, surest, draw, sampling._Progress(None, len(sizes)))
     assert chosen.shape == (CANDIDATES, K) and logp.shape == (CANDIDATES,)
