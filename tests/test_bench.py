@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,23 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from nuwa_lip.bench import decoding, encoders, evaluation, growth, official, quality, stages, tokenizer
+from nuwa_lip.bench import (
+    compare,
+    decoding,
+    encoders,
+    evaluation,
+    growth,
+    inpaint,
+    memory,
+    official,
+    peers,
+    quality,
+    stages,
+    tokenizer,
+    whole,
+)
 from nuwa_lip.bench.compare import changes, differences
-from nuwa_lip.bench.limits import Limits
+from nuwa_lip.bench.limits import Limits, has_bf16
 from nuwa_lip.bench.measure import (
     Child,
     Row,
@@ -76,20 +91,28 @@ def test_markdown_says_which_bars_are_missed() -> None:
         Row(what="fast", value=250.0, unit="x", bar=240, at_least=True),
         Row(what="slow", value=230.0, unit="x", bar=240, at_least=True),
         Row(what="free", value=2.0, unit="s"),
+        Row(what="unknown", value=math.nan, unit="MB", bar=700),
+        Row(what="unknown too", value=math.nan, unit="x", bar=2, at_least=True),
+        Row(what="free and unknown", value=math.nan, unit="MB"),
     ]
+    assert [row.missed for row in rows] == [False, True, False, True, False, True, True, False]
     assert markdown(rows).splitlines()[2:] == [
         "| good | 1 x | ≤ 1.1 |",
         "| bad | 1.2 x | ≤ 1.1 missed |",
         "| fast | 250 x | ≥ 240 |",
         "| slow | 230 x | ≥ 240 missed |",
         "| free | 2 s |  |",
+        "| unknown | not measured | ≤ 700 missed |",
+        "| unknown too | not measured | ≥ 2 missed |",
+        "| free and unknown | not measured |  |",
     ]
 
 
-def test_the_loss_of_a_form_stands_beside_its_speed() -> None:
-    rows = [Row(what="step, bf16 int8", value=2.0, unit="ms", loss=0.00123), Row(what="peer", value=3.0, unit="ms")]
+def test_the_divergence_of_a_form_stands_beside_its_speed() -> None:
+    known = Row(what="step, bf16 int8", value=2.0, unit="ms", divergence=0.00123)
+    rows = [known, Row(what="peer", value=3.0, unit="ms")]
     assert markdown(rows).splitlines() == [
-        "| what | measured | bar | loss, nats a token |",
+        "| what | measured | bar | divergence, nats a token |",
         "|---|---:|---:|---:|",
         "| step, bf16 int8 | 2 ms |  | 0.0012 |",
         "| peer | 3 ms |  | |",
@@ -97,9 +120,9 @@ def test_the_loss_of_a_form_stands_beside_its_speed() -> None:
     limits = Limits(products={}, size=1, read=1.0)
     bench_ = Bench(sizes=SMALL, limits=limits, rounds=1)
     exact = quality.beside(bench_, rows, "fp32", None)
-    assert [row.loss for row in exact] == [None, None] and not bench_.losses
+    assert [row.divergence for row in exact] == [None, None] and not bench_.losses
     few = quality.beside(bench_, rows, "fp32", "int4")
-    assert few[0].loss == few[1].loss == bench_.losses["fp32 int4"].divergence > 0  # type: ignore[union-attr]
+    assert few[0].divergence == few[1].divergence == bench_.losses["fp32 int4"].divergence > 0  # type: ignore[union-attr]
 
 
 def test_timings_repeat_what_is_short_and_tell_the_noise() -> None:
@@ -150,8 +173,69 @@ def test_every_stage_runs_small(
     assert ("reading memory, best of ten: 1e-09 →" in printed.out) == (name == "limits")
     assert not [line for line in report["skipped"] if "failed" in line and "static cache" not in line]
     timed = [row for row in report["rows"] if "bf16 int4" in row["what"] and row["unit"] in ("ms", "s")]
-    assert all(row["loss"] > 0 for row in timed)
+    assert all(row["divergence"] > 0 for row in timed)
+    assert timed or name not in ("step", "image") or not has_bf16()
+    if name == "quality":
+        figures = {row["what"].rpartition(", ")[2] for row in report["rows"]}
+        assert {"increase of the loss", "divergence"} <= figures and "loss" not in figures
     assert not differences(report, {**machine(), **stages.settings(small=True)})
+
+
+def test_what_the_system_does_not_tell_is_no_end_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there is no /proc no process's memory is known."""
+
+    def unknown(code: str, folder: str, *_: str) -> Child:
+        if code == memory.SAVE:
+            (Path(folder) / "model.safetensors").write_bytes(bytes(10**6))
+        return Child(1.0, math.nan, '{"added": NaN}')
+
+    monkeypatch.setattr(memory, "child", unknown)
+    monkeypatch.setattr(memory, "precisions", lambda: ["fp32", "bf16"])
+    out = tmp_path / "out.json"
+    for before in (None, out):  # which is read back, too
+        bench.bench(stages="memory", rounds=1, small=True, json=out, compare=before)
+        values = [row["value"] for row in json.loads(out.read_text())["rows"]]
+        assert values == [1.0, None, None, None]
+        assert capsys.readouterr().out.count("| not measured |") == 3
+    known = compare.read(out, {**machine(), **stages.settings(small=True)})
+    assert [row.value for row in known[:1]] == [1.0] and all(math.isnan(row.value) for row in known[1:])
+
+
+def test_memory_is_held_to_its_bars_at_the_official_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(code: str, folder: str, *words: str) -> Child:
+        if code == memory.SAVE:
+            (Path(folder) / "model.safetensors").write_bytes(bytes(10**6))
+        elif words == ("int8",):
+            raise RuntimeError("no VNNI")
+        return Child(1.0, 5000.0, '{"added": 0.2}')
+
+    monkeypatch.setattr(memory, "child", measured)
+    monkeypatch.setattr(memory, "precisions", lambda: ["fp32", "bf16"])
+    sizes = dataclasses.replace(SMALL, small=False)
+    bench_ = Bench(sizes=sizes, limits=Limits(products={}, size=1, read=1.0), rounds=1)
+    rows = [(row.what.rpartition(", ")[::2], row.value, row.bar) for row in memory.run(bench_)]
+    peak = "peak of loading and filling a photo"
+    assert rows == [
+        (("model files", "bf16"), 1.0, None),
+        (("peak that loading adds / the files' size", "bf16"), 0.2, 0.1),
+        ((peak, "bf16"), 5000, 4500),
+        *(((peak, f"bf16 {weights}"), 5000, None) for weights in ("packed", "int8-weights", "int4")),
+    ]
+    assert bench_.skipped == ["memory of bf16 int8: no VNNI"]
+
+
+def test_the_bundled_model_is_held_to_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Child(1.0, 1.0, "")
+    monkeypatch.setattr(inpaint, "own_work", lambda *_: 1.5)
+    monkeypatch.setattr(inpaint, "children", lambda cases, rounds: dict.fromkeys(cases, done))
+    monkeypatch.setattr(peers, "optional", lambda *_: None)
+    limits = Limits(products={}, size=1, read=1.0)
+    alone = inpaint.run("nuwa-lip-mini", 1, (48, 32))[0]
+    beside = whole.pipelines(Bench(sizes=SMALL, limits=limits, rounds=1))[0]
+    for row in (alone, beside):
+        assert (row.value, row.bar, row.missed) == (1.5, 1.0, True)
 
 
 def test_evaluation_is_held_to_its_bars_at_the_official_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +293,6 @@ def test_a_token_of_the_official_pattern_runs_the_whole_grid() -> None:
     inputs = photo(SMALL.mps2s)
     everything = official.token(model, inputs)
     assert everything.shape == (1, 64, 64)
-    model.encode(*inputs)
     order = torch.arange(64)[None]
     half = model.predict(model.encode(*inputs), inputs[3].flatten(1)[:, :32], order[:, :32])
     torch.testing.assert_close(half, everything[:, :32])
@@ -294,6 +377,20 @@ def test_bad_numbers_are_named() -> None:
         bench.inpaint(threads=0)
     with pytest.raises(InputError, match="'speed'; there are: limits, tokenizer"):
         bench.bench(stages="limits,speed")
+
+
+@pytest.mark.parametrize("option", ["json", "markdown"])
+@pytest.mark.parametrize("command", ["bench", "growth", "tokenizer", "inpaint"])
+def test_a_report_that_cannot_be_written_is_told_before_the_work(
+    command: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (stages, growth, tokenizer, inpaint):
+        monkeypatch.setattr(stage, "run", lambda *_, **__: pytest.fail("there was work"))
+    (tmp_path / "file").touch()
+    for path, says in ((tmp_path, "is a folder; name a file"), (tmp_path / "file/x", "cannot write .*not a directory")):
+        with pytest.raises(InputError, match=says):
+            getattr(bench, command)(**{option: path})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_report_to_compare_with_must_be_one(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_the_curve(
         return repaint(self, item, a_step, *rest)
 
     monkeypatch.setattr(steps.Paced, "repaint", counted)
+    monkeypatch.setattr("sys.argv", ["/bin/nuwa-lip", "bench", "steps", "my photos"])
     options: dict[str, Any] = {"model": str(tiny_model), "tokens": "8, 1,2", "json": out, "markdown": sheet}
     with pytest.raises(KeyboardInterrupt):
         bench.steps(benchmark.folder, **options, work=work)
@@ -107,8 +108,9 @@ def test_the_curve(
     assert calls[6:] == [(2, 1), (2, 1), (2, 2), (2, 8)]  # what was measured is not measured again
     report = json.loads(out.read_text())
     assert (report["n"], report["order"], report["schedule"]) == (3, "raster", "cosine")
+    assert report["command"] == "nuwa-lip bench steps 'my photos'"
     one, two, eight = report["points"]
-    assert [point["tokens"] for point in report["points"]] == [1, 2, 8]
+    assert [point["tokens_per_step"] for point in report["points"]] == [1, 2, 8]
     assert one["steps"] > two["steps"] > eight["steps"] and one["known_max_change"] == 0
     for name, exact in (("fsd", 1), ("lpips_squeeze_hole", 1), ("bits", 1), ("krd", 0), ("psnr_hole", 0)):
         assert one["compared"][name] == {"value": exact, "interval_95": [exact, exact]}
@@ -117,6 +119,7 @@ def test_the_curve(
     value, (low, high) = eight["compared"]["bits"].values()
     assert low <= value <= high and value == pytest.approx(eight["bits"] / one["bits"])
     shown = capsys.readouterr().out
+    assert ", raster order, cosine schedule, n = 3" in shown
     assert sheet.read_text() in shown and f"n = 3, seed 0, benchmark sha256 {benchmark.sha256}" in shown
     lines = sheet.read_text().splitlines()
     assert lines[0].startswith("| tokens a step | steps | s a photo | FSD ↓ | FSD, times |")
@@ -125,7 +128,9 @@ def test_the_curve(
         bench.steps(benchmark.folder, **options | {"tokens": "1,4"}, work=work)
 
 
-def test_by_confidence_there_are_pictures_and_no_bits(benchmark: Benchmark, tiny_model: Path, tmp_path: Path) -> None:
+def test_by_confidence_there_are_pictures_and_no_bits(
+    benchmark: Benchmark, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "steps.json"
     bench.steps(benchmark.folder, model=str(tiny_model), tokens="1,8", schedule="confidence", json=out, limit=2)
     report = json.loads(out.read_text())
@@ -133,6 +138,7 @@ def test_by_confidence_there_are_pictures_and_no_bits(benchmark: Benchmark, tiny
     assert report["schedule"] == "confidence" and one["bits"] is eight["bits"] is None
     assert one["steps"] > eight["steps"] and one["known_max_change"] == 0
     assert "bits" not in eight["compared"] and eight["fsd"] > 0
+    assert ", raster order among equals, confidence schedule, n = 2" in capsys.readouterr().out
 
 
 def test_the_bar_is_against_one_token_a_step(
@@ -152,3 +158,6 @@ def test_what_cannot_be_measured_is_named(benchmark: Benchmark) -> None:
         bench.steps(benchmark.folder, limit=1)
     with pytest.raises(InputError, match="--shard needs --work"):
         bench.steps(benchmark.folder, shard="1/2")
+    for option in ("json", "markdown"):
+        with pytest.raises(InputError, match="is a folder; name a file"):
+            bench.steps(benchmark.folder, model="nowhere/model", **{option: benchmark.folder})  # told before that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nuwa_lip import sampling
+from nuwa_lip.commands import bench, inpaint
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
@@ -286,6 +287,36 @@ def test_by_confidence_the_surest_tokens_are_kept(
     assert not torch.equal(tokens, sample(model, memories[0], temperature=0, num_inference_steps=steps)[0])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_by_confidence_a_token_that_waits_is_drawn_by_the_same_number(
+    model: MPS2S, memories: tuple[Memory, Memory], logits_seen: list[Tensor], order: str
+) -> None:
+    """Played again from the logits of every step and the numbers of the seed, at temperature 1."""
+    steps, mask = 5, memories[0].token_mask
+    tokens, _ = sample(
+        model, memories[0], num_inference_steps=steps, order=order, schedule="confidence", generator=seeded(3)
+    )
+    generator = seeded(3)
+    missing = decoding_order(order, mask, generator).tolist()
+    numbers = dict(zip(missing, torch.rand(K, generator=generator, dtype=torch.float64).tolist(), strict=True))
+    for logits, size in zip(logits_seen, group_sizes(K, steps), strict=True):
+        logp = logits[0].double().log_softmax(-1)  # [missing, V]
+        uniform = torch.tensor([numbers[position] for position in missing], dtype=torch.float64)
+        drawn = Draw()(logp, uniform)
+        surest = logp.gather(-1, drawn[:, None])[:, 0].argsort(descending=True, stable=True).tolist()
+        for i in surest[:size]:
+            assert tokens[0].flatten()[missing[i]] == drawn[i]
+        missing = [missing[i] for i in surest[size:]]
+    assert not missing
+
+
+@pytest.mark.parametrize(("name", "known"), [("schedule", SCHEDULES), ("order", ORDERS)])
+def test_commands_offer_what_there_is(name: str, known: tuple[str, ...]) -> None:
+    for place in (inpaint.Options, bench.steps):
+        choice, none = get_args(get_type_hints(place)[name])
+        assert get_args(choice) == known and none is type(None)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1100), st.none() | st.integers(1, 1200), st.sampled_from(SCHEDULES))
 def test_group_sizes_grow_and_sum_up(tokens: int, steps: int | None, schedule: str) -> None:
@@ -296,6 +327,11 @@ def test_group_sizes_grow_and_sum_up(tokens: int, steps: int | None, schedule: s
     assert sizes == sorted(sizes)
     if sizes and schedule == "constant":
         assert sizes[-1] - sizes[0] <= 1
+
+
+def test_group_sizes_of_an_unknown_schedule_are_refused() -> None:
+    with pytest.raises(InputError, match="no schedule 'linear'; there are: cosine, constant, confidence"):
+        group_sizes(10, 3, "linear")
 
 
 def test_group_sizes_follow_the_cosine() -> None:

@@ -11,7 +11,8 @@
 order in which oneDNN's kernel reads them, which it otherwise makes anew in every step. Only the linear layers that
 every step reads are replaced; the encoders, what the decoder makes of the memory once, and the embedding stay as they
 are. Among as many rows a row's result does not depend on what is in the others: activations are scaled row by row.
-The kernels are PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones.
+The kernels are PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones. `torch.compile` calls
+them as they are (`nuwa_lip.kernels`), and fuses what stands around them.
 
 Legend: N outputs, K inputs, R rows, g inputs of a group.
 """
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nuwa_lip import kernels
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.orders import raster_order, target_tokens
@@ -52,7 +54,7 @@ class PackedLinear(QuantisedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] → [..., N]"""
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        return kernels.packed(x, self.packed)
 
 
 class Int8Linear(QuantisedLinear):
@@ -72,10 +74,8 @@ class Int8Linear(QuantisedLinear):
         """[..., K] → [..., N]"""
         rows = x.flatten(0, -2).float()
         step = rows.abs().amax(-1, keepdim=True).clamp(min=TINY) / 127  # [R, 1]
-        whole = (rows / step).round_().add_(128).to(torch.uint8)  # the kernel is at its best with unsigned ones
-        y = torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, 128, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
-        )
+        whole = (rows / step).round_().add_(kernels.ZERO).to(torch.uint8)
+        y = kernels.int8(whole, self.packed, self.scale, self.zero)
         return (y * step).to(x.dtype).view(*x.shape[:-1], -1)
 
 
@@ -93,9 +93,7 @@ class Int8WeightLinear(QuantisedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] → [..., N]"""
-        rows = x.flatten(0, -2)
-        y = torch._weight_int8pack_mm(without_copies(rows), self.whole, self.scale)
-        return y.expand(len(rows), -1).reshape(*x.shape[:-1], -1)
+        return kernels.int8_weights(x.flatten(0, -2), self.whole, self.scale).view(*x.shape[:-1], -1)
 
 
 class Int4Linear(QuantisedLinear):
@@ -114,9 +112,7 @@ class Int4Linear(QuantisedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] → [..., N]"""
-        rows = x.flatten(0, -2)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(without_copies(rows), self.packed, self.group, self.pairs)
-        return y.expand(len(rows), -1).reshape(*x.shape[:-1], -1)
+        return kernels.int4(x.flatten(0, -2), self.packed, self.group, self.pairs).view(*x.shape[:-1], -1)
 
 
 LAYERS: dict[str, Callable[[Tensor], QuantisedLinear]] = {
@@ -125,14 +121,6 @@ LAYERS: dict[str, Callable[[Tensor], QuantisedLinear]] = {
     "int8-weights": Int8WeightLinear,
     "int4": Int4Linear,
 }
-
-
-def without_copies(rows: Tensor) -> Tensor:
-    """One row [1, K] for all if they are the same, as in a step of one candidate: these kernels' time grows with rows.
-
-    A row's result is the same to the bit however many there are.
-    """
-    return rows[:1] if len(rows) > 1 and bool((rows[1:] == rows[:1]).all()) else rows
 
 
 def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,7 +149,8 @@ def sample(
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: draw from the k likeliest tokens only.
         top_p: draw from the likeliest tokens only that have this probability together.
-        order: one of `ORDERS`; with "confidence" it tells only where a token stands among equals.
+        order: one of `ORDERS`; with "confidence" it tells only where a token stands among equals, and which random
+            number it is drawn by.
         num_inference_steps: S; more than K mean K; None: one token a step.
         schedule: one of `SCHEDULES`; only "confidence" matters with one token a step.
         generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
@@ -209,7 +210,11 @@ def group_sizes(tokens: int, steps: int | None, schedule: str = "cosine") -> lis
     After a share t of the steps about K · (1 - cos(π/2 · t)) tokens are decided (MaskGIT's cosine), or K · t with
     "constant". Every step decides at least one, the sizes never fall, and their sum is K. More steps than tokens, or
     None, mean one token a step.
+
+    Raises:
+        InputError: there is no such schedule.
     """
+    check_schedule(schedule)
     steps = tokens if steps is None else min(steps, tokens)
     decided = [0]
     for step in range(1, steps + 1):
@@ -289,24 +294,26 @@ class _Cached:
         self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
         # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
         distinct = plan.distinct if plan.positions.device.type == "cpu" else None
-        self.cache = mps2s.prefill(memory, *plan.positions.shape, distinct=distinct)
+        candidates, tokens = plan.positions.shape
+        # never one slot, and never all: for these `torch.compile` makes kernels of their own
+        self.cache = mps2s.prefill(memory, candidates, tokens + 2, distinct=distinct)
         self.kept = 0  # chain rows in the cache
 
-    def __call__(self, chosen: Tensor, start: int, size: int, every: bool) -> Tensor:
+    def __call__(self, chosen: Tensor, start: int, size: int, surest: bool) -> Tensor:
         """Logits of the next group, or of every token that is missing.
 
         Args:
             chosen: int64 [C, K], the tokens, of which the first `start` are decided.
             start: how many are decided.
             size: of the group.
-            every: ask for every one that is missing; what comes next is not settled then.
+            surest: ask for every one that is missing; what comes next is not settled then.
 
         Returns:
             float32 [G · C, R, V] of the tokens from `start` on.
         """
-        stop = chosen.shape[1] if every else start + size
+        stop = chosen.shape[1] if surest else start + size
         slots = torch.arange(self.kept, stop, device=chosen.device)  # missing chain rows, then the queries
-        columns = torch.arange(stop, device=chosen.device)
+        columns = torch.arange(stop + 1, device=chosen.device)
         visible = (columns < start) & (columns < slots[:, None]) | (columns == slots[:, None])
         before = (slots - 1).clamp(max=start - 1)
         first = before < 0
@@ -319,7 +326,7 @@ class _Cached:
             slots,
             visible,
         )
-        self.kept = start if every else start + 1
+        self.kept = start if surest else start + 1
         return self.mps2s.head(rows[:, start - stop :])
 
 
@@ -329,9 +336,9 @@ class _Uncached:
     def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memory, self.plan = mps2s, memory, plan
 
-    def __call__(self, chosen: Tensor, start: int, size: int, every: bool) -> Tensor:
+    def __call__(self, chosen: Tensor, start: int, size: int, surest: bool) -> Tensor:
         """As `_Cached.__call__`."""
-        stop, memories = chosen.shape[1] if every else start + size, len(self.memory.states)
+        stop, memories = chosen.shape[1] if surest else start + size, len(self.memory.states)
         targets = F.pad(chosen[:, :start], (0, 1)).repeat(memories, 1)  # of its own target a row knows nothing
         logits = []
         for k in range(start, stop):

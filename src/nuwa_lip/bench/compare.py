@@ -10,6 +10,7 @@ from typing import Any
 
 from nuwa_lip.bench.measure import Row
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import parse_json
 
 LEAST = 0.03
 """Share below which a change is not worth a line."""
@@ -32,8 +33,8 @@ def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
     if not path.is_file():
         raise InputError(f"there is no file {path} to compare with; give one that --json has written")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        rows = [Row(**row) for row in report["rows"]]
+        report = parse_json(path.read_text(encoding="utf-8"))
+        rows = [_row(row) for row in report["rows"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no report of nuwa-lip bench: {error}") from error
     found = differences(report, now)
@@ -41,6 +42,12 @@ def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
         named = "; ".join(found[:TOLD]) + (f"; and {len(found) - TOLD} more" if len(found) > TOLD else "")
         raise InputError(f"{path} is not comparable with this run: {named}: measure both in one setting")
     return rows
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    """As much of a row as is compared, so that reports with other columns can be read."""
+    value = math.nan if row["value"] is None else row["value"]
+    return Row(what=row["what"], value=value, unit=row["unit"], noise=row.get("noise", 0.0))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

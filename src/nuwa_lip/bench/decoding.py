@@ -18,18 +18,24 @@ from torch import Tensor, nn
 from nuwa_lip.bench import peers, quality
 from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Row, times, timings
-from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s
+from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s, step_weights
 from nuwa_lip.errors import InputError
+from nuwa_lip.kernels import compile_step
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import DecoderCache
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.quantise import GROUPS, quantise
 from nuwa_lip.sampling import CHUNK, Draw
 
-FORMS = (("fp32", None), ("fp32", "packed"), ("bf16", None), ("bf16", "packed"), ("bf16", "int8"), ("bf16", "int4"))
-"""Precision and form of the weights (`quantise.LAYERS`)."""
+FORMS: tuple[tuple[str, str | None, bool], ...] = (
+    ("fp32", None, False),
+    ("fp32", "packed", False),
+    ("bf16", None, False),
+    *((("bf16", weights, compiled)) for weights in ("packed", "int8", "int4") for compiled in (False, True)),
+)
+"""Precision, form of the weights (`quantise.LAYERS`), and whether it is compiled."""
 BITS = {"int8": 8.0, "int8-weights": 8.0, "int4": 4.0 + 2 * 16 / GROUPS[0]}
-READ_BARS = {"bf16": 0.65, "bf16 packed": 0.65}
+READ_BARS = {"bf16": 0.65, "bf16 packed": 0.65, "bf16 packed compiled": 0.65}
 """Least share of the rate of reading, for one candidate at half of the longest cache."""
 ALONE_BAR = 0.9
 PEER_BARS = {"fp32": 1.2, "bf16": 1.5}
@@ -42,12 +48,12 @@ def run(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     # encoders take no part, and need memory
     config = dataclasses.replace(bench.sizes.mps2s, text_layers=1, pixel_layers=1, token_layers=1)
-    for precision, weights in FORMS:
+    for precision, weights, compiled in FORMS:
         if precision not in precisions():
             continue
-        name = quality.form_name(precision, weights)
+        name = form_name(precision, weights, compiled=compiled)
         try:
-            model = form(config, precision, weights)
+            model = form(bench, config, precision, weights, compiled=compiled)
         except InputError as error:
             bench.skipped.append(f"decoding in {name}: {error}")
             continue
@@ -58,11 +64,18 @@ def run(bench: Bench) -> list[Row]:
     return rows
 
 
-def form(config: MPS2SConfig, precision: str, weights: str | None) -> MPS2S:
+def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
+    """As in the lines of a report: "bf16 int8 compiled"."""
+    return quality.form_name(precision, weights) + " compiled" * compiled
+
+
+def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None, *, compiled: bool = False) -> MPS2S:
     """A model of noise with its weights in some form."""
     model = random_mps2s(config, precision)
     if weights is not None:
         quantise(model, weights)
+    if compiled:
+        compile_step(model, backend="eager" if bench.sizes.small else "inductor")
     return model
 
 
@@ -70,7 +83,7 @@ def form(config: MPS2SConfig, precision: str, weights: str | None) -> MPS2S:
 def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None) -> list[Row]:
     """One form: its steps and its linear layers alone."""
     sizes = bench.sizes
-    caches = {c: empty_cache(model, c, max(sizes.lengths)) for c in sizes.candidates}
+    caches = {c: empty_cache(model, c, max(sizes.lengths) + 1) for c in sizes.candidates}
     cases: dict[str, Callable[[], object]] = {
         step_name(name, c, length): step(model, caches[c], c, length)
         for c in sizes.candidates
@@ -110,7 +123,7 @@ def empty_cache(model: MPS2S, candidates: int, capacity: int) -> DecoderCache:
 
 def step(model: MPS2S, cache: DecoderCache, candidates: int, length: int) -> Callable[[], Tensor]:
     """One token of every candidate, as `sampling` runs it, with so many tokens in the cache."""
-    # candidates differ, or layers that leave out copies (`quantise.without_copies`) would take them for one
+    # candidates differ, or layers that leave out copies (`kernels.without_copies`) would take them for one
     at = torch.arange(len(cache.tokens)).clamp(max=candidates - 1)[:, None]
     slots, visible = torch.tensor([length - 1]), torch.ones(1, length, dtype=torch.bool)
     return lambda: model.head(model.decode_rows(cache, at, at, at, slots, visible))
@@ -138,13 +151,11 @@ def linear_layers(model: MPS2S) -> Callable[[], list[Tensor]]:
 def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, *, memory: bool = True) -> float:
     """What a step has to read, bytes; everything once. The memory of the photo can be left out."""
     config, item = model.config, model.embedding.weight.element_size()
-    width, hidden = config.width, round(config.width * config.mlp_ratio)
-    layer = 6 * width**2 + 3 * width * hidden  # qkv, out, q, out; the gated layer in and out
+    linear, table = step_weights(config)
     places = config.text_length + (config.image_size // config.patch_size) ** 2 + config.grid[0] * config.grid[1]
-    states = 2 * width * (memory * places + candidates * length)  # keys and values
-    table = config.codebook_size * width
+    states = 2 * config.decoder_layers * config.width * (memory * places + candidates * length)  # keys and values
     bits = BITS.get(weights or "", item * 8)
-    return config.decoder_layers * (layer * bits / 8 + states * item) + table * item
+    return linear * bits / 8 + (states + table) * item
 
 
 @torch.inference_mode()
@@ -155,7 +166,7 @@ def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
     if made is None:
         return []
     rows: list[Row] = []
-    logits, draw = step(model, empty_cache(model, 1, sizes.generated), 1, sizes.generated), Draw(top_k=TOP_K)
+    logits, draw = step(model, empty_cache(model, 1, sizes.generated + 1), 1, sizes.generated), Draw(top_k=TOP_K)
     uniform = torch.full((CHUNK, 1), 0.5, dtype=torch.float64)
 
     def own() -> Tensor:

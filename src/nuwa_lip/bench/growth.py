@@ -24,8 +24,8 @@ import torch
 from nuwa_lip.bench.inpaint import big_pair, repaint_big
 from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Row, Timing, child, timings
-from nuwa_lip.bench.sizes import DTYPES, random_memory, random_mps2s
-from nuwa_lip.models import DFVQGAN, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.bench.sizes import random_dfvqgan, random_memory, random_mps2s, step_weights
+from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling import sample
 
 PHOTO_MODEL = "nuwa-lip-mini"
@@ -85,7 +85,7 @@ def curves(small: bool = False) -> dict[str, Curve]:
             per="million weights",
             values=(32, 64) if small else (192, 384, 768, 1152),
             prepare=lambda n: loop(widened(config, n), rows=2),
-            size=lambda n: decoder_weights(widened(config, n)) / 1e6,
+            size=lambda n: sum(step_weights(widened(config, n))) / 1e6,
         ),
     }
 
@@ -93,12 +93,6 @@ def curves(small: bool = False) -> dict[str, Curve]:
 def widened(config: MPS2SConfig, width: int) -> MPS2SConfig:
     """A model of so many channels."""
     return dataclasses.replace(config, width=width, heads=max(1, width // 64))
-
-
-def decoder_weights(config: MPS2SConfig) -> int:
-    """What a step reads: the decoder's linear layers and the output table."""
-    width, hidden = config.width, round(config.width * config.mlp_ratio)
-    return config.decoder_layers * (6 * width**2 + 3 * width * hidden) + config.codebook_size * width
 
 
 def loop(config: MPS2SConfig, rows: int | None = None, candidates: int = 1) -> Callable[[], object]:
@@ -110,8 +104,7 @@ def loop(config: MPS2SConfig, rows: int | None = None, candidates: int = 1) -> C
 
 def tokenizer(config: DFVQGANConfig, side: int) -> Callable[[], object]:
     """Encoding and decoding a photo of some size with a hole."""
-    torch.manual_seed(0)
-    model = DFVQGAN(config).eval().requires_grad_(False).to(DTYPES[precisions()[-1]])
+    model = random_dfvqgan(config, precisions()[-1])
     image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side, dtype=torch.bool)
     mask[..., : side // 2] = True
 

@@ -34,6 +34,7 @@ class Row:
 
     what: str
     value: float
+    """NaN: the system does not tell."""
     unit: str
     """"x" for ratios, else s, MB, photos/s or GFLOP/s."""
     bar: float | None = None
@@ -41,15 +42,15 @@ class Row:
     at_least: bool = False
     noise: float = 0.0
     """By what share of `value` its repeats differ: half of the way from the least to the largest."""
-    loss: float | None = None
+    divergence: float | None = None
     """What weights in such a form cost: nats a token, see `bench.quality`."""
 
     @property
     def missed(self) -> bool:
-        """Whether there is a bar and `value` is on the wrong side of it."""
+        """Whether there is a bar and `value` is not known to be on its right side."""
         if self.bar is None:
             return False
-        return self.value < self.bar if self.at_least else self.value > self.bar
+        return not (self.value >= self.bar if self.at_least else self.value <= self.bar)
 
 
 class Timing(NamedTuple):
@@ -251,21 +252,23 @@ def matmul_gflops(dtype: torch.dtype, size: int = 2048) -> float:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table; with a column for the weights' loss if any row has one."""
-    lossy = any(row.loss is not None for row in rows)
+    """The rows as a Markdown table; with a column for the weights' divergence if any row has one."""
+    lossy = any(row.divergence is not None for row in rows)
     lines = ["| what | measured | bar |", "|---|---:|---:|"]
     if lossy:
-        lines = [lines[0] + " loss, nats a token |", lines[1] + "---:|"]
+        lines = [lines[0] + " divergence, nats a token |", lines[1] + "---:|"]
     for row in rows:
         sign = "≥" if row.at_least else "≤"
         bar = "" if row.bar is None else f"{sign} {row.bar:g}{' missed' if row.missed else ''}"
-        line = f"| {row.what} | {row.value:.4g} {row.unit} | {bar} |"
+        value = f"{row.value:.4g} {row.unit}" if math.isfinite(row.value) else "not measured"
+        line = f"| {row.what} | {value} | {bar} |"
         if lossy:
-            line += " |" if row.loss is None else f" {row.loss:.2g} |"
+            line += " |" if row.divergence is None else f" {row.divergence:.2g} |"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
 
 def as_json(stage: str, rows: list[Row], notes: dict[str, Any]) -> dict[str, Any]:
-    """The report's content."""
-    return {"stage": stage, **notes, "rows": [asdict(row) for row in rows]}
+    """The report's content; null for a value that is not known."""
+    known = [asdict(row) | {"value": row.value if math.isfinite(row.value) else None} for row in rows]
+    return {"stage": stage, **notes, "rows": known}

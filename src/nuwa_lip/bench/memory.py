@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from nuwa_lip.bench.limits import precisions
-from nuwa_lip.bench.measure import Row, child, peak_mb
+from nuwa_lip.bench.measure import Child, Row, child, peak_mb
 from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, random_dfvqgan, random_mps2s
 from nuwa_lip.bench.whole import image
@@ -23,8 +23,8 @@ from nuwa_lip.quantise import LAYERS, quantise
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 PRECISION = "bf16"
-FILL_BAR = 4500.0
-"""MB of a process that loads a model of paper size in bf16 and fills one photo."""
+FILL_BARS: dict[str | None, float] = {None: 4500.0}
+"""MB of a process that loads a model of paper size in bf16 and fills one photo, by the form of the weights."""
 LOAD_BAR = 0.1
 """Share of the files' size that loading may add to the peak: 1 would be a copy."""
 STEPS = 4
@@ -40,24 +40,22 @@ def run(bench: Bench) -> list[Row]:
         bench.skipped.append(f"memory: this CPU has no {PRECISION} arithmetic; a photo would take it hours")
         return []
     small = bench.sizes.small  # where the interpreter is larger than the model, and nothing is held to a bar
-    rows: list[Row] = []
+    filled: dict[str | None, Child] = {}
     with tempfile.TemporaryDirectory() as folder:
         child(SAVE, folder, "small" if small else "official")
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / 1e6
-        rows.append(Row(what=f"model files, {PRECISION}", value=size, unit="MB"))
         for weights in [None, *LAYERS][: 2 if small else None]:
-            name = form_name(PRECISION, weights)
             try:
-                filled = child(FILL, folder, weights or "")
+                filled[weights] = child(FILL, folder, weights or "")
             except RuntimeError as error:
-                bench.skipped.append(f"memory of {name}: {error}")
-                continue
-            bar = FILL_BAR if weights is None and not small else None
-            if weights is None:
-                added, what = json.loads(filled.output)["added"], "peak that loading adds / the files' size"
-                rows.append(Row(what=f"{what}, {name}", value=added / size, unit="x", bar=None if small else LOAD_BAR))
-            what = f"peak of loading and filling a photo, {name}"
-            rows.append(Row(what=what, value=filled.peak_mb, unit="MB", bar=bar))
+                bench.skipped.append(f"memory of {form_name(PRECISION, weights)}: {error}")
+    rows = [Row(what=f"model files, {PRECISION}", value=size, unit="MB")]
+    if None in filled:
+        added, what = json.loads(filled[None].output)["added"], f"peak that loading adds / the files' size, {PRECISION}"
+        rows.append(Row(what=what, value=added / size, unit="x", bar=None if small else LOAD_BAR))
+    for weights, done in filled.items():
+        what = f"peak of loading and filling a photo, {form_name(PRECISION, weights)}"
+        rows.append(Row(what=what, value=done.peak_mb, unit="MB", bar=None if small else FILL_BARS.get(weights)))
     return rows
 
 

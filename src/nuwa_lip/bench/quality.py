@@ -38,7 +38,7 @@ def run(bench: Bench) -> list[Row]:
                 continue
             name, changed = f"{MODEL} in {form_name(precision, weights)}", 100 * (1 - loss.agreement)
             rows += [
-                Row(what=f"{name}, loss", value=loss.nats - loss.exact_nats, unit="nats a token"),
+                Row(what=f"{name}, increase of the loss", value=loss.nats - loss.exact_nats, unit="nats a token"),
                 Row(what=f"{name}, divergence", value=loss.divergence, unit="nats a token"),
                 Row(what=f"{name}, likeliest token changes", value=changed, unit="%"),
             ]
@@ -53,7 +53,8 @@ def form_name(precision: str, weights: str | None) -> str:
 def beside(bench: Bench, rows: Iterable[Row], precision: str, weights: str | None) -> list[Row]:
     """Times of a form of the weights, with what it costs."""
     loss = measure(bench, precision, weights)
-    return [dataclasses.replace(row, loss=None if loss is None else max(0.0, loss.divergence)) for row in rows]
+    divergence = None if loss is None else max(0.0, loss.divergence)
+    return [dataclasses.replace(row, divergence=divergence) for row in rows]
 
 
 def measure(bench: Bench, precision: str, weights: str | None) -> Loss | None:

@@ -106,6 +106,13 @@ class Bench:
     """By the name of a form of the weights, as far as they were asked for; None where there is no such form here."""
 
 
+def step_weights(config: MPS2SConfig) -> tuple[int, int]:
+    """How many a decoding step reads: of the decoder's linear layers, and of the output table."""
+    width, hidden = config.width, round(config.width * config.mlp_ratio)
+    layer = 6 * width**2 + 3 * width * hidden  # qkv, out, q, out; the gated layer in and out
+    return config.decoder_layers * layer, config.codebook_size * width
+
+
 def random_mps2s(config: MPS2SConfig, precision: str) -> MPS2S:
     """A model whose weights are noise that is quickly made."""
     default = torch.get_default_dtype()

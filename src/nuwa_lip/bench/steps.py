@@ -58,7 +58,7 @@ def steps_of(tokens: int, a_step: int) -> int:
 class Paced(InpaintPipeline):
     """A pipeline that decides so many tokens a step, however many a window has."""
 
-    tokens_a_step = 1
+    tokens_per_step = 1
     steps = 0
     """Taken so far."""
 
@@ -73,13 +73,13 @@ class Paced(InpaintPipeline):
         cell = self.dfvqgan.config.factor
         rows, columns = (n // cell for n in view.mask.shape)
         tokens = int(view.mask.reshape(rows, cell, columns, cell).any((1, 3)).sum())
-        steps = steps_of(tokens, self.tokens_a_step)
+        steps = steps_of(tokens, self.tokens_per_step)
         self.steps += steps
         return super()._fill(view, prompt, seeds, replace(sampling, num_inference_steps=steps), callback)
 
     def repaint(self, item: BenchmarkItem, a_step: int, order: str, schedule: str, seed: int) -> np.ndarray:
         """A photo, uint8 [H, W, 3]."""
-        self.tokens_a_step = a_step
+        self.tokens_per_step = a_step
         out = self(
             prompt=item.caption,
             image=Image.fromarray(item.image),
@@ -98,7 +98,7 @@ def measure(
     store: Store,
     items: Iterable[int],
     *,
-    tokens: Sequence[int],
+    tokens_per_step: Sequence[int],
     order: str,
     schedule: str,
     seed: int,
@@ -106,7 +106,7 @@ def measure(
     """Repaint these photos with each number of tokens a step, except those that the store has already.
 
     Args:
-        tokens: G numbers g, rising.
+        tokens_per_step: G numbers g, rising.
         order: of decoding.
         schedule: one of `sampling.SCHEDULES`.
         seed: photo i is repainted with seed + i.
@@ -116,13 +116,13 @@ def measure(
         if store.has(f"{index:05d}", {}):
             continue
         item, photos, steps, seconds = benchmark[index], {}, [], []
-        for a_step in tokens:
+        for a_step in tokens_per_step:
             start, before = time.perf_counter(), pipe.steps
             photos[str(a_step)] = pipe.repaint(item, a_step, order, schedule, seed)
             seconds.append(time.perf_counter() - start)
             steps.append(pipe.steps - before)
         arrays = {
-            "bits": true_bits(pipe, squares[index], tokens, order, schedule),
+            "bits": true_bits(pipe, squares[index], tokens_per_step, order, schedule),
             "steps": np.array(steps, dtype=np.float64),
             "seconds": np.array(seconds, dtype=np.float64),
         }
@@ -131,7 +131,7 @@ def measure(
 
 @torch.inference_mode()
 def true_bits(
-    pipe: InpaintPipeline, item: BenchmarkItem, tokens: Sequence[int], order: str, schedule: str
+    pipe: InpaintPipeline, item: BenchmarkItem, tokens_per_step: Sequence[int], order: str, schedule: str
 ) -> np.ndarray:
     """Bits a token of what really stood in the hole, for each number of tokens a step: float64 [G].
 
@@ -141,7 +141,7 @@ def true_bits(
         item: at the model's resolution.
     """
     if schedule == "confidence":
-        return np.full(len(tokens), np.nan)
+        return np.full(len(tokens_per_step), np.nan)
     y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
     m = torch.from_numpy(item.mask)[None, None]
     known, whole = pipe.dfvqgan.encode(y, m), pipe.dfvqgan.encode(y)
@@ -151,7 +151,7 @@ def true_bits(
     caption = pipe.tokenizer([item.caption])
     memory = pipe.mps2s.encode(caption, y.masked_fill(m, 0), m, known.tokens, known.token_mask)
     found = []
-    for a_step in tokens:
+    for a_step in tokens_per_step:
         sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step), schedule)
         logits = group_logits(pipe.mps2s, memory, targets, at, sizes)
         found.append(F.cross_entropy(logits[0], targets[0], reduction="none").double().mean().item() / math.log(2))
@@ -189,7 +189,7 @@ def group_logits(mps2s: MPS2S, memory: Memory, targets: Tensor, at: Tensor, size
 class Point:
     """What one number of tokens a step reaches."""
 
-    tokens: int
+    tokens_per_step: int
     """g."""
     least: int
     """The g that it is compared with."""
@@ -206,20 +206,20 @@ class Point:
     @property
     def missed(self) -> bool | None:
         """Whether the bar for FSD is missed; None if there is none for this point."""
-        if (self.least, self.tokens) != (1, BAR_TOKENS) or "fsd" not in self.compared:
+        if (self.least, self.tokens_per_step) != (1, BAR_TOKENS) or "fsd" not in self.compared:
             return None
         return self.compared["fsd"][0] > BAR
 
     def as_json(self) -> dict[str, Any]:
         """As written to a report."""
-        own = {name: getattr(self, name) for name in ("tokens", "steps", "seconds", "bits")}
+        own = {name: getattr(self, name) for name in ("tokens_per_step", "steps", "seconds", "bits")}
         compared = {name: {"value": value, "interval_95": pair} for name, (value, pair) in self.compared.items()}
         return {**own, **self.figures.as_json(), "compared": compared}
 
 
-def summarise_steps(store: Store, n: int, tokens: Sequence[int]) -> list[Point]:
+def summarise_steps(store: Store, n: int, tokens_per_step: Sequence[int]) -> list[Point]:
     """The curve of the first n photos."""
-    names, methods = [f"{i:05d}" for i in range(n)], [str(a_step) for a_step in tokens]
+    names, methods = [f"{i:05d}" for i in range(n)], [str(a_step) for a_step in tokens_per_step]
     own = store.load(names, ["bits", "steps", "seconds"])  # [N, G] each
     figures = summarise(store, n, methods, ())
     photos = store.load(names, [f"{method}/figures" for method in methods])  # [N, columns] each
@@ -233,8 +233,8 @@ def summarise_steps(store: Store, n: int, tokens: Sequence[int]) -> list[Point]:
             compared["bits"] = float(bits.mean() / first.mean()), ratio_interval(bits, first)
         points.append(
             Point(
-                tokens=tokens[i],
-                least=tokens[0],
+                tokens_per_step=tokens_per_step[i],
+                least=tokens_per_step[0],
                 steps=float(own["steps"][:, i].mean()),
                 seconds=float(np.median(own["seconds"][:, i])),
                 bits=float(bits.mean()) if known else None,
@@ -292,7 +292,7 @@ def table(points: Sequence[Point]) -> str:
     lines = ["| " + " | ".join(headings) + " |", "|" + "---:|" * len(headings)]
     for point in points:
         values = point.figures.as_json() | {"bits": point.bits}
-        cells = [str(point.tokens), f"{point.steps:.1f}", f"{point.seconds:.2f}"]
+        cells = [str(point.tokens_per_step), f"{point.steps:.1f}", f"{point.seconds:.2f}"]
         for _, name, digits, _ in COLUMNS:
             value = values[name]
             cells.append("-" if value is None else f"{value:.{digits}f}")
@@ -310,7 +310,8 @@ def table(points: Sequence[Point]) -> str:
 
 def describe(setting: Mapping[str, Any], first: int) -> list[str]:
     """Lines that say what a curve depends on, as written to the report."""
-    model = f"model {setting['model']}, {setting['order']} order, {setting['schedule']} schedule"
+    among = " among equals" if setting["schedule"] == "confidence" else ""
+    model = f"model {setting['model']}, {setting['order']} order{among}, {setting['schedule']} schedule"
     return [
         f"{model}, n = {setting['n']}, seed {setting['seed']}, benchmark sha256 {setting['benchmark_sha256']}",
         f"compared with {first} a step by the same schedule; in brackets: 95 % intervals, paired over the photos",

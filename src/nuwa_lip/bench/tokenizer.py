@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nuwa_lip.bench.limits import has_bf16
 from nuwa_lip.bench.measure import Row, child, gflop, interleaved, matmul_gflops
-from nuwa_lip.models.dfvqgan import DFVQGAN, DFVQGANConfig
+from nuwa_lip.bench.sizes import DTYPES, random_dfvqgan
+from nuwa_lip.models import DFVQGANConfig
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TIME_BARS = {"fp32": 1.1, "bf16": 1.2}
 MEMORY_BAR = 1.2
 
@@ -26,15 +26,9 @@ def picture(size: int) -> tuple[Tensor, Tensor]:
     return image, mask
 
 
-def encoder(preset: str, precision: str) -> DFVQGAN:
-    """A model with random weights."""
-    torch.manual_seed(0)
-    return DFVQGAN(DFVQGANConfig.preset(preset)).eval().requires_grad_(False).to(PRECISIONS[precision])
-
-
 def encode_once(preset: str, precision: str, kind: str) -> None:
     """What a process does whose memory is measured."""
-    model = encoder(preset, precision)
+    model = random_dfvqgan(DFVQGANConfig.preset(preset), precision)
     image, mask = picture(model.config.resolution)
     with torch.inference_mode():
         model.encode(image, mask if kind == "defect-free" else None)
@@ -43,7 +37,7 @@ def encode_once(preset: str, precision: str, kind: str) -> None:
 def run(rounds: int = 5, preset: str = "paper-f8-8192") -> tuple[list[Row], list[str]]:
     """Measure → (rows, lines about what could not be measured)."""
     rows, skipped = [], []
-    precisions = list(PRECISIONS)
+    precisions = list(DTYPES)
     if not has_bf16():
         precisions.remove("bf16")
         skipped.append("this CPU has no bf16 arithmetic (emulated, it is a hundred times slower); bf16 is left out")
@@ -58,7 +52,7 @@ def run(rounds: int = 5, preset: str = "paper-f8-8192") -> tuple[list[Row], list
 
 def speed(preset: str, precision: str, rounds: int, peer: bool) -> list[Row]:
     """Seconds of one encoding each, interleaved, and their ratios."""
-    model, dtype = encoder(preset, precision), PRECISIONS[precision]
+    model, dtype = random_dfvqgan(DFVQGANConfig.preset(preset), precision), DTYPES[precision]
     image, mask = picture(model.config.resolution)
     cases: dict[str, Callable[[], object]] = {
         "plain": lambda: model.encode(image),

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from nuwa_lip.bench import inpaint, official, peers, quality
-from nuwa_lip.bench.decoding import form
+from nuwa_lip.bench.decoding import FORMS, form, form_name
 from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Row, Timing, times, timing, timings
 from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_memory, random_mps2s
@@ -20,27 +20,30 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.sampling import sample
 
-OFFICIAL_BARS = {"bf16": 240.0, "bf16 packed": 240.0, "bf16 int8": 400.0, "bf16 int4": 500.0}
+OFFICIAL_BARS = {None: 240.0, "packed": 240.0, "int8": 400.0, "int4": 500.0}
+"""By the form of the weights, in bf16."""
 PARALLEL_BAR = 1500.0
 LOOP_BAR = 10.0
 FOUR_BAR = 2.2
-OWN_BAR = 1.0
 AMUSED_STEPS, DIFFUSION_STEPS = 12, 20
 
 
 def run(bench: Bench) -> list[Row]:
-    """Ours in every form with its loss, then the bundled model and the pipelines it is compared to."""
+    """Ours in every form with its divergence, then the bundled model and the pipelines it is compared to."""
     precision = precisions()[-1]
     rows = [(token := official_token(bench)).row("a token of the official pattern, fp32")]
     tokenizer = random_dfvqgan(bench.sizes.dfvqgan, precision)
-    for weights in (None, "packed", "int8", "int4"):
-        name = quality.form_name(precision, weights)
+    for own_precision, weights, compiled in FORMS:
+        if own_precision != precision:
+            continue
+        name = form_name(precision, weights, compiled=compiled)
         try:
-            model = form(bench.sizes.mps2s, precision, weights)
+            model = form(bench, bench.sizes.mps2s, precision, weights, compiled=compiled)
         except InputError as error:
             bench.skipped.append(f"whole image in {name}: {error}")
             continue
-        rows += quality.beside(bench, one_form(bench, tokenizer, model, name, token), precision, weights)
+        bar = OFFICIAL_BARS[weights] if precision == "bf16" else None
+        rows += quality.beside(bench, one_form(bench, tokenizer, model, name, token, bar), precision, weights)
         del model
     return rows + pipelines(bench)
 
@@ -53,12 +56,12 @@ def official_token(bench: Bench) -> Timing:
 
 
 @torch.inference_mode()
-def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, token: Timing) -> list[Row]:
+def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, token: Timing, bar: float | None) -> list[Row]:
     """One token a step and parallel steps; the loop alone; four candidates."""
     sizes, tokens = bench.sizes, bench.sizes.defective
     steps = sizes.parallel_steps
     memory = random_memory(model)
-    image(tokenizer, model, steps)()  # what is slow the first time
+    image(tokenizer, model, steps)()  # what is slow the first time; its first step decides one token
     cases: dict[str, Callable[[], object]] = {
         "one": image(tokenizer, model, None),
         "parallel": image(tokenizer, model, steps),
@@ -72,7 +75,7 @@ def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, token: T
     rows = [
         found["one"].row(f"whole image, {tokens} tokens, one a step, {name}"),
         found["parallel"].row(f"whole image, {tokens} tokens, {steps} parallel steps, {name}"),
-        times(f"official pattern / ours, one token a step, {name}", whole, found["one"], OFFICIAL_BARS.get(name)),
+        times(f"official pattern / ours, one token a step, {name}", whole, found["one"], bar),
         times(f"official pattern / ours, {steps} parallel steps, {name}", whole, found["parallel"], PARALLEL_BAR),
         times(f"loop alone, {tokens} / {steps} steps, {name}", found["loop"], found["parallel loop"], LOOP_BAR),
     ]
@@ -101,7 +104,7 @@ def pipelines(bench: Bench) -> list[Row]:
     """The bundled model on a photo of 256 x 256, warm, and diffusers' pipelines at that size."""
     own = timing([inpaint.own_work("nuwa-lip-mini", "people skiing", 1) for _ in range(1 if bench.sizes.small else 3)])
     rows = [own.row("nuwa-lip-mini, a photo of 256 x 256, warm")]
-    rows[0] = Row(what=rows[0].what, value=own.seconds, unit="s", bar=OWN_BAR, noise=own.noise)
+    rows[0] = Row(what=rows[0].what, value=own.seconds, unit="s", bar=inpaint.OWN_BAR, noise=own.noise)
     for name, make, steps in (
         ("aMUSEd-256", peers.amused, AMUSED_STEPS),
         ("Stable-Diffusion-1.5-sized", peers.stable_diffusion, DIFFUSION_STEPS),

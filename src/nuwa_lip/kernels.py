@@ -1,0 +1,108 @@
+"""The compiled decoding step, and PyTorch's products of few rows with weights in other forms, as it can call them.
+
+Left to itself `torch.compile` would look into these products, and some want weights that never change, some ask what
+is in a tensor. Run eagerly they are called directly, for the way through PyTorch's registry costs 10 us a call.
+
+Legend: N outputs, K inputs, R rows, g inputs of a group.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import MPS2S
+
+COMPILERS = {"darwin": "clang++", "win32": "cl"}
+"""That `torch.compile` takes for the CPU, elsewhere g++."""
+ZERO = 128
+"""What `int8` takes for 0 in its activations: the kernel is at its best with unsigned ones."""
+P = ParamSpec("P")
+
+
+def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
+    """Fuse what stands between the matrix products of a decoding step, in place, by `torch.compile`.
+
+    It happens in the first steps that are run afterwards, once for all layers, and anew (seven times at most) for
+    another number of photos, of candidates or of rows: one, or several. Results differ in the last bits, so that a seed
+    may give another picture.
+
+    Args:
+        mps2s: where it is to run.
+        backend: of `torch.compile`; others than this one show that it can be compiled, and are not faster.
+
+    Raises:
+        InputError: the tools that it needs are not installed.
+    """
+    if mps2s.embedding.weight.device.type == "cpu" and backend == "inductor":
+        compiler = os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
+        if shutil.which(compiler) is None:
+            raise InputError(f"compiling needs {compiler}, which is not installed: install it, or name another in CXX")
+        if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
+            raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
+    for block in mps2s.decoder.layers:
+        block.compile(dynamic=True, backend=backend)
+
+
+def opaque(meta: Callable[P, Tensor]) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """A function that `torch.compile` does not look into.
+
+    Args:
+        meta: from the same arguments, what the result looks like.
+    """
+
+    def register(kernel: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        operator = torch.library.custom_op(f"nuwa_lip::{kernel.__name__}", kernel, mutates_args=())
+        operator.register_fake(meta)
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            return (operator if torch.compiler.is_compiling() else kernel)(*args, **kwargs)
+
+        call.__doc__ = kernel.__doc__
+        return call
+
+    return register
+
+
+@opaque(lambda x, weight: x.new_empty(*x.shape[:-1], len(weight)))
+def packed(x: Tensor, weight: Tensor) -> Tensor:
+    """[..., K] → [..., N], by weights [N, K] in oneDNN's own order."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+@opaque(lambda whole, packed, scale, zero: whole.new_empty(len(whole), len(scale), dtype=torch.float32))
+def int8(whole: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """uint8 [R, K] with 0 at `ZERO` → float32 [R, N], by int8 weights in oneDNN's order, a scale for each output."""
+    return torch.ops.onednn.qlinear_pointwise(
+        whole, 1.0, ZERO, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+@opaque(lambda rows, whole, scale: rows.new_empty(len(rows), len(whole)))
+def int8_weights(rows: Tensor, whole: Tensor, scale: Tensor) -> Tensor:
+    """[R, K] → [R, N], by int8 weights [N, K] with a scale for each output."""
+    return torch._weight_int8pack_mm(without_copies(rows), whole, scale).expand(len(rows), -1).contiguous()
+
+
+@opaque(lambda rows, packed, group, pairs: rows.new_empty(len(rows), pairs.shape[1]))
+def int4(rows: Tensor, packed: Tensor, group: int, pairs: Tensor) -> Tensor:
+    """[R, K] → [R, N], by packed weights of 4 bits with scale and offset, pairs [K / g, N, 2]."""
+    product = torch.ops.aten._weight_int4pack_mm_for_cpu
+    return product(without_copies(rows), packed, group, pairs).expand(len(rows), -1).contiguous()
+
+
+def without_copies(rows: Tensor) -> Tensor:
+    """One row [1, K] for all if they are the same, as in a step of one candidate: these kernels' time grows with rows.
+
+    A row's result is the same to the bit however many there are.
+    """
+    return rows[:1] if len(rows) > 1 and bool((rows[1:] == rows[:1]).all()) else rows

@@ -1,0 +1,102 @@
+"""The compiled step against the eager one, in every form of the weights, and what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nuwa_lip import kernels
+from nuwa_lip.bench.sizes import random_memory, random_mps2s
+from nuwa_lip.errors import InputError
+from nuwa_lip.kernels import compile_step
+from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.quantise import LAYERS, quantise
+from nuwa_lip.sampling import sample
+from tests.test_quantise import MARKS
+
+HEADERS = Path(sysconfig.get_path("include"), "Python.h")
+
+
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    """No graph of another test, of which there may only be so many."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def made(weights: str | None) -> MPS2S:
+    config = dataclasses.replace(MPS2SConfig.preset("tiny"), width=128, heads=4, decoder_layers=2)
+    torch.manual_seed(0)
+    model = random_mps2s(config, "fp32")
+    if weights is not None:
+        quantise(model, weights)
+    return model
+
+
+@pytest.mark.parametrize("weights", [None, *(pytest.param(name, marks=MARKS.get(name, ())) for name in LAYERS)])
+def test_every_form_is_taken_as_one_graph_and_gives_the_same(weights: str | None) -> None:
+    """Needs no compiler for C++: what is compiled is run as it was traced."""
+    model = made(weights)
+    memory, seed = random_memory(model), torch.Generator().manual_seed(3)
+    expected = sample(model, memory, generator=seed, num_candidates=2, num_inference_steps=5)
+    for block in model.decoder.layers:
+        block.compile(dynamic=True, fullgraph=True, backend="aot_eager")
+    tokens, logp = sample(model, memory, generator=seed, num_candidates=2, num_inference_steps=5)
+    assert torch.equal(tokens, expected[0])
+    torch.testing.assert_close(logp, expected[1], atol=1e-5, rtol=1e-5)
+
+
+def test_layers_and_steps_share_their_graphs() -> None:
+    model = made(None)
+    memory, seed = random_memory(model), torch.Generator().manual_seed(3)
+    graphs = 0
+
+    def count(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        nonlocal graphs
+        graphs += 1
+        return graph
+
+    for block in model.decoder.layers:
+        block.compile(dynamic=True, fullgraph=True, backend=count)
+    sample(model, memory, generator=seed)
+    assert graphs == 1, "one token a step has the same shapes from the first step to the last"
+    sample(model, memory, generator=seed, num_inference_steps=5)
+    assert graphs <= 3
+
+
+@pytest.mark.skipif(not (shutil.which("g++") and HEADERS.is_file()), reason="needs g++ and Python's headers")
+def test_a_compiled_candidate_does_not_depend_on_how_many_there_are() -> None:
+    model = made(None)
+    memory, seed = random_memory(model), torch.Generator().manual_seed(3)
+    expected, _ = sample(model, memory, generator=seed, num_candidates=4)
+    compile_step(model)
+    four, scores = sample(model, memory, generator=seed, num_candidates=4)
+    one, score = sample(model, memory, generator=seed)
+    assert torch.equal(four, expected)
+    assert torch.equal(one, four[:1]) and torch.equal(score, scores[:1])
+
+
+def test_what_compiling_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = made(None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="no-such-compiler, which is not installed"):
+        compile_step(model)
+    monkeypatch.setenv("CXX", "python3")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(InputError, match=r"Python\.h, which is not installed"):
+        compile_step(model)
+    assert all(block._compiled_call_impl is None for block in model.decoder.layers)
+
+
+def test_copies_are_left_out_only_where_all_rows_are_alike() -> None:
+    rows = torch.ones(4, 8)
+    assert len(kernels.without_copies(rows)) == 1
+    rows[3, 0] = 2
+    assert kernels.without_copies(rows) is rows
