@@ -14,10 +14,12 @@ from hypothesis import settings
 from PIL import Image
 
 from nuwa_lip.cli import main
+from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.hub import SamplingDefaults, save_model
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.tokenizer import CaptionTokenizer
+from tests.small_runs import make_shards
 
 # the same examples every time; a slow machine is no failure
 settings.register_profile("suite", derandomize=True, deadline=None)
@@ -49,6 +51,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_pipe(tiny_model: Path) -> InpaintPipeline:
     """The same, loaded."""
     return InpaintPipeline.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captioned shapes to train on."""
+    return make_shards(tmp_path_factory.mktemp("data") / "shards")
+
+
+@pytest.fixture(scope="session")
+def photos(shards: Path) -> PhotoSet:
+    """The same, loaded."""
+    return PhotoSet.load(shards, 40)
 
 
 @pytest.fixture(scope="session")

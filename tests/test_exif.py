@@ -1,6 +1,7 @@
 """EXIF goes along: orientation wherever it stands, tags of every kind, but no thumbnail of the old hole."""
 
 import io
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -75,6 +76,53 @@ def with_thumbnail() -> tuple[bytes, bytes]:
     head = b"MM\x00\x2a\x00\x00\x00\x08"
     link = (len(head) + len(first) + 4).to_bytes(4, "big")
     return b"Exif\0\0" + head + first + link + second + bytes(4) + thumbnail, thumbnail
+
+
+def with_strips(order: Literal["little", "big"], strips: int) -> tuple[bytes, bytes]:
+    """(block, its thumbnail), uncompressed, in so many strips with other content behind each."""
+    thumbnail = np.random.default_rng(1).integers(1, 256, (6, 9, 3), dtype=np.uint8).tobytes()
+    parts = [thumbnail[len(thumbnail) * i // strips : len(thumbnail) * (i + 1) // strips] for i in range(strips)]
+
+    def entry(tag: int, kind: int, values: list[int], elsewhere: int = 0) -> bytes:
+        size = 2 if kind == 3 else 4
+        field = b"".join(value.to_bytes(size, order) for value in values)
+        if len(field) > 4:
+            tail[elsewhere : elsewhere + len(field)] = field
+            field = elsewhere.to_bytes(4, order)
+        head = tag.to_bytes(2, order) + kind.to_bytes(2, order) + len(values).to_bytes(4, order)
+        return head + field.ljust(4, b"\0")
+
+    tail = bytearray(1000)
+    starts = [400 + 200 * i for i in range(strips)]
+    for start, part in zip(starts, parts, strict=True):
+        tail[start : start + len(part)] = part
+        tail[start + len(part) : start + len(part) + 4] = b"kept"
+    tail[:8] = (b"II*\0" if order == "little" else b"MM\0*") + (8).to_bytes(4, order)
+    first = (1).to_bytes(2, order) + entry(0x0112, 3, [6]) + (26).to_bytes(4, order)
+    second = [
+        entry(0x0100, 3, [9]),
+        entry(0x0101, 3, [6]),
+        entry(0x0103, 3, [1]),
+        entry(0x0111, 4, starts, 200),
+        entry(0x0117, 3, [len(part) for part in parts], 300),
+    ]
+    layout = first + len(second).to_bytes(2, order) + b"".join(second) + bytes(4)
+    tail[8 : 8 + len(layout)] = layout
+    return b"Exif\0\0" + bytes(tail), thumbnail
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("strips", [1, 2, 3])
+def test_an_uncompressed_thumbnail_is_blanked_strip_by_strip(order: Literal["little", "big"], strips: int) -> None:
+    block, thumbnail = with_strips(order, strips)
+    image = reopened(PICTURE, "JPEG", exif=block)
+    assert image.getexif().get_ifd(ExifTags.IFD.IFD1)[ExifTags.Base.Compression] == 1, "the fixture has a thumbnail"
+    orientation, clean = read_exif(image)
+    assert orientation == 6 and clean is not None and clean.count(b"kept") == strips
+    changed = np.frombuffer(block, np.uint8) != np.frombuffer(clean, np.uint8)
+    link = int(np.count_nonzero(np.frombuffer((26).to_bytes(4, order), np.uint8)))
+    assert changed.sum() == len(thumbnail) + link
+    assert not parsed(clean).get_ifd(ExifTags.IFD.IFD1) and parsed(clean)[ExifTags.Base.Orientation] == 6
 
 
 def test_the_thumbnail_is_blanked_and_all_else_stays() -> None:

@@ -6,12 +6,12 @@ import math
 import re
 import shutil
 from collections.abc import Callable
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Optional
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from nuwa_lip import hub
@@ -78,7 +78,11 @@ def test_saving_again_leaves_no_old_weights_and_other_files_alone(tiny_model: Pa
     parts, folder = parts_of(tiny_model), tmp_path / "model"
     save_model(folder, **parts, max_file_size=200_000)
     (folder / "notes.txt").write_text("mine")
+    (folder / "mps2s-ema").mkdir()
+    (folder / "mps2s-ema/step.safetensors").write_text("mine")
     save_model(folder, **parts)
+    assert (folder / "mps2s-ema/step.safetensors").read_text() == "mine"
+    shutil.rmtree(folder / "mps2s-ema")
     assert contents(folder) == contents(tiny_model) | {"notes.txt": b"mine"}
 
 
@@ -243,6 +247,18 @@ def test_defaults_that_cannot_be_are_named(values: dict[str, Any]) -> None:
     SamplingDefaults(top_k=0, temperature=0)  # all tokens, the likeliest
 
 
+def test_defaults_may_be_of_any_annotated_kind() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class More(SamplingDefaults):
+        style: Literal["plain", "bold"] = "plain"
+        size: Optional[float] = None  # noqa: UP045 - as others may write it
+
+    assert More(style="bold", size=3, top_k=5).size == 3
+    for values in ({"style": "italic"}, {"style": None}, {"size": "3"}, {"size": True}, {"top_k": 1.5}):
+        with pytest.raises(InputError, match=f"{next(iter(values))} is "):
+            More(**values)  # type: ignore[arg-type]
+
+
 def test_no_pickle_is_read(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / "mps2s.safetensors").unlink()
@@ -311,23 +327,27 @@ def test_without_a_network_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_upload(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
+    split = ["dfvqgan-00001-of-00002.safetensors", "mps2s.safetensors.index.json", "tokenizer.json"]
+    others = ["README.md", "mps2s-ema/step.safetensors", "dfvqgan/v1.safetensors", "old/tokenizer.json"]
 
     class Api:
+        def list_repo_files(self, repo_id: str) -> list[str]:
+            return [*split, "mps2s[1].safetensors", *others]
+
         def create_repo(self, repo_id: str, private: bool | None, exist_ok: bool) -> str:
             seen.update(repo_id=repo_id, private=private)
             return f"https://hub/{repo_id}"
 
         def upload_folder(self, repo_id: str, folder_path: Path, delete_patterns: list[str]) -> None:
-            seen.update(files=contents(folder_path), replaced=delete_patterns)
+            old = filter_repo_objects(self.list_repo_files(repo_id), allow_patterns=delete_patterns)  # as the hub does
+            seen.update(files=contents(folder_path), deleted=list(old))
             if repo_id == "a/refused":
                 raise OSError("not allowed\nat all")
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert push_to_hub("a/b", private=True, **parts_of(tiny_model)) == "https://hub/a/b"
     assert seen["private"] is True and seen["files"] == contents(tiny_model)
-    earlier = ["README.md", "dfvqgan-00001-of-00002.safetensors", "mps2s.safetensors.index.json", "tokenizer.json"]
-    kept = [name for name in earlier if not any(fnmatch(name, pattern) for pattern in seen["replaced"])]
-    assert kept == ["README.md"], "split weights would stay in force"
+    assert seen["deleted"] == [*split, "mps2s[1].safetensors"], "split weights would stay in force"
     with pytest.raises(InputError, match="cannot upload to 'a/refused': not allowed$"):
         push_to_hub("a/refused", **parts_of(tiny_model))
 

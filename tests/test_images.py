@@ -1,5 +1,6 @@
 """Photos and masks in, photos out: known pixels are the input's bit for bit in every mode and orientation."""
 
+import io
 import warnings
 from typing import Any
 
@@ -113,11 +114,62 @@ def test_what_is_hidden_is_never_looked_at() -> None:
     hidden[2:] = True
     rgb = as_photo(values).rgb(np.s_[0:4, 0:4], hidden)
     assert (rgb[:2] == 0.25).all() and (rgb[2:] == 0).all()
-    with pytest.raises(InputError, match="not within 0 to 1"):
-        as_photo(values).rgb(np.s_[0:4, 0:4], ~hidden)
-    values[:2] = np.nextafter(np.float32(1), np.float32(2))
-    with pytest.raises(InputError, match="0 to 1.00000012, are not within 0 to 1"):
-        as_photo(values).rgb(np.s_[0:4, 0:4], hidden)
+
+
+@pytest.mark.parametrize("row", [0, 2 * STRIP, 2 * STRIP + 9])
+def test_numbers_out_of_range_are_found_wherever_they_stand_but_in_the_hole(row: int) -> None:
+    values = np.full((2 * STRIP + 10, 3, 4), 0.25, np.float32)
+    hole = np.zeros(values.shape[:2], bool)
+    hole[:, 0] = True
+    values[:, 0, :3] = np.nan
+    values[:, 1, 3] = 0
+    values[:, 1, :3] = -9  # under full transparency
+    as_hole(hole, as_photo(values))
+    with pytest.warns(UserWarning, match="33.3 % of the hole is fully transparent"):
+        as_hole(np.ones_like(hole), as_photo(values))
+    for place, number, says in [
+        ((row, 2, 0), np.nan, "NaN among them"),
+        ((row, 2, 1), np.inf, "0 to inf"),
+        ((row, 2, 2), np.nextafter(np.float32(1), np.float32(2)), "0 to 1.00000012"),
+        ((row, 2, 2), -0.5, "-0.5 to 0.25"),
+        ((row, 0, 3), 255, "0 to 255"),  # alpha is kept in the hole too
+    ]:
+        wrong = values.copy()
+        wrong[place] = number
+        with pytest.raises(InputError, match=f"floating-point numbers, {says}, are not within 0 to 1: scale them"):
+            as_hole(hole, as_photo(wrong))
+
+
+@pytest.mark.parametrize("content", [0, 255, 4000, -1, 2**31 - 1])
+def test_bytes_in_wide_numbers_are_bytes_whatever_stands_in_the_hole(content: int) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (H, W), dtype=np.int32)
+    grey[0, 0] = 255
+    hole = np.zeros((H, W), bool)
+    hole[2:4, 3:6] = True
+    wide = np.where(hole, np.int32(content), grey)
+    box = np.s_[0:H, 0:W]
+    photo, plain = as_photo(Image.fromarray(wide)), as_photo(Image.fromarray(grey.astype(np.uint8)))
+    as_hole(hole, photo)
+    assert (photo.rgb(box, hole) == plain.rgb(box, hole)).all()
+    patch = Patch(box, hole, np.random.default_rng(1).random((H, W, 3), dtype=np.float32))
+    result, expected = (one.to_pil(one.repainted([patch])) for one in (photo, plain))
+    assert result.mode == "L" and (np.asarray(result) == np.asarray(expected)).all()
+    wide[0, 0] = 256
+    as_hole(hole, deep := as_photo(Image.fromarray(wide)))
+    assert deep.rgb(box, hole)[0, 0, 0] == np.float32(256 / 65535) and deep.to_pil(deep.pixels).mode == "I"
+
+
+def test_dark_photos_of_16_bits_stay_dark() -> None:
+    dark = np.arange(H * W, dtype=np.uint16).reshape(H, W)
+    files = []
+    for name in ("PNG", "TIFF", "PPM"):
+        Image.fromarray(dark).save(file := io.BytesIO(), name)
+        files.append(Image.open(file))
+    hole = np.eye(H, W) > 0
+    for image in (*files, Image.fromarray(dark)):
+        photo = as_photo(image)
+        as_hole(hole, photo)
+        assert photo.mode == "I;16" and photo.scale == 65535 and (photo.pixels[..., 0] == dark).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -256,6 +308,7 @@ def test_grey_counts_from_the_middle_and_can_be_inverted() -> None:
         (Image.fromarray(MASK.astype(np.uint8)), "the mask has values of 0 and 1 only: multiply them by 255"),
         (Image.new("LAB", (60, 40)), "the mask has the mode LAB, .* save it in grey or RGB"),
         (Image.new("La", (60, 40)), "the mask has the mode La,"),
+        (Image.fromarray(np.where(MASK, 1, np.nan).astype(np.float32)), "the mask's .* have NaN among them"),
         ([[1]], "mask_image is list"),
         (None, "no mask, and the photo has no alpha channel"),
     ],
@@ -300,6 +353,20 @@ def test_without_a_mask_the_transparent_part_is_repainted_and_becomes_opaque() -
         as_hole(None, photo, invert=True)
 
 
+def test_a_mask_over_what_is_transparent_is_announced() -> None:
+    pixels = np.full((40, 60, 4), 255, np.uint8)
+    pixels[:, :10, 3] = 0
+    photo = as_photo(pixels)
+    with pytest.warns(UserWarning, match="25 % of the hole is fully transparent.* stays invisible: give no mask"):
+        as_hole(MASK, photo)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_hole(None, photo)
+        as_hole(MASK, PHOTO)
+        pixels[:, :10, 3] = 1
+        as_hole(MASK, photo)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 25), st.integers(0, 2**32 - 1))
 def test_grow_reaches_as_far_as_it_says(height: int, width: int, far: int, seed: int) -> None:
@@ -317,6 +384,11 @@ def test_viewable_is_8_bit_rgb_and_upright(mode: str) -> None:
     assert shown.mode == "RGB" and shown.size == (H, W)
     fine = viewable(Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], np.uint16)))
     assert np.asarray(fine)[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+    rough = np.array([[0.5, np.nan, np.inf]], np.float32)  # as may stand in a hole
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for image in (Image.fromarray(rough), as_photo(rough).to_pil(rough[..., None])):
+            assert np.asarray(viewable(image))[0, :, 0].tolist() == [128, 0, 255]
     assert viewable(Image.new("RGBA", (1, 1))).getpixel((0, 0)) == (255, 255, 255)
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 import nuwa_lip
 from nuwa_lip import pipeline
 from nuwa_lip.errors import InputError
 from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline, _back, window_seed
-from nuwa_lip.sampling import candidate_seeds
+from nuwa_lip.sampling import SCHEDULES, candidate_seeds
 from nuwa_lip.windows import Box
 
 RNG = np.random.default_rng(0)
@@ -220,8 +220,41 @@ def test_several_photos_at_once(tiny_pipe: InpaintPipeline) -> None:
     assert [image.tobytes() for image in out.images[:2]] == [image.tobytes() for image in alone.images]
     batch = repaint(tiny_pipe, image=np.stack([PIXELS, PIXELS]), prompt="a bear", output_type="np")
     assert batch.images.shape == (2, 40, 60, 3)
-    with pytest.raises(InputError, match="photos of several sizes cannot be one array"):
-        repaint(tiny_pipe, image=[PHOTO, other], mask_image=masks, output_type="np")
+
+
+@pytest.mark.parametrize("output_type", ["np", "pt"])
+def test_photos_that_cannot_be_one_array_are_refused_before_the_work(
+    tiny_pipe: InpaintPipeline, output_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_pipe, "_repaint", lambda *_: pytest.fail("there was work"))
+    for other, says in (
+        (PHOTO.crop((0, 0, 47, 33)), "60x40 RGB, 47x33 RGB"),
+        (PHOTO.convert("L"), "60x40 RGB, 60x40 L"),
+    ):
+        with pytest.raises(
+            InputError, match=f"several sizes or modes cannot be one array: {says}; use output_type='pil'"
+        ) as e:
+            repaint(tiny_pipe, image=[PHOTO, other], mask_image=None, output_type=output_type)
+        assert "\n" not in str(e.value)
+
+
+def test_a_bad_mask_of_a_later_photo_is_told_before_the_work(
+    tiny_pipe: InpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_pipe, "_repaint", lambda *_: pytest.fail("there was work"))
+    with pytest.raises(InputError, match="empty"):
+        repaint(tiny_pipe, image=[PHOTO, PHOTO], mask_image=[MASK, Image.new("L", PHOTO.size)])
+
+
+def test_arrays_are_upright(tiny_pipe: InpaintPipeline) -> None:
+    turned = PHOTO.copy()
+    turned.getexif()[0x0112] = 6  # to be turned by 90 degrees
+    mask = np.rot90(MASK, -1)
+    stored = repaint(tiny_pipe, image=turned, mask_image=mask).images[0]
+    arrays = repaint(tiny_pipe, image=turned, mask_image=mask, output_type="np").images
+    assert stored.size == PHOTO.size and stored.getexif()[0x0112] == 6
+    expected = np.asarray(ImageOps.exif_transpose(stored), np.float32) / 255
+    np.testing.assert_allclose(arrays[0], expected, atol=1e-6)
 
 
 def test_the_caption_and_the_guidance_matter(tiny_pipe: InpaintPipeline) -> None:
@@ -247,6 +280,11 @@ def test_order_and_steps_and_progress(tiny_pipe: InpaintPipeline) -> None:
         repaint(tiny_pipe, order=order, num_inference_steps=1000, callback_on_step_end=lambda *g: calls.append(g))
     tokens = calls[0][2]
     assert len(calls) == 3 * tokens and tokens > 2
+
+
+def test_the_schedule_matters(tiny_pipe: InpaintPipeline) -> None:
+    scores = {s: repaint(tiny_pipe, num_inference_steps=3, schedule=s).scores[0] for s in SCHEDULES}
+    assert len(set(scores.values())) == len(SCHEDULES), scores
 
 
 def test_cores_are_given_back(tiny_pipe: InpaintPipeline) -> None:
@@ -283,6 +321,40 @@ def test_cores_are_given_back_to_all_of_several_threads() -> None:
         later.start()
         later.join()
         assert seen == [2, 2, 2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_thread_that_begins_beside_another_has_all_cores(
+    tiny_pipe: InpaintPipeline, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    within: list[int] = []
+    after: list[int] = []
+
+    def first() -> None:
+        repaint(tiny_pipe, callback_on_step_end=lambda *_: within.append(torch.get_num_threads()))
+        after.append(torch.get_num_threads())
+
+    monkeypatch.setattr(pipeline, "SMALL", pipeline.SMALL if small else 0)
+    elsewhere = threading.Thread(target=lambda: after.append(torch.get_num_threads()))
+    try:
+        with pipeline._one_core(True), pipeline._one_core(True):  # as where a callback repaints, too
+            for thread in (elsewhere, threading.Thread(target=first)):
+                thread.start()
+                thread.join()
+            assert torch.get_num_threads() == 1
+        assert set(within) == {1 if small else 2} and after == [2, 2]
+        with pipeline._cores_lock:  # the moment in which a new thread would begin with one core
+            torch.set_num_threads(1)
+            late = threading.Thread(target=first)
+            late.start()
+            late.join(0.3)
+            torch.set_num_threads(2)
+        late.join()
+        assert after == [2] * 3
     finally:
         torch.set_num_threads(threads)
 
@@ -338,12 +410,31 @@ def test_the_transparent_part_is_the_mask_where_there_is_none(tiny_pipe: Inpaint
         ({"temperature": math.inf}, "temperature is inf; it must be a finite number"),
         ({"generator": 3}, "generator is 3: give a torch.Generator"),
         ({"generator": [seeded()] * 3}, "there are 3 generators for 1 candidates"),
+        ({"height": 512}, "height is 512, but the result has the photo's size: leave it out"),
+        ({"width": 512}, "width is 512, but the result has the photo's size"),
+        ({"strength": 0.5}, "strength is 0.5, but nothing of the hole's content is ever used"),
+        (
+            {"negative_prompt": "blurry"},
+            "negative_prompt is 'blurry', but the model knows no such prompt: leave it out",
+        ),
     ],
 )
 def test_bad_arguments_are_named(tiny_pipe: InpaintPipeline, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         repaint(tiny_pipe, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_what_diffusers_takes_by_default_changes_nothing(tiny_pipe: InpaintPipeline) -> None:
+    given = {"height": None, "width": None, "strength": 1.0, "negative_prompt": ""}
+    assert repaint(tiny_pipe, **given).images[0].tobytes() == repaint(tiny_pipe).images[0].tobytes()
+
+
+@pytest.mark.parametrize("where", ["mps", torch.device("mps", 0)])
+def test_apples_gpu_is_refused(tiny_pipe: InpaintPipeline, where: Any) -> None:
+    with pytest.raises(InputError, match="Apple's GPU .mps. has no float64, in which tokens are drawn: take the CPU"):
+        tiny_pipe.to(where)
+    assert tiny_pipe.device.type == "cpu"
 
 
 def test_half_precision_works_and_keeps_known_pixels(tiny_model: Any) -> None:

@@ -163,5 +163,8 @@ def test_a_pipeline_in_few_bits_is_neither_saved_nor_moved(tiny_model: Path, tmp
     assert is_quantised(pipe.mps2s)
     with pytest.raises(InputError, match="cannot be saved"):
         pipe.save_pretrained(tmp_path / "few")
-    with pytest.raises(InputError, match="stay as they are"):
-        pipe.to(torch.bfloat16)
+    for where in (torch.bfloat16, "meta"):
+        with pytest.raises(InputError, match="stay as they are"):
+            pipe.to(where)
+    for here in ("cpu", torch.device("cpu"), torch.float32, pipe.dfvqgan.last_layer):
+        assert pipe.to(here) is pipe

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.files import READABLE
+from nuwa_lip.json_files import parse_json
+from nuwa_lip.text_files import lines_of
 
 CAPTION_FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 NAME_KEYS = ("file", "name", "image", "file_name", "filename", "key")
@@ -124,22 +125,19 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def _rows(text: str, kind: str) -> Iterable[object]:
-    """The entries of a captions file, each with the fields `file` and `caption`.
-
-    Lines end as in files alone: `str.splitlines` would cut captions at U+2028 and its like too.
-    """
+    """The entries of a captions file, each with the fields `file` and `caption`."""
     if kind == ".json":
-        content = json.loads(text)
+        content = parse_json(text)
         if isinstance(content, dict):
             return [{"file": name, "caption": caption} for name, caption in content.items()]
         if not isinstance(content, list):
             raise ValueError("neither {name: caption} nor a list of entries")
         return content
     if kind == ".jsonl":
-        return (json.loads(line) for line in text.split("\n") if line.strip())
+        return (parse_json(line) for line in lines_of(text))
     if kind == ".csv":
         return csv.DictReader(io.StringIO(text))
-    parts = (line.partition("\t") for line in text.split("\n") if line.strip())
+    parts = (line.partition("\t") for line in lines_of(text))
     return ({"file": name.strip(), "caption": text.strip() if tab else None} for name, tab, text in parts)
 
 

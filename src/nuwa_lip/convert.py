@@ -7,7 +7,6 @@ run whatever code its maker likes.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import parse_json
 from nuwa_lip.models.defect_free import GroupNorm
 from nuwa_lip.models.dfvqgan import DFVQGAN, DFVQGANConfig
 
@@ -127,7 +127,7 @@ def _from_folder(folder: Path, resolution: int) -> DFVQGAN:
     if not (folder / "config.json").is_file() and (folder / "vqvae" / "config.json").is_file():
         folder = folder / "vqvae"  # a whole pipeline
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not a folder of diffusers' VQModel: config.json: {error}") from error
     kind = config.get("_class_name") if isinstance(config, dict) else None

@@ -14,6 +14,8 @@ TIFF_STRUCTURE = frozenset(
     + [347, *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675]
 )
 """Tags that say how a TIFF file is laid out; those of one picture are wrong in the file of another."""
+THUMBNAILS = {0x0111: 0x0117, 0x0201: 0x0202}
+"""Where a thumbnail stands, in strips or as a JPEG, and the tag of its lengths."""
 
 
 def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
@@ -65,14 +67,21 @@ def without_thumbnail(block: bytes) -> bytes:
     def number(at: int, size: int) -> int:
         return int.from_bytes(data[start + at : start + at + size], order)
 
+    def values(entry: int) -> list[int]:
+        size, count = (2 if number(entry + 2, 2) == 3 else 4), number(entry + 4, 4)  # type 3 is a short
+        at = entry + 8 if size * count <= 4 else number(entry + 8, 4)  # in the entry itself if they fit
+        return [number(at + size * i, size) for i in range(min(count, len(data) // size))]
+
     first = number(4, 4)
     link = first + 2 + 12 * number(first, 2)
     second = number(link, 4)
-    entries = range(second + 2, second + 2 + 12 * number(second, 2), 12)
-    # a value of type 3 is a short, which stands in the first two of four bytes
-    values = {number(at, 2): number(at + 8, 2 if number(at + 2, 2) == 3 else 4) for at in entries}
-    offset, length = values.get(0x0201, 0), values.get(0x0202, 0)
-    length = max(0, min(length, len(data) - start - offset))
-    data[start + offset : start + offset + length] = bytes(length)
+    entries = {number(at, 2): at for at in range(second + 2, second + 2 + 12 * number(second, 2), 12)}
+    places: list[tuple[int, int]] = []
+    for offsets, lengths in THUMBNAILS.items():
+        if offsets in entries and lengths in entries:
+            places += zip(values(entries[offsets]), values(entries[lengths]), strict=False)
+    for offset, length in places:
+        length = max(0, min(length, len(data) - start - offset))
+        data[start + offset : start + offset + length] = bytes(length)
     data[start + link : start + link + 4] = bytes(4)
     return bytes(data)

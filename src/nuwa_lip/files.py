@@ -89,20 +89,30 @@ def check_output(path: Path, overwrite: bool, *, exact: bool = True) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"cannot write {path}: the ending must be one of {', '.join(FORMATS)}")
-    part = _part(path)
+    check_writable(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give --overwrite to replace it")
+    if not path.parent.exists():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+    if exact and path.suffix.lower() in (".jpg", ".jpeg"):
+        warnings.warn(f"{path}: JPEG cannot keep known pixels exact; .png, .webp and .tif can", stacklevel=2)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work whether any file can be written there, once the folders that are missing are made.
+
+    Raises:
+        InputError: it cannot; nothing is left behind.
+    """
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file for the result")
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists; give --overwrite to replace it")
-        if not path.parent.exists():
-            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+        folder = next(folder for folder in path.parents if folder.exists())
+        part = _part(folder / path.name)
         part.touch()
         part.unlink()
     except OSError as error:
         raise InputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
-    if exact and path.suffix.lower() in (".jpg", ".jpeg"):
-        warnings.warn(f"{path}: JPEG cannot keep known pixels exact; .png, .webp and .tif can", stacklevel=2)
 
 
 def check_fits(path: Path, size: tuple[int, int]) -> None:

@@ -16,11 +16,14 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from glob import escape
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +33,7 @@ from torch.overrides import TorchFunctionMode
 
 from nuwa_lip.assets import asset
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.orders import check_order
 from nuwa_lip.sampling import Draw, check_schedule, check_steps
@@ -39,7 +43,7 @@ BUNDLED = ("nuwa-lip-mini",)
 FORMAT_VERSION = 1
 REPLACED = ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json")
 """Files of an earlier model, perhaps split otherwise, that must not stay where another one is put."""
-KINDS = {"float": Real, "int": Integral, "str": str, "bool": bool}
+NUMBERS = {float: Real, int: Integral}
 
 Config = TypeVar("Config")
 Model = TypeVar("Model", bound=nn.Module)
@@ -71,11 +75,10 @@ class SamplingDefaults:
     """Fit the colours of what is painted to the known pixels at the hole's edge."""
 
     def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            kind, _, none = str(field.type).partition(" | ")
-            fits = isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool))
-            if not fits and not (none and value is None):
+            if not _fits(value, kinds[field.name]):
                 raise InputError(f"{field.name} is {value!r}; it must be {field.type}")
         Draw(
             guidance_scale=self.guidance_scale,
@@ -86,6 +89,15 @@ class SamplingDefaults:
         check_order(self.order)
         check_steps(self.num_inference_steps)
         check_schedule(self.schedule)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind as annotated; a bool is no number."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    return isinstance(value, NUMBERS.get(kind, kind)) and (kind is bool or not isinstance(value, bool))
 
 
 class ModelParts(NamedTuple):
@@ -257,7 +269,9 @@ def push_to_hub(repo_id: str, *, private: bool | None = None, **parts: Any) -> s
         save_model(Path(name) / "model", **parts)
         try:
             url = api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo_id, folder_path=Path(name) / "model", delete_patterns=list(REPLACED))
+            # names, not `REPLACED` itself: to the hub "*" means files in sub-folders, too
+            old = [escape(file) for file in _replaced(api.list_repo_files(repo_id))]
+            api.upload_folder(repo_id=repo_id, folder_path=Path(name) / "model", delete_patterns=old)
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
             raise InputError(f"cannot upload to {repo_id!r}: {str(error).strip().splitlines()[0]}") from error
     return str(url)
@@ -291,11 +305,15 @@ def _move_into_place(part: Path, folder: Path) -> None:
         return
     # without its config a folder that was left half-way is refused by name, never mistaken for a whole one
     (folder / "config.json").unlink(missing_ok=True)
-    for pattern in REPLACED:
-        for old in folder.glob(pattern):
-            old.unlink()
+    for name in _replaced([path.name for path in folder.iterdir()]):
+        (folder / name).unlink()
     for path in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
         path.replace(folder / path.name)
+
+
+def _replaced(files: Iterable[str]) -> list[str]:
+    """Which of these must go, by `REPLACED`; none in sub-folders."""
+    return [file for file in files if "/" not in file and any(fnmatchcase(file, pattern) for pattern in REPLACED)]
 
 
 def _write_weights(
@@ -327,7 +345,7 @@ def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    config = _read_json(_present(folder / "config.json"))
+    config = read_object(_present(folder / "config.json"))
     version = config.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool):
         raise InputError(f"{folder / 'config.json'} has no format_version: it is not a NÜWA-LIP model")
@@ -340,16 +358,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if unknown:
         raise InputError(f"{folder}/config.json has the unknown field {unknown[0]!r}: update nuwa-lip")
     return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds {type(content).__name__}, not an object")
-    return content
 
 
 def _present(path: Path) -> Path:
@@ -416,7 +424,7 @@ def _read_weights(folder: Path, name: str, dtype: torch.dtype) -> dict[str, Tens
     index = folder / f"{name}.safetensors.index.json"
     files = [f"{name}.safetensors"]
     if index.is_file():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or any(Path(str(f)).name != f for f in weight_map.values()):
             raise InputError(f"{index} has no weight_map from weights to files beside it")
         files = sorted(set(weight_map.values()))

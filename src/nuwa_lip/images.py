@@ -34,7 +34,7 @@ STRIP = 256  # rows that are worked on at a time where a whole photo would fill 
 OPAQUE = 128  # of 255: alpha from here on counts as opaque, grey as white
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Photo:
     """A photo as it is stored."""
 
@@ -46,10 +46,14 @@ class Photo:
     """EXIF's, 1 to 8."""
     info: dict[str, Any] = field(default_factory=dict)
     """What goes along with the pixels: exif, icc_profile, dpi."""
+    bytes_only: bool = False
+    """The known numbers of a photo of mode I are bytes, as `examine` finds: 255 is white, and the result has mode L."""
 
     @property
     def scale(self) -> float:
         """The value of white."""
+        if self.bytes_only:
+            return 255.0
         kind = self.pixels.dtype.kind
         return SCALES[kind if kind in "bf" else f"{kind}{self.pixels.dtype.itemsize}"]
 
@@ -73,9 +77,6 @@ class Photo:
         """The upright part `box` as float32 [h, w, 3] from 0 to 1, zero where `hidden` (bool [h, w])."""
         pixels = upright(self.pixels, self.orientation)[box][..., : self.colours]
         values = np.where(hidden[..., None], 0, pixels).astype(np.float32) / np.float32(self.scale)
-        if self.pixels.dtype.kind == "f" and not (values.min() >= 0 and values.max() <= 1):
-            found = f"{values.min():.9g} to {values.max():.9g}"  # 9 digits tell float32's next after 1 from 1
-            raise InputError(f"the photo's floating-point numbers, {found}, are not within 0 to 1")
         if self.mode == "CMYK":
             ink = 1 - values
             rgb = ink[..., :3] * ink[..., 3:]
@@ -87,6 +88,17 @@ class Photo:
         """What is not known of the upright part `box`, bool [h, w]: the hole `mask`, and what is transparent."""
         alpha = self.alpha
         return mask[box] if alpha is None else mask[box] | (alpha[box] == 0)
+
+    def known_range(self, mask: np.ndarray) -> tuple[float, float]:
+        """Least and greatest of the known colours, NaN if one is, and of all alpha, which outlasts the hole `mask`."""
+        pixels = upright(self.pixels, self.orientation)
+        ends = []
+        for top in range(0, len(mask), STRIP):
+            box = slice(top, top + STRIP), slice(None)
+            colours, alpha = np.split(pixels[box], [self.colours], -1)
+            for known in (colours[~self.hidden(mask, box)], alpha):
+                ends += [known.min(), known.max()] if known.size else []
+        return (float(np.min(ends)), float(np.max(ends))) if ends else (0.0, 0.0)
 
     def repainted(self, patches: list[Patch], opaque: bool = False) -> np.ndarray:
         """A copy of the stored pixels with the patches in; `opaque` makes them so."""
@@ -117,7 +129,9 @@ class Photo:
     def to_pil(self, pixels: np.ndarray) -> Image.Image:
         """Stored pixels as a Pillow image with the photo's profile, EXIF and resolution."""
         if pixels.dtype.kind == "f" and self.mode != "F":
-            pixels = np.rint(pixels * 255).astype(np.uint8)
+            pixels = _to_bytes(pixels)
+        if self.bytes_only:
+            pixels = pixels.clip(0, 255).astype(np.uint8)  # nothing known is cut
         if self.mode == "CMYK":
             height, width = pixels.shape[:2]
             image = Image.frombytes("CMYK", (width, height), pixels.tobytes())
@@ -187,7 +201,9 @@ def _from_pil(image: Image.Image) -> Photo:
         image = image.convert("RGBA" if image.mode == "RGB" else "LA")
     elif image.mode in CONVERTED:
         image = image.convert(CONVERTED[image.mode])
-    mode = "I;16" if image.mode.startswith("I;16") else image.mode
+    # Pillow stretches a PGM of more than 8 bits to 16, and calls that I
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    mode = "I;16" if deep else image.mode
     if mode not in PLAIN_MODES:
         raise InputError(f"the photo has the mode {mode}, which cannot be repainted: convert it to RGB")
     pixels = _pixels(image)
@@ -244,14 +260,47 @@ def as_hole(mask: Picture | Hole | None, photo: Photo, *, invert: bool = False) 
         invert: repaint what is not white; for masks only.
 
     Raises:
-        InputError: another size, or nothing to repaint.
+        InputError: another size, nothing to repaint, or what `examine` raises.
     """
+    if isinstance(mask, Hole):
+        return mask
+    hole = read_hole(mask, photo, invert=invert)
+    examine(photo, hole)
+    return hole
+
+
+def examine(photo: Photo, hole: Hole) -> None:
+    """Look once over a whole photo but what is hidden: what its numbers mean must not depend on that.
+
+    Raises:
+        InputError: floating-point numbers that are not within 0 to 1.
+    """
+    alpha = photo.alpha
+    if alpha is not None and not hole.opaque and (unseen := (alpha[hole.mask] == 0).mean()):
+        warnings.warn(
+            f"{100 * unseen:.3g} % of the hole is fully transparent in the photo, and stays invisible: "
+            "give no mask to repaint what is transparent, or a photo without transparency",
+            stacklevel=5,
+        )
+    if photo.pixels.dtype.kind != "f" and photo.mode != "I":
+        return
+    least, most = photo.known_range(hole.mask)
+    if photo.mode == "I":
+        photo.bytes_only = least >= 0 and most <= 255
+    elif not (least >= 0 and most <= 1):
+        # 9 digits tell float32's next after 1 from 1
+        found = "NaN among them" if math.isnan(least) else f"{least:.9g} to {most:.9g}"
+        raise InputError(
+            f"the photo's floating-point numbers, {found}, are not within 0 to 1: scale them, or mask what is wrong"
+        )
+
+
+def read_hole(mask: Picture | None, photo: Photo, *, invert: bool = False) -> Hole:
+    """`as_hole` without a look at the photo's pixels, where the hole is yet to grow."""
     if mask is None:
         if invert:
             raise InputError("there is no mask to invert")
         return _hole_from_alpha(photo)
-    if isinstance(mask, Hole):
-        return mask
     if isinstance(mask, Image.Image):
         understood, white = _read_mask_image(ImageOps.exif_transpose(mask))
     else:
@@ -292,6 +341,10 @@ def _read_mask_image(image: Image.Image) -> tuple[str, np.ndarray]:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         most = values.max()  # tells how wide the numbers are, whatever they are stored in
+        if np.isnan(most):
+            raise InputError(
+                "the mask's floating-point numbers have NaN among them: give 0 to 1, 0.5 and more = repaint"
+            )
         least = 0.5 if image.mode == "F" and most <= 1 else OPAQUE if most <= 255 else OPAQUE * 257
         return "white = repaint", np.asarray(values >= least, bool)
     if not image.has_transparency_data:
@@ -375,5 +428,9 @@ def viewable(image: Image.Image) -> Image.Image:
 def reduce_depth(image: Image.Image) -> Image.Image:
     """A picture of 16 bits, or of numbers from 0 to 1, with 8 bits."""
     values = np.asarray(image)
-    scaled = values * 255 if image.mode == "F" else values >> 8
-    return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(_to_bytes(values) if image.mode == "F" else (values >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Floating-point numbers from 0 to 1 → uint8; what is hidden may be anything, even NaN."""
+    return np.rint(np.nan_to_num(values).clip(0, 1) * 255).astype(np.uint8)

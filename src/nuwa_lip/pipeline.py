@@ -17,18 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nuwa_lip import hub
+from nuwa_lip import calls, hub
 from nuwa_lip.clip import clip_scores, load_clip
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
-from nuwa_lip.images import Hole, Patch, Photo, as_hole, as_photo
+from nuwa_lip.images import Hole, Patch, Photo
+from nuwa_lip.kernels import compile_step
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.quantise import is_quantised, quantise
 from nuwa_lip.sampling import candidate_seeds, sample
@@ -45,8 +46,7 @@ MAX_ENLARGEMENT = 2
 SMALL = 64_000_000
 """Parameters of an MP-S2S whose steps are too short to be divided among cores."""
 _cores_lock = threading.Lock()
-_cores_before: list[int] = []
-"""The number of cores that each call now on one core goes back to."""
+"""Held while the number of cores that new threads begin with is another one than it should be."""
 
 
 @dataclass
@@ -105,7 +105,7 @@ class InpaintPipeline:
     @classmethod
     def from_pretrained(
         cls, name: str | Path, torch_dtype: torch.dtype | None = None, weights: str | None = None
-    ) -> InpaintPipeline:
+    ) -> Self:
         """Load a model: bundled name, local folder, or hub id; safetensors only.
 
         Args:
@@ -135,18 +135,32 @@ class InpaintPipeline:
         """Where the model is."""
         return self.dfvqgan.last_layer.device
 
-    def to(self, *args: Any, **kwargs: Any) -> InpaintPipeline:
+    def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU.
 
         Raises:
-            InputError: its weights have a form that stays where it was made.
+            InputError: its weights have a form that stays where it was made, or the device lacks what is needed.
         """
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        if device is not None and device.type == "mps":
+            raise InputError("Apple's GPU (mps) has no float64, in which tokens are drawn: take the CPU")
         if is_quantised(self.mps2s):
+            if device in (None, self.device) and dtype in (None, self.dfvqgan.last_layer.dtype):
+                return self
             raise InputError(
                 "such weights stay as they are, on the CPU: load the model without `weights`, and move that"
             )
         self.dfvqgan.to(*args, **kwargs)
         self.mps2s.to(*args, **kwargs)
+        return self
+
+    def compile(self) -> Self:
+        """Make decoding faster for all photos but the first ones, by `torch.compile`; see `kernels.compile_step`.
+
+        Raises:
+            InputError: the tools that it needs are not installed.
+        """
+        compile_step(self.mps2s)
         return self
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
@@ -183,6 +197,10 @@ class InpaintPipeline:
         callback_on_step_end: Callback | None = None,
         blend: bool | None = None,
         composite: bool = True,
+        height: int | None = None,
+        width: int | None = None,
+        strength: float = 1.0,
+        negative_prompt: str | Sequence[str] | None = None,
     ) -> InpaintOutput:
         """Repaint one photo, or several.
 
@@ -197,7 +215,7 @@ class InpaintPipeline:
             temperature: 0 and more; below 1 safer, above 1 wilder.
             top_k: sample from the k likeliest tokens only; 0 from all.
             top_p: sample from the likeliest tokens that together have this probability, 0 to 1.
-            order: "raster", or another that `nuwa_lip.sampling` knows.
+            order: "raster", or another that `nuwa_lip.sampling` knows; with "confidence" among equals only.
             num_inference_steps: predict the hole's tokens in so many parallel steps; as many as there are tokens, or
                 more: one by one.
             schedule: "cosine" decides few tokens in the first of these steps and more in later ones, "constant" as
@@ -209,6 +227,8 @@ class InpaintPipeline:
             callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
             blend: fit the colours of what is painted to the known pixels at the hole's edge (see `nuwa_lip.seams`).
             composite: off, to study a model: the whole of each window is the model's, known pixels too.
+            height, width, strength, negative_prompt: of diffusers' pipelines; they do not apply here, and any but the
+                default is refused with what to do instead.
 
         Raises:
             InputError: something given cannot be used.
@@ -223,18 +243,22 @@ class InpaintPipeline:
             "schedule": schedule,
             "blend": blend,
         }
+        with _cores_lock:
+            torch.get_num_threads()  # settles this thread's number, if it computes for the first time
         sampling = replace(self.sampling, **{key: value for key, value in given.items() if value is not None})
-        _check(num_images_per_prompt, padding_mask_crop, output_type, rank)
-        photos, masks, prompts = _together(image, mask_image, prompt)
+        calls.check(num_images_per_prompt, padding_mask_crop, output_type, rank)
+        calls.refuse(
+            height=height, width=width, strength=None if strength == 1 else strength, negative_prompt=negative_prompt
+        )
+        photos, masks, prompts = calls.together(image, mask_image, prompt)
+        pairs = calls.read(photos, masks, output_type)
         seeds = candidate_seeds(generator, num_images_per_prompt, len(photos))
         if rank == "clip":
             load_clip(self.clip)  # its absence is told before the work
         step = None if callback_on_step_end is None else partial(_call_back, callback_on_step_end, self)
 
         pictures, scores, used = [], [], []
-        for picture, mask, text, own in zip(photos, masks, prompts, seeds, strict=True):
-            photo = as_photo(picture)
-            hole = as_hole(mask, photo)
+        for (photo, hole), text, own in zip(pairs, prompts, seeds, strict=True):
             candidates = [Candidate(seed) for seed in own]
             self._repaint(candidates, photo, hole, text, sampling, padding_mask_crop, step)
             if not composite:
@@ -245,10 +269,10 @@ class InpaintPipeline:
             if rank == "clip":
                 merits = clip_scores([photo.to_pil(pixels) for pixels in results], text, self.clip)
             for i in sorted(range(len(candidates)), key=lambda i: -merits[i]):  # noqa: B023 - called at once
-                pictures.append(_output(photo, results[i], output_type))
+                pictures.append(calls.output(photo, results[i], output_type))
                 scores.append(candidates[i].score)
                 used.append(candidates[i].seed)
-        return InpaintOutput(_gather(pictures, output_type), scores, used)
+        return InpaintOutput(calls.gather(pictures, output_type), scores, used)
 
     @torch.inference_mode()
     def _repaint(
@@ -327,20 +351,22 @@ class InpaintPipeline:
 def _one_core(really: bool) -> Iterator[None]:
     """Compute on one core: several wait for each other after each operation, long if others use them too.
 
-    Of calls that overlap, each goes back to what was before the first: a new thread begins with the 1 of another, and
-    each has a number of its own, so that the last to leave could not set it for all.
+    Each thread has a number of its own, and begins with the one that was set last, in whatever thread: for that, not to
+    be the 1 of this one, another thread sets the usual number at once.
     """
-    if not really:
+    before = torch.get_num_threads()
+    if not really or before == 1:
         yield
         return
-    with _cores_lock:
-        _cores_before.append(_cores_before[0] if _cores_before else torch.get_num_threads())
-        torch.set_num_threads(1)
+    usual = threading.Thread(target=torch.set_num_threads, args=(before,))
     try:
+        with _cores_lock:
+            torch.set_num_threads(1)
+            usual.start()
+            usual.join()
         yield
     finally:
-        with _cores_lock:
-            torch.set_num_threads(_cores_before.pop())
+        torch.set_num_threads(before)
 
 
 def window_seed(seed: int, number: int) -> int:
@@ -367,54 +393,3 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _call_back(function: Callback, pipe: InpaintPipeline, step: int, total: int) -> None:
     function(pipe, step, total, {})
-
-
-def _check(count: int, padding: int | None, output_type: str, rank: str) -> None:
-    if count < 1:
-        raise InputError(f"num_images_per_prompt is {count}; it must be 1 or more")
-    if padding is not None and padding < 0:
-        raise InputError(f"padding_mask_crop is {padding}; it must be 0 or more")
-    if output_type not in ("pil", "np", "pt"):
-        raise InputError(f"output_type is {output_type!r}; it must be 'pil', 'np' or 'pt'")
-    if rank not in ("likelihood", "clip"):
-        raise InputError(f"rank is {rank!r}; it must be 'likelihood' or 'clip'")
-
-
-def _together(
-    image: Any, mask: Any, prompt: str | Sequence[str]
-) -> tuple[list[Picture | Photo], list[Picture | Hole | None], list[str]]:
-    """Photos, masks and prompts as lists of one length; one of a kind serves all."""
-    photos, masks = _as_list(image), [None] if mask is None else _as_list(mask)
-    prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
-    count = max(len(photos), len(masks), len(prompts))
-    lists: list[list[Any]] = [photos, masks, prompts]
-    if any(len(items) not in (1, count) for items in lists):
-        numbers = f"{len(photos)} images, {len(masks)} masks and {len(prompts)} prompts"
-        raise InputError(f"{numbers} do not go together: give as many of each, or one")
-    photos, masks, prompts = (items if len(items) == count else items * count for items in lists)
-    for text in prompts:
-        if not isinstance(text, str):
-            raise InputError(f'the prompt is {type(text).__name__}: give text, "" for none')
-    return photos, masks, prompts
-
-
-def _as_list(pictures: Any) -> list[Any]:
-    """A list as it is, a batch of arrays or tensors taken apart, a single picture as a list of one."""
-    if isinstance(pictures, (list, tuple)):
-        return list(pictures)
-    return list(pictures) if getattr(pictures, "ndim", 0) == 4 else [pictures]
-
-
-def _output(photo: Photo, pixels: np.ndarray, output_type: str) -> Any:
-    if output_type == "pil":
-        return photo.to_pil(pixels)
-    values = pixels.astype(np.float32) / np.float32(photo.scale)
-    return values if output_type == "np" else torch.from_numpy(values).permute(2, 0, 1)
-
-
-def _gather(pictures: list[Any], output_type: str) -> Any:
-    if output_type == "pil":
-        return pictures
-    if len({picture.shape for picture in pictures}) > 1:
-        raise InputError(f"photos of several sizes cannot be one array; use output_type='pil', not {output_type!r}")
-    return np.stack(pictures) if output_type == "np" else torch.stack(pictures)

@@ -7,7 +7,6 @@ command line, nested ones with dots: `--schedule.steps 1000 --model.channels 16 
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import SamplingDefaults
+from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.schedule import Schedule
@@ -333,17 +333,11 @@ def from_file(stage: str, path: Path) -> Any:
     Raises:
         InputError: there is no such file, it is damaged, or it is of the other stage.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("stage") != stage:
-        found = content.get("stage") if isinstance(content, dict) else type(content).__name__
+    content = read_object(path)
+    found = content.pop("stage", None)
+    if found != stage:
         raise InputError(f"{path} is not a recipe of {stage} (its stage is {found!r})")
-    values = {name: value for name, value in content.items() if name != "stage"}
-    return _build(STAGES[stage][0], values, str(path))
+    return _build(STAGES[stage][0], content, str(path))
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:

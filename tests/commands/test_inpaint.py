@@ -126,6 +126,45 @@ def test_a_palette_photo_becomes_rgb_and_says_so(inpaint: Run, mask_file: Path, 
     assert (pixels(tmp_path / "out.png")[known] == np.asarray(image.convert("RGB"))[known]).all()
 
 
+def test_a_photo_of_wide_numbers_that_are_bytes(
+    inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path
+) -> None:
+    image, hole = Image.open(photo_file).convert("L"), pixels(mask_file) > 0
+    image.save(tmp_path / "bytes.png")
+    Image.fromarray(np.where(hole, -(2**31), np.asarray(image, np.int32))).save(tmp_path / "wide.tif")
+    results = []
+    for name in ("bytes.png", "wide.tif"):
+        done = inpaint(tmp_path / name, "--mask", mask_file, "-o", tmp_path / "out.png", "--overwrite")
+        assert done.code == 0 and done.err == ""
+        results.append(read_image(tmp_path / "out.png"))
+    assert results[0].mode == results[1].mode == "L" and results[0].tobytes() == results[1].tobytes()
+
+
+def test_a_mask_over_what_is_transparent_is_announced(
+    inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path
+) -> None:
+    image = Image.open(photo_file).convert("RGBA")
+    image.putalpha(Image.open(mask_file).point(lambda value: 255 - value))
+    image.save(tmp_path / "cut.png")
+    out = tmp_path / "out.png"
+    done = inpaint(tmp_path / "cut.png", "--mask", mask_file, "-o", out, "--dilate", 5)
+    assert done.code == 0 and done.err.count("\n") == 1
+    assert "warning: 33.3 % of the hole is fully transparent in the photo, and stays invisible: " in done.err
+    assert inpaint(tmp_path / "cut.png", "-o", out, "--overwrite").err == ""
+
+
+def test_numbers_out_of_range_far_from_the_hole_are_refused_before_the_work(
+    inpaint: Run, mask_file: Path, tmp_path: Path
+) -> None:
+    values = np.full((40, 60), 0.5, np.float32)
+    values[10:30, 15:45] = np.nan
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    words = (tmp_path / "x.tif", "--mask", mask_file, "-o", tmp_path / "out.tif")
+    done = inpaint(*words, "--padding-mask-crop", 2)
+    assert (done.code, done.out) == (2, "") and "x.tif: the photo's floating-point numbers, NaN among them" in done.err
+    assert inpaint(*words, "--dilate", 5).code == 0, "what the hole has grown over is not looked at"
+
+
 def test_the_transparent_part_without_a_mask(inpaint: Run, photo_file: Path, tmp_path: Path) -> None:
     image = Image.open(photo_file).convert("RGBA")
     alpha = Image.new("L", image.size, 255)
@@ -236,8 +275,10 @@ def test_weights_that_cannot_be_used_are_one_line(
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     done = inpaint(*words)
     assert done.code == 2 and done.err.count("\n") == 1 and "take int8-weights or int4" in done.err
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # which is not taken for them
     done = inpaint(*words)
+    assert done.code == 2 and "take int8-weights or int4" in done.err
+    done = inpaint(*words, "--device", "cuda")
     assert done.code == 2 and "--weights int8 is for the CPU, not for cuda: add --device cpu" in done.err
     assert not (tmp_path / "out.png").exists()
 
@@ -313,6 +354,34 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("photo.png", "--mask", "mask.png", "--weights", "int4", "--device", "cuda:1"),
         "--weights int4 is for the CPU, not for cuda:1",
     ),
+    "mask over the given mask": (
+        ("photo.png", "--mask", "new-mask.png", "-o", "new.png", "--save-mask", "--overwrite"),
+        "^nuwa-lip: new-mask.png, to be written for photo.png, is an input; rename it, or choose another -o$",
+    ),
+    "mask over the photo": (
+        ("new-mask.png", "--mask", "mask.png", "-o", "empty/../new.png", "--save-mask", "--overwrite"),
+        "new-mask.png, to be written for new-mask.png, is an input",
+    ),
+    "candidate over the photo": (
+        ("old-2.png", "--mask", "mask.png", "-o", "old.png", "-n", "2", "--overwrite"),
+        "old-2.png, to be written for old-2.png, is an input",
+    ),
+    "mask over another result": (
+        ("twins", "--mask", "mask.png", "-o", "out", "--save-mask"),
+        "^nuwa-lip: out/a-mask.png would be written for twins/a-mask.png and for twins/a.png; rename one of them$",
+    ),
+    "mask over another photo": (
+        ("twins", "--mask", "mask.png", "-o", "twins", "--save-mask", "--overwrite"),
+        "twins/a-mask.png, to be written for twins/a.png, is an input",
+    ),
+    "candidate over another photo": (
+        ("twins", "--mask", "mask.png", "-o", "twins", "-n", "2", "--overwrite"),
+        "twins/b-2.png, to be written for twins/b.png, is an input",
+    ),
+    "result over the mask of all": (
+        ("photos", "--mask", "photos/mask.png", "-o", "photos", "--overwrite"),
+        "photos/mask.png, to be written for photos/mask.png, is an input",
+    ),
     "too wide": (("wide.png", "--mask", "wide.png", "-o", "out.webp"), "WEBP holds 16383 pixels a side"),
     "no candidates": (("photo.png", "--mask", "mask.png", "-n", "0"), "--num 0 is too small: 1 at least"),
     "steps": (("photo.png", "--mask", "mask.png", "--steps", "0"), "--steps 0 is too small"),
@@ -352,8 +421,11 @@ def workplace(
     Image.open(photo_file).convert("RGBA").save("opaque.png")
     for name in ("old.png", "old-2.png", "new-mask.png"):
         Path(name).write_bytes(b"old")
-    for name in ("empty", "empty.png", "photos", "bad"):
+    for name in ("empty", "empty.png", "photos", "bad", "twins"):
         Path(name).mkdir()
+    for name in ("a.png", "a-mask.png", "b.png", "b-2.png"):
+        shutil.copy("photo.png", f"twins/{name}")
+    shutil.copy("mask.png", "photos")
     shutil.copy("photo.png", "photos")
     shutil.copy("text.png", "bad")
     shutil.copy("torn.png", "bad")
@@ -416,7 +488,8 @@ def folders(workplace: Path) -> Path:
     rng = np.random.default_rng(1)
     for name in ("a.png", "b.webp"):
         Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(f"photos/{name}", lossless=True)
-    Path("photos/photo.png").unlink()
+    for name in ("photo.png", "mask.png"):
+        Path("photos", name).unlink()
     Path("masks").mkdir()
     for name in ("a", "b", "c"):
         shutil.copy("mask.png", f"masks/{name}.png")
@@ -449,6 +522,28 @@ def test_bad_photos_in_a_folder_are_named_and_the_others_done(inpaint: Run, fold
     assert inpaint("photos", "--mask", "mask.png", "-o", "out", "--overwrite").code == 1
 
 
+def test_every_warning_in_a_folder_names_its_photo(inpaint: Run, folders: Path) -> None:
+    Path("photos/b.webp").unlink()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8))
+    frames = [image.quantize(8), image.quantize(4)]
+    Path("photos/a.png").unlink()
+    frames[0].save("photos/a.gif")
+    frames[0].save("photos/b.gif", save_all=True, append_images=frames[1:])
+    Image.new("L", (100, 100), 255).save("white.png")
+    done = inpaint("photos", "--mask", "white.png", "-o", "out")
+    assert done.code == 0
+    a, b = "nuwa-lip: warning: photos/a.gif", "nuwa-lip: warning: photos/b.gif"
+    assert [line.partition(": it becomes")[0].partition(" 3.1")[0] for line in done.err.splitlines()] == [
+        f"{a}: the photo has a palette, too small for more",
+        f"{a}: the hole is large: what is painted is enlarged",
+        f"{b} has several frames; only the first is used",
+        f"{b}: the photo has a palette, too small for more",
+        f"{b}: the hole is large: what is painted is enlarged",
+    ]
+    alone = inpaint("photos/a.gif", "--mask", "white.png", "-o", "one.png")
+    assert "warning: the photo has a palette" in alone.err and "warning: the hole is large" in alone.err
+
+
 def test_every_problem_in_a_folder_names_its_photo(inpaint: Run, folders: Path) -> None:
     Image.new("LAB", (60, 40)).save("photos/lab.tif")
     Image.fromarray(np.full((40, 60), 255, np.float32)).save("photos/numbers.tif")
@@ -458,7 +553,7 @@ def test_every_problem_in_a_folder_names_its_photo(inpaint: Run, folders: Path) 
     lab, numbers, small = done.err.splitlines()
     assert lab.startswith("nuwa-lip: photos/lab.tif: the photo has the mode LAB")
     assert numbers.startswith(
-        "nuwa-lip: photos/numbers.tif: the photo's floating-point numbers, 0 to 255, are not within 0 to 1"
+        "nuwa-lip: photos/numbers.tif: the photo's floating-point numbers, 255 to 255, are not within 0 to 1"
     )
     assert small == "nuwa-lip: photos/small.png: mask.png: the mask is 60x40, the photo 30x30; they must be of one size"
 

@@ -7,11 +7,12 @@ import secrets
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from PIL import Image
@@ -19,7 +20,7 @@ from PIL import Image
 from nuwa_lip.batch import Job, caption_for, is_captions_file, plan, read_captions
 from nuwa_lip.errors import InputError
 from nuwa_lip.files import check_fits, check_output, read_image, save_image
-from nuwa_lip.images import Hole, Photo, as_hole, as_photo, grow
+from nuwa_lip.images import Hole, Photo, as_photo, examine, grow, read_hole
 from nuwa_lip.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Options:
     """Form of the weights that every decoding step on a CPU reads: packed for speed alone, the others in few bits;
     best with --dtype bfloat16."""
     device: str = "auto"
-    """cpu, cuda, ...; a GPU if there is one by default."""
+    """cpu, cuda, ...; by default a GPU if there is one, but for --weights."""
+    compile: bool = False
+    """Compile the decoding step, which takes a minute and needs a C++ compiler: for large models and many photos."""
 
 
 def inpaint(
@@ -116,7 +119,9 @@ def inpaint(
         if caption is None:
             raise InputError(f"{photo}: there is no caption for it in {prompt}")
         prompt = caption
-    _Runner(more).repaint(Job(photo=photo, mask=mask, prompt=prompt, out=out))
+    job = Job(photo=photo, mask=mask, prompt=prompt, out=out)
+    _check_names([job], more)
+    _Runner(more).repaint(job)
 
 
 def _check(options: Options) -> None:
@@ -140,6 +145,33 @@ def _check(options: Options) -> None:
         raise InputError(f"--seed {options.seed} is too large: {MAX_SEED} at most")
 
 
+def _names(job: Job, options: Options) -> tuple[list[Path], list[Path]]:
+    """The files that a job writes: its results, and its mask if that is asked for."""
+    results = [job.out]
+    if options.num > 1 and not options.grid:
+        results = [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
+    return results, [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
+
+
+def _check_names(jobs: list[Job], options: Options) -> None:
+    """Find out before the work whether a name that was made up for a job is taken by an input or another job.
+
+    Raises:
+        InputError: it is; the name that the user gave, OUT itself, may replace the job's own photo and mask.
+    """
+    readers = {path.resolve(): job for job in jobs for path in (job.mask, job.photo) if path is not None}
+    writers: dict[Path, Job] = {}
+    for job in jobs:
+        results, masks = _names(job, options)
+        for name in results + masks:
+            path = name.resolve()
+            reader, writer = readers.get(path, job), writers.setdefault(path, job)
+            if reader is not job or (path in readers and name != job.out):
+                raise InputError(f"{name}, to be written for {job.photo}, is an input; rename it, or choose another -o")
+            if writer is not job:
+                raise InputError(f"{name} would be written for {writer.photo} and for {job.photo}; rename one of them")
+
+
 def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, options: Options) -> None:
     """Repaint what can be repainted; name the rest, and fail at the end if there was any.
 
@@ -148,6 +180,7 @@ def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, opt
         SystemExit: with 1, some photos could not.
     """
     jobs = plan(photos, mask, prompt, out)
+    _check_names([job for job in jobs if isinstance(job, Job)], options)
     runner = _Runner(options)
     runner.load()  # first, for every photo would complain about the same model
     made = _make_folder(out)
@@ -196,6 +229,19 @@ def _named(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error}") from error
 
 
+@contextmanager
+def _warnings_named(path: Path) -> Iterator[None]:
+    """Put a file's name before a warning that does not say what it is about."""
+    show = warnings.showwarning
+
+    def named(message: Warning | str, *more: Any) -> None:
+        show(message if str(path) in str(message) else f"{path}: {message}", *more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = named  # type: ignore[assignment]
+        yield
+
+
 def _repaint_each(jobs: list[Job | InputError], runner: _Runner) -> int:
     """How many jobs could not be done; each was named with its reason."""
     failed = 0
@@ -203,7 +249,7 @@ def _repaint_each(jobs: list[Job | InputError], runner: _Runner) -> int:
         try:
             if isinstance(job, InputError):
                 raise job
-            with _named(job.photo):  # of which there are several
+            with _named(job.photo), _warnings_named(job.photo):  # of which there are several
                 runner.repaint(job)
         except InputError as error:
             failed += 1
@@ -222,10 +268,7 @@ class _Runner:
     def repaint(self, job: Job) -> None:
         """Read, repaint, write, and say what was done."""
         options = self.options
-        names = [job.out]
-        if options.num > 1 and not options.grid:
-            names = [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
-        mask_name = [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
+        names, mask_name = _names(job, options)
         for name in names + mask_name:
             check_output(name, options.overwrite, exact=not options.grid)
         with _importing(job.photo):
@@ -255,8 +298,11 @@ class _Runner:
             photo = as_photo(read_image(job.photo))
         with _named(job.mask or job.photo):
             mask_image = None if job.mask is None else read_image(job.mask)
-            hole = as_hole(mask_image, photo, invert=self.options.invert)
-        return photo, replace(hole, mask=grow(hole.mask, self.options.dilate))
+            hole = read_hole(mask_image, photo, invert=self.options.invert)
+        hole = replace(hole, mask=grow(hole.mask, self.options.dilate))
+        with _named(job.photo):
+            examine(photo, hole)
+        return photo, hole
 
     def load(self) -> InpaintPipeline:
         """The model, read when it is first asked for."""
@@ -267,7 +313,7 @@ class _Runner:
 
             device, weights = self.options.device, self.options.weights
             if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
+                device = "cuda" if weights is None and torch.cuda.is_available() else "cpu"
             if weights is not None and device != "cpu":
                 raise InputError(
                     f"--weights {weights} is for the CPU, not for {device}: add --device cpu or leave it out"
@@ -275,12 +321,12 @@ class _Runner:
             self.pipe = InpaintPipeline.from_pretrained(
                 self.options.model, torch_dtype=getattr(torch, self.options.dtype), weights=weights
             )
-            if weights is not None:
-                return self.pipe  # such weights stay where they were made
             try:
                 self.pipe.to(device)
             except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
                 raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+            if self.options.compile:
+                self.pipe.compile()
         return self.pipe
 
     def _call(self, pipe: InpaintPipeline, photo: Photo, hole: Hole, prompt: str) -> InpaintOutput:
