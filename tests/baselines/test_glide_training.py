@@ -21,17 +21,7 @@ from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
 from nuwa_lip.errors import InputError
-from tests.small_runs import contents, interrupted, make_cpu_accelerator, make_shards, run, schedule
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data") / "shards")
-
-
-@pytest.fixture(scope="module")
-def photos(shards: Path) -> PhotoSet:
-    return PhotoSet.load(shards, 40)
+from tests.small_runs import contents, interrupted, make_cpu_accelerator, run, schedule
 
 
 def recipe(steps: int = 4, **changes: Any) -> GLIDERecipe:

@@ -24,7 +24,6 @@ from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.images import Observer
 from nuwa_lip.evaluation.job import Job, Weights
 from nuwa_lip.hub import load_model
-from tests.small_runs import make_shards
 
 Run = Callable[..., Any]
 SMALL = (
@@ -38,11 +37,6 @@ SMALL2 = "tiny --schedule.steps 1 --schedule.batch-size 4 --schedule.precision f
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,8 @@ def test_reads_as_a_benchmark(folder: Path) -> None:
     assert read_benchmark(folder).sha256 != benchmark.sha256
     with pytest.raises(InputError, match="no hashes to check"):
         verify_benchmark(benchmark)
+    (folder / "eval_visu" / "guidance" / "0001.txt").write_text("\n a red\u2028house\x85 by\nmore", encoding="utf-8")
+    assert read_benchmark(folder).captions[1] == "a red\u2028house\x85 by"
 
 
 def test_reads_masks_as_pictures(folder: Path) -> None:

@@ -106,6 +106,8 @@ def test_damage_is_skipped_counted_and_named_in_one_warning(tmp_path: Path) -> N
             "list.jpg": encoded(photo(0), "JPEG"),
             "list.json": b"[1]",
             "half.json": b"{",
+            "deep.jpg": encoded(photo(0), "JPEG"),
+            "deep.json": b"[" * 100_000,
             "text.txt": b"alone",
             "fine.jpg": encoded(photo(7), "JPEG"),
             "fine.txt": b"fine",
@@ -116,7 +118,7 @@ def test_damage_is_skipped_counted_and_named_in_one_warning(tmp_path: Path) -> N
     assert keys[:3] == ["photo0", "photo1", "photo2"] and keys[-1] == "fine"
     assert len(caught) == 1
     message = str(caught[0].message)
-    for name in ("b-torn.tar", "c-noise.tar", "broken", "list", "skipped 6"):
+    for name in ("b-torn.tar", "c-noise.tar", "broken", "list", "skipped 7"):
         assert name in message, message
     assert "\n" not in message
 

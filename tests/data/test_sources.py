@@ -35,6 +35,8 @@ def test_folder_with_text_files(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "a café\n\nby the sea \n")
     assert listed("folder", tmp_path) == {"a.png": ["a café", "by the sea"], "b.jpg": [], "more/a.JPG": []}
     assert [entry.key for entry in list_source("folder", tmp_path)] == ["a", "b", "more/a"]
+    write(tmp_path / "a.txt", "a red\u2028house\x85by\x0bthe sea\r\nanother\n")  # cut at line breaks only
+    assert listed("folder", tmp_path)["a.png"] == ["a red\u2028house\x85by\x0bthe sea", "another"]
 
 
 @pytest.mark.parametrize(

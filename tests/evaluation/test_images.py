@@ -78,6 +78,15 @@ def test_limit(benchmark: Benchmark, tmp_path: Path) -> None:
     assert json.loads(out.read_text())["n"] == 2
 
 
+def test_what_cannot_be_written_is_told_before_the_work(
+    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nuwa_lip.evaluation.job.measure_together", lambda *_, **__: pytest.fail("there was work"))
+    for option in ("json", "sheet"):
+        with pytest.raises(InputError, match="is a folder; name a file"):
+            evaluate.images(benchmark.folder, baseline="telea", work=tmp_path / "work", **{option: tmp_path})
+
+
 @pytest.mark.parametrize("name", methods.BASELINES)
 def test_baselines_do_not_see_the_hole(benchmark: Benchmark, name: str) -> None:
     item = benchmark[0]

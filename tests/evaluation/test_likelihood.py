@@ -88,7 +88,9 @@ def test_rank_and_wins_of_known_bits(tmp_path: Path) -> None:
     assert 1 <= low < 7 / 4 < high <= 3
 
 
-def test_the_command(benchmark: Benchmark, tiny_model: Path, tmp_path: Path, nuwa_lip: Callable[..., Any]) -> None:
+def test_the_command(
+    benchmark: Benchmark, tiny_model: Path, tmp_path: Path, nuwa_lip: Callable[..., Any], measured_here: list[str]
+) -> None:
     words = ("evaluate", "likelihood", benchmark.folder, "--model", tiny_model, "--others", 3)
     done = nuwa_lip(*words, "--json", tmp_path / "a.json", "--limit", 4)
     assert done.code == 0, done.err
@@ -100,8 +102,9 @@ def test_the_command(benchmark: Benchmark, tiny_model: Path, tmp_path: Path, nuw
     assert "bits per defective token" in done.out and benchmark.sha256 in done.out
     done = nuwa_lip(*words, "--others", 99)
     assert done.code == 2 and "99 other captions are asked for" in done.err
+    measured_here.clear()
     done = nuwa_lip(*words, "--json", tmp_path / "b.json", "--limit", 4, "--workers", 2)
-    assert done.code == 0, done.err
+    assert done.code == 0 and measured_here == ["00000", "00002"], done.err
     again = json.loads((tmp_path / "b.json").read_text())
     for name in ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank"):
         assert again[name] == pytest.approx(report[name], rel=1e-6)

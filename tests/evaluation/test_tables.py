@@ -24,13 +24,14 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables import paper, specs
-from nuwa_lip.evaluation.tables.assemble import as_csv, as_json, as_markdown, as_text, assemble, texts
+from nuwa_lip.evaluation.tables.assemble import about, as_csv, as_json, as_markdown, as_text, assemble, texts
 from nuwa_lip.evaluation.tables.budget import budgets_of
 from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
 from nuwa_lip.evaluation.tables.measure import Setting, images_row, picture_file, tokenizer_row
 from nuwa_lip.evaluation.tables.page import page
 from nuwa_lip.evaluation.tables.pictures import GAIN, sheet, shown_of
-from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, seeded
+from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, parameters_of, seeded
+from nuwa_lip.hub import load_model, save_model
 
 TABLE = Table(
     name="small",
@@ -72,7 +73,9 @@ def measured(row: str, benchmark: Benchmark, fsd: float, psnr: list[float | None
 
 
 def fill(folder: RowFolder, benchmark: Benchmark) -> None:
-    folder.write(measured("ours", benchmark, 4.0, [20.0, 22.0, 24.0]))
+    ours = measured("ours", benchmark, 4.0, [20.0, 22.0, 24.0])
+    size = {"dfvqgan": 2_859_388, "mps2s": 15_000_000}
+    folder.write(dataclasses.replace(ours, setting={**ours.setting, "parameters": size}))
     folder.write(measured("other", benchmark, 10.0, [19.0, 20.5, None]))
     for row in ("ours", "other"):
         path = picture_file(folder, row, 1, "result")
@@ -85,9 +88,10 @@ def test_the_papers_figures_stand_beside_ours(benchmark: Benchmark, tmp_path: Pa
     fill(folder, benchmark)
     block = assemble(TABLE, benchmark, folder)
     assert texts(block) == [
-        ["Ours", "3", "4.00 [3.00, 5.00]", "22.0", "–", "3", "1"],
-        ["<Other>", "–", "10.00 [9.00, 11.00]", "19.8", "–", "3", "1"],
+        ["Ours", "3", "4.00 [3.00, 5.00]", "22.0", "2.9 + 15.0 M", "–", "3", "1"],
+        ["<Other>", "–", "10.00 [9.00, 11.00]", "19.8", "–", "–", "3", "1"],
     ]
+    assert not any("parameters" in note for note in about(block))  # they have a column
     ratio, gain = block.verdicts()
     assert ratio.value == pytest.approx(0.4) and ratio.holds and "(paper: 0.4)" in ratio.text
     assert gain.value == pytest.approx((1 + 1.5) / 2) and gain.holds  # over the photos that both have
@@ -97,7 +101,7 @@ def test_the_papers_figures_stand_beside_ours(benchmark: Benchmark, tmp_path: Pa
     assert rows[1]["benchmark_sha256"] == benchmark.sha256
     markdown = as_markdown([block], "nuwa-lip evaluate small").splitlines()
     assert (
-        "| Ours | 3 | 4.00 [3.00, 5.00] | 22.0 | – | 3 | 1 |" in markdown
+        "| Ours | 3 | 4.00 [3.00, 5.00] | 22.0 | 2.9 + 15.0 M | – | 3 | 1 |" in markdown
         and markdown[-1] == "    nuwa-lip evaluate small"
     )
     content = json.loads(json.dumps(as_json([block], "c")))
@@ -135,7 +139,7 @@ def test_what_is_not_measured_is_left_open_and_an_interval_around_zero_undecided
     folder = RowFolder(tmp_path, "shapes", "images")
     assert [verdict.word for verdict in assemble(TABLE, benchmark, folder).verdicts()] == ["not measured"] * 2
     assert "2 more wait for rows" in as_markdown([assemble(TABLE, benchmark, folder)], "c")
-    assert texts(assemble(TABLE, benchmark, folder))[0] == ["Ours", "3", "–", "–", "–", "–", "0"]
+    assert texts(assemble(TABLE, benchmark, folder))[0] == ["Ours", "3", "–", "–", "–", "–", "–", "0"]
     folder.write(measured("ours", benchmark, 4.0, [20.0, 22.0, 24.0]))
     folder.write(measured("other", benchmark, 4.0, [21.0, 21.0, 24.0]))
     ratio, gain = assemble(TABLE, benchmark, folder).verdicts()
@@ -154,8 +158,39 @@ def test_seeds_are_means_with_their_range(benchmark: Benchmark, tmp_path: Path) 
     folder.write(measured(seeded("ours", 1), benchmark, 6.0, [22.0, 24.0, 26.0]))
     folder.write(measured("ours-but-not-seeded", benchmark, 99.0, [0.0, 0.0, 0.0]))
     block = assemble(TABLE, benchmark, folder)
-    assert texts(block)[0] == ["Ours", "3", "5.00 [4.00, 6.00]", "23.0 [22.0, 24.0]", "–", "3", "2"]
+    assert texts(block)[0] == ["Ours", "3", "5.00 [4.00, 6.00]", "23.0 [22.0, 24.0]", "2.9 + 15.0 M", "–", "3", "2"]
     assert block.lines[0].photos("psnr") == pytest.approx([21, 23, 25])
+
+
+def test_a_table_names_every_command_that_made_its_rows(benchmark: Benchmark, tmp_path: Path) -> None:
+    folder = RowFolder(tmp_path, "shapes", "images")
+    made = {
+        "ours": (["train 1", "tokenize", "train 2"], "evaluate --only ours"),
+        "other": (["train 1", "tokenize", "train 3"], "evaluate --only other"),
+        "ours-seed1": ([], "evaluate --row ours-seed1"),
+    }
+    for name, (training, command) in made.items():
+        one = measured(name, benchmark, 4.0, [20.0, 22.0, 24.0])
+        folder.write(dataclasses.replace(one, training=training, command=command))
+    block = assemble(TABLE, benchmark, folder)
+    lines = as_markdown([block, block], "evaluate").splitlines()
+    assert lines[lines.index("Made by:") + 2 :] == [
+        "    # trained: Ours; <Other>",
+        "    train 1",
+        "    tokenize",
+        "    # trained: Ours",
+        "    train 2",
+        "    # trained: <Other>",
+        "    train 3",
+        "    # measured: Ours",
+        "    evaluate --only ours",
+        "    # measured: Ours, seed 1",
+        "    evaluate --row ours-seed1",
+        "    # measured: <Other>",
+        "    evaluate --only other",
+        "    # this table",
+        "    evaluate",
+    ]
 
 
 def test_rows_that_were_measured_otherwise_are_left_out(benchmark: Benchmark, tmp_path: Path) -> None:
@@ -291,7 +326,8 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
     parsed = Parsed(text)
     assert len(parsed.sources) == 4 and all(s.startswith("data:image/jpeg;base64,") for s in parsed.sources)
     assert "default-src 'none'" in text and "<Other>" not in text and "&lt;Other&gt;" in text
-    assert parsed.buttons == 7  # a heading each
+    assert parsed.buttons == 8  # a heading each
+    assert "# trained: Ours; &lt;Other&gt;\nnuwa-lip train\n" in text and "nuwa-lip evaluate small</pre>" in text
     (item,) = parsed.items
     figures = json.loads(item["data-figures"] or "")
     assert figures == {"ours": {"psnr": 22.0}, "other": {"psnr": 20.5}}
@@ -321,15 +357,26 @@ def test_the_papers_tables() -> None:
     pasted = next(row for row in two.rows if row.name == "vqgan-p-coarse-1024")
     assert pasted.measured == "vqgan-coarse-1024" and pasted.key("oracle/ring") == "pasted/ring"
     assert pasted.key("distance") == "distance" and len(two.rows) == 12 and len(two.measured()) == 9
-    assert [claim.paper for claim in two.claims if claim.key == "oracle/fsd"] == ["FID 0.34", "FID 0.41", "FID 0.39"]
+    ratios = [claim.paper for claim in two.claims if claim.key == "oracle/fsd" and claim.at_most]
+    assert ratios == ["FID 0.34", "FID 0.41", "FID 0.39"]
+    witnessed = ("fsd", *specs.WITNESSES)
+    for end in ("coarse-1024", "coarse-12288", "fine-8192"):  # pasting alone is compared with, at no bar
+        beyond_pasting = [claim for claim in two.claims if claim.behind == f"vqgan-p-{end}"]
+        assert [claim.key for claim in beyond_pasting] == [*(f"oracle/{key}" for key in witnessed), "oracle/ring"]
+        assert all(claim.ahead == f"df-vqgan-{end}" and claim.at_most is None for claim in beyond_pasting)
     assert [row.paper["oracle/fsd"] for row in specs.table3("coarse-1024").rows] == [7.15, 5.44, 2.95]
     *printed_rows, beyond = specs.table4().rows
     assert [row.paper["fsd"] for row in printed_rows] == [29.4, 27.4, 26.8, 34.7, 26.2, 11.0] and not beyond.paper
     assert any(column.label == "caption rank (chance 0.25) ↑" for column in specs.table4(3).columns)
-    assert [row.name for row in specs.ratios().rows] == ["ratio-20-40", "ratio-40-60", "ratio-60-80"]
+    ratio = specs.ratios()
+    assert [row.name for row in ratio.rows] == ["ratio-20-40", "ratio-40-60", "ratio-60-80"]
+    assert {claim.ahead for claim in ratio.claims} == {"ratio-40-60"}  # the paper's choice
+    for other in ("ratio-20-40", "ratio-60-80"):
+        assert [claim.key for claim in ratio.claims if claim.behind == other] == ["bits", *witnessed]
+    assert all(claim.same_tokenizer == (claim.key == "bits") for claim in ratio.claims)
     printed = [column.key for column in specs.table4().columns if column.paper]
     assert printed == ["fsd"] and not any(column.paper for column in specs.ratios().columns)
-    for table in (best, two, specs.table3("coarse-1024"), specs.table4()):
+    for table in (best, two, specs.table3("coarse-1024"), specs.table4(), ratio):
         known = {row.name for row in table.rows}
         assert all({claim.ahead, claim.behind} - {None} <= known for claim in table.claims)
         keys = {column.key for column in table.columns}
@@ -397,17 +444,38 @@ def test_blending_makes_another_row(benchmark: Benchmark, tiny_model: Path, tmp_
     assert [row.setting["blend"] for row in rows] == [True, False]
 
 
-def test_processes_measure_the_figures_of_one(benchmark: Benchmark, tiny_model: Path, tmp_path: Path) -> None:
+def test_rows_know_how_large_their_model_is(benchmark: Benchmark, tiny_model: Path, tmp_path: Path) -> None:
+    parts = load_model(tiny_model)
+    assert parts.mps2s is not None
+    size = {name: sum(p.numel() for p in getattr(parts, name).parameters()) for name in ("dfvqgan", "mps2s")}
+    assert parameters_of(tiny_model) == size
+    save_model(tmp_path / "split", dfvqgan=parts.dfvqgan, max_file_size=20_000)
+    assert len(list((tmp_path / "split").glob("*.safetensors"))) > 1
+    assert parameters_of(tmp_path / "split") == {"dfvqgan": size["dfvqgan"]}
+    folder, setting = RowFolder(tmp_path, "shapes", "images"), Setting(n=2, pictures=0)
+    tokenizer = tokenizer_row("tokenizer", str(tiny_model), folder, benchmark, setting)
+    assert tokenizer.setting["parameters"] == {"dfvqgan": size["dfvqgan"]}
+    ours = row_of(Job(benchmark=benchmark.folder, model=str(tiny_model), blend=False), benchmark, folder)
+    assert ours.setting["parameters"] == size
+    assert "parameters" not in row_of(Job(benchmark=benchmark.folder, baseline="telea"), benchmark, folder).setting
+
+
+def test_processes_measure_the_figures_of_one(
+    benchmark: Benchmark, tiny_model: Path, tmp_path: Path, measured_here: list[str]
+) -> None:
     job = Job(benchmark=benchmark.folder, model=str(tiny_model), blend=False)
     switches = {"relative_estimation": False}
     found = []
-    for workers in (1, 2):
+    for workers, share in ((1, ["00000", "00001", "00002"]), (2, ["00000", "00002"])):
         setting = Setting(n=3, pictures=1, workers=workers, others=2)
         out = tmp_path / str(workers)
         folder = RowFolder(out, "shapes", "tokenizer")
         one = tokenizer_row("row", str(tiny_model), folder, benchmark, setting, switches)
+        assert measured_here == share
         folder = RowFolder(out, "shapes", "stage2")
         found.append([one, images_row("row", job, folder, benchmark, setting, with_likelihood=True)])
+        assert measured_here == 3 * share  # of the results and of the likelihoods as well
+        measured_here.clear()
         assert not (out / "work").exists()
     for alone, together in zip(*found, strict=True):
         assert alone.identity == together.identity and alone.per_photo.keys() == together.per_photo.keys()

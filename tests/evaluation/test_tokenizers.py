@@ -140,13 +140,14 @@ def test_where_nothing_is_known_there_is_no_distance(
     assert "average distance -; relative -\n" in shown and "changes with the hole: -\n" in shown
 
 
-def test_processes_give_the_figures_of_one(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_processes_give_the_figures_of_one(benchmark: Benchmark, tmp_path: Path, measured_here: list[str]) -> None:
     save_model(tmp_path / "model", dfvqgan=make())
     reports = []
     for workers in (1, 2):
         out = tmp_path / f"{workers}.json"
         evaluate.tokenizer(benchmark.folder, model=str(tmp_path / "model"), json=out, workers=workers)
         reports.append(json.loads(out.read_text()))
+    assert measured_here == ["00000", "00001", "00002", "00000", "00002"]  # of two processes, a share each
     one, two = reports
     for name in ("distance", "relative_distance", "changed", "usage", "perplexity"):
         assert two[name] == pytest.approx(one[name], rel=1e-6)

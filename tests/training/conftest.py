@@ -5,18 +5,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from nuwa_lip.data.photos import PhotoSet
-from tests.small_runs import make_cache, make_cpu_accelerator, make_shards
-
-
-@pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data") / "shards")
-
-
-@pytest.fixture(scope="session")
-def photos(shards: Path) -> PhotoSet:
-    return PhotoSet.load(shards, 40)
+from tests.small_runs import make_cache, make_cpu_accelerator
 
 
 @pytest.fixture(scope="session")

@@ -167,11 +167,14 @@ def outputs_with(tokens: list[int], seed: int = 0) -> Any:
 def test_usage_and_perplexity_of_the_whole_batch(photos: PhotoSet) -> None:
     stage = make(photos, revive_after=0, model=SIXTEEN)
     figures = stage._codebook_step(0, [outputs_with([5, 5, 5, 5]), outputs_with([1, 1, 9, 9])])
-    assert figures["usage"] == pytest.approx(3 / 16)
+    assert figures["batch_usage"] == pytest.approx(3 / 16)
+    assert figures["batch_usage_at_most"] == pytest.approx(8 / 16), "8 tokens for 16 codes"
     assert figures["perplexity"] == pytest.approx(math.exp(0.5 * math.log(2) + 0.5 * math.log(4)))
     assert figures["perplexity"].dtype == torch.float32
     idle = stage.buffers["idle"]
     assert idle[[1, 5, 9]].tolist() == [0, 0, 0] and idle.sum() == 13
+    many = stage._codebook_step(1, [outputs_with([5] * 20)])
+    assert many["batch_usage_at_most"] == 1 and many["batch_usage"] == pytest.approx(1 / 16)
 
 
 def test_revival_replaces_dead_codes_and_no_others(photos: PhotoSet) -> None:
@@ -259,7 +262,7 @@ def test_a_step_moves_generator_and_discriminator_by_their_own_losses(photos: Ph
         assert pairs and not any(torch.equal(a, b) for a, b in pairs), name
     assert set(figures) == {
         *("pixel", "codebook", "commitment", "perceptual", "adversarial", "adversary_weight", "gradient"),
-        *("discriminator", "usage", "perplexity"),
+        *("discriminator", "batch_usage", "batch_usage_at_most", "perplexity"),
     }
     assert all(p.grad is None for p in [*stage.raw.parameters(), *stage.raw_critic.parameters()])
 

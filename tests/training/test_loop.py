@@ -172,22 +172,20 @@ def test_a_budget_is_fitted_to_what_steps_cost(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("cuda", "supported", "mps", "amx", "avx512", "fast"),
+    ("cuda", "supported", "amx", "avx512", "fast"),
     [
-        (True, True, False, False, False, True),
-        (True, False, False, True, True, False),  # the card counts, not the CPU
-        (False, False, True, False, False, True),
-        (False, False, False, True, False, True),
-        (False, False, False, False, True, True),
-        (False, True, False, False, False, False),
+        (True, True, False, False, True),
+        (True, False, True, True, False),  # the card counts, not the CPU
+        (False, False, True, False, True),
+        (False, False, False, True, True),
+        (False, True, False, False, False),
     ],
 )
 def test_bf16_is_fast(
-    cuda: bool, supported: bool, mps: bool, amx: bool, avx512: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+    cuda: bool, supported: bool, amx: bool, avx512: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     assert bf16_is_fast() is fast
@@ -205,8 +203,16 @@ def test_precision(precision: Any, fast: bool, mixed: str, monkeypatch: pytest.M
     assert accelerator.mixed_precision == mixed and accelerator.device.type == "cpu"
 
 
+def test_apples_gpu_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for check in ("is_available", "is_built"):
+        monkeypatch.setattr(torch.backends.mps, check, lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert make_accelerator(schedule(precision="fp32")).device.type == "cpu"
+
+
 def test_a_batch_must_split_evenly_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "Accelerator", lambda mixed_precision: SimpleNamespace(num_processes=3))
+    monkeypatch.setattr(loop, "Accelerator", lambda **_: SimpleNamespace(num_processes=3))
     plan = schedule(batch_size=12, accumulate=2, precision="fp32")
     assert make_accelerator(plan).num_processes == 3
     with pytest.raises(InputError, match="batch_size 12 cannot be split evenly into 6 parts on each of 3 processes"):

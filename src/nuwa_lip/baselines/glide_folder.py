@@ -8,7 +8,6 @@ Nothing but `save_glide` and `load_glide` knows these files.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from nuwa_lip.baselines.glide import GLIDE
 from nuwa_lip.baselines.glide_config import GLIDEConfig, GLIDESampling
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import read_object
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.runs import write_json, written_whole
 
@@ -38,10 +38,9 @@ class GLIDEParts(NamedTuple):
 def is_glide(folder: str | Path) -> bool:
     """Whether a folder was written by `save_glide`."""
     try:
-        content = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(Path(folder) / "config.json").get("kind") == KIND
+    except InputError:
         return False
-    return isinstance(content, dict) and content.get("kind") == KIND
 
 
 def save_glide(folder: Path, parts: GLIDEParts) -> None:
@@ -84,13 +83,10 @@ def load_glide(folder: Path) -> GLIDEParts:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{folder} is no GLIDE folder, it has no config.json: make one with train glide") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("kind") != KIND:
+    if not path.is_file():
+        raise InputError(f"{folder} is no GLIDE folder, it has no config.json: make one with train glide")
+    content = read_object(path)
+    if content.get("kind") != KIND:
         raise InputError(f"{path} is not of a GLIDE (its kind is not {KIND!r}): give the model folder of `train glide`")
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -18,7 +18,8 @@ from rich.progress import track
 from nuwa_lip.bench.measure import Row, as_json, machine, markdown
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.images import check_extras
-from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.report import command_line, write_json, write_text
+from nuwa_lip.files import check_writable
 
 STAGES = "limits,tokenizer,encoders,step,image,memory,quality,training,data,evaluation"
 
@@ -55,7 +56,7 @@ def bench(
     from nuwa_lip.bench import stages as all_stages
 
     chosen = all_stages.choose(stages)
-    notes = {**_prepare(rounds, threads), **all_stages.settings(small)}
+    notes = {**_prepare(rounds, threads, json, markdown), **all_stages.settings(small)}
     # a file that cannot be compared with is told before the work
     before = None if compare is None else comparison.read(compare, notes)
     found, skipped = all_stages.run(chosen, rounds, small=small)
@@ -90,7 +91,7 @@ def growth(
     """
     from nuwa_lip.bench import growth as curves
 
-    notes = _prepare(rounds, threads)
+    notes = _prepare(rounds, threads, json, markdown)
     found = curves.run(rounds, small, memory=not small)
     rows = [row for part in found.values() for row in part]
     _report("growth", rows, {**notes, "small": small}, json, markdown, found)
@@ -111,7 +112,7 @@ def tokenizer(
     """
     from nuwa_lip.bench import tokenizer as stage
 
-    notes = _prepare(rounds, threads)
+    notes = _prepare(rounds, threads, json, markdown)
     rows, skipped = stage.run(rounds)
     for line in skipped:
         print(line, file=sys.stderr)
@@ -139,7 +140,7 @@ def inpaint(
     """
     from nuwa_lip.bench import inpaint as stage
 
-    notes = _prepare(rounds, threads)
+    notes = _prepare(rounds, threads, json, markdown)
     _report("inpaint", stage.run(model, rounds), {**notes, "model": model}, json, markdown)
 
 
@@ -167,7 +168,7 @@ def steps(
         benchmark: Folder made by `nuwa-lip data benchmark`.
         model: Bundled name, local folder or hub id of a complete model.
         tokens: How many tokens a step decides on average, with commas between; all are compared with the least.
-        order: Of decoding; as the model says by default.
+        order: Of decoding, with --schedule confidence among equals only; as the model says by default.
         schedule: How the steps share the tokens: few at first, as many in each, or those of which the model is surest;
             as the model says by default.
         limit: Use only the first so many photos.
@@ -183,12 +184,12 @@ def steps(
 
     chosen = _numbers(tokens)
     _check_steps(limit, seed, work, shard)
+    _check_reports(json, markdown)
     part, parts = (0, 1) if shard is None else jobs.parse_shard(shard)
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
     check_extras((), n)
     pipe = curve.Paced.from_pretrained(model)
-    assert isinstance(pipe, curve.Paced)
     how = {"order": order or pipe.sampling.order, "schedule": schedule or pipe.sampling.schedule}
     setting = {"model": model, **how, "seed": seed}
     setting |= {"benchmark": benchmark.name, "benchmark_sha256": source.sha256, "n": n}
@@ -197,18 +198,14 @@ def steps(
     with jobs.open_store(run, work, json) as store:
         items = track(range(part, n, parts), "measuring", console=Console(stderr=True), transient=True)
         networks = jobs.Weights().networks(())
-        curve.measure(pipe, source, networks, store, items, tokens=chosen, seed=seed, **how)
+        curve.measure(pipe, source, networks, store, items, tokens_per_step=chosen, seed=seed, **how)
         if shard is not None:
             print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
             return
         points = curve.summarise_steps(store, n, chosen)
     text = curve.table(points) + "\n" + "\n".join(curve.describe(setting, chosen[0])) + "\n"
-    print(text, end="")
-    if json is not None:
-        command = " ".join(["nuwa-lip", *sys.argv[1:]])
-        write_json({**setting, "points": [point.as_json() for point in points], "command": command}, json)
-    if markdown is not None:
-        markdown.write_text(text, encoding="utf-8")
+    found = {**setting, "points": [point.as_json() for point in points], "command": command_line()}
+    _write(text, found, json, markdown)
 
 
 def _check_steps(limit: int | None, seed: int, work: Path | None, shard: str | None) -> None:
@@ -227,14 +224,21 @@ def _numbers(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _prepare(rounds: int, threads: int | None) -> dict[str, object]:
+def _prepare(rounds: int, threads: int | None, *reports: Path | None) -> dict[str, object]:
     if rounds < 1:
         raise InputError(f"--rounds {rounds} is too small: 1 at least")
     if threads is not None:
         if threads < 1:
             raise InputError(f"--threads {threads} is too small: 1 at least")
         torch.set_num_threads(threads)
+    _check_reports(*reports)
     return machine()
+
+
+def _check_reports(*reports: Path | None) -> None:
+    for report in reports:
+        if report is not None:
+            check_writable(report)
 
 
 def _report(
@@ -248,8 +252,12 @@ def _report(
     table = markdown(rows)
     if sections is not None:
         table = "\n".join(f"## {name}\n\n{markdown(part)}" for name, part in sections.items())
-    print(table, end="")
+    _write(table, as_json(stage, rows, notes), json_file, markdown_file)
+
+
+def _write(text: str, found: dict[str, Any], json_file: Path | None, markdown_file: Path | None) -> None:
+    print(text, end="")
     if json_file is not None:
-        write_json(as_json(stage, rows, notes), json_file)
+        write_json(found, json_file)
     if markdown_file is not None:
-        markdown_file.write_text(table, encoding="utf-8")
+        write_text(text, markdown_file)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
 from nuwa_lip.evaluation.images import check_extras, parse_extras, summarise
+from nuwa_lip.files import check_writable
 from nuwa_lip.hub import read_sampling
 
 
@@ -96,6 +98,8 @@ def images(
         model=baseline_model, steps=baseline_steps, guidance=baseline_guidance, seed=seed, download=download
     )
     registry.check(baseline, options)
+    if sheet is not None:
+        check_writable(sheet)
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
     extras = parse_extras(metrics)
@@ -171,13 +175,14 @@ def tokenizer(
     for option, value, least in (("--limit", limit, 2), ("--workers", workers, 1)):
         if value is not None and value < least:
             raise InputError(f"{option} {value} is too small: {least} at least")
-    from nuwa_lip.evaluation.shares import load_tokenizer, measure_tokenizer
+    from nuwa_lip.evaluation.shares import load_tokenizer, measure_shared, measure_tokenizer
     from nuwa_lip.evaluation.tokenizers import summarise_tokenizer
 
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
     check_extras((), n)
-    dfvqgan = load_tokenizer(model)
+    load = partial(load_tokenizer, model)
+    dfvqgan = load()
     setting = {
         "model": model,
         "benchmark": benchmark.name,
@@ -187,7 +192,7 @@ def tokenizer(
     }
     run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
     with jobs.open_store(run, work, json) as store:
-        measure_tokenizer(dfvqgan, model, source, store, n, workers)
+        measure_shared(measure_tokenizer, dfvqgan, load, source, store, n, workers)
         figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))

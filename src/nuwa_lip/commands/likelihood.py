@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,13 +56,14 @@ def likelihood(
     for option, number, least in least_of:
         if number is not None and number < least:
             raise InputError(f"{option} {number} is too small: {least} at least")
-    from nuwa_lip.evaluation.likelihood import other_captions, summarise_likelihood
-    from nuwa_lip.evaluation.shares import measure_likelihood
+    from nuwa_lip.evaluation.likelihood import measure, other_captions, summarise_likelihood
+    from nuwa_lip.evaluation.shares import measure_shared
     from nuwa_lip.hub import load_model
 
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
-    parts = load_model(model)
+    load = partial(load_model, model)
+    parts = load()
     assert parts.mps2s is not None
     reads = parts.mps2s.text is not None
     if reads:
@@ -73,7 +75,7 @@ def likelihood(
         "benchmark_sha256": source.sha256,
     }
     with jobs.open_store(run, work, json) as store:
-        measure_likelihood(parts, model, source, store, n, workers, others=others, seed=seed)
+        measure_shared(partial(measure, others=others, seed=seed), parts, load, source, store, n, workers)
         found = summarise_likelihood(store, n, parts.sampling.order)
     table = Table(title=f"{model} on {benchmark.name}")
     table.add_column("figure")

@@ -17,6 +17,7 @@ from rich.console import Console
 from nuwa_lip import recipes
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import load_model
+from nuwa_lip.json_files import parse_json
 from nuwa_lip.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="JSON",
-            instance_from_str=lambda words: json.loads(words[0]),
+            instance_from_str=lambda words: parse_json(words[0]),
             is_instance=lambda value: value is None or isinstance(value, dict),
             str_from_instance=lambda value: [json.dumps(value)],
         )

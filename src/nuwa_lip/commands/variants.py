@@ -10,7 +10,6 @@ A step that is done is not done again, one that was stopped goes on; models are 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables.rows import seeded
 from nuwa_lip.evaluation.tables.specs import PERSPECTIVES
+from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGANConfig
 
 SWITCHES = {
@@ -63,7 +63,7 @@ class Step:
         """
         if not (self.note.is_file() and self.out.is_dir()):
             return False
-        made = json.loads(self.note.read_text(encoding="utf-8"))
+        made = read_object(self.note)
         if made != self.made():
             words = shlex.join(made.get("words") or [])
             raise InputError(

@@ -29,6 +29,7 @@ from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
 from nuwa_lip.data.official import is_official, list_official, read_mask_pickle
 from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import parse_json
 from nuwa_lip.png import write_png
 
 FORMAT_VERSION = 1
@@ -260,12 +261,12 @@ def read_benchmark(folder: Path) -> Benchmark:
         if not path.is_file():
             raise InputError(f"{folder} is not a benchmark folder: {path.name} is missing")
     try:
-        info = json.loads(info_file.read_text(encoding="utf-8"))
+        info = parse_json(info_file.read_text(encoding="utf-8"))
         lines = captions_file.read_text(encoding="utf-8").split("\n")[:-1]
-        about = [json.loads(line) for line in lines]
+        about = [parse_json(line) for line in lines]
         captions = tuple(str(line["caption"]) for line in about)
         version, n, items = int(info["format_version"]), int(info["n"]), len(info["items"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} is damaged: {error}; build it again") from None
     if version > FORMAT_VERSION:
         raise InputError(f"{info_file} has format {version}; this nuwa-lip reads up to {FORMAT_VERSION}")

@@ -6,13 +6,14 @@ they stay right at whatever size it is decoded, and whatever is cut from it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from nuwa_lip.json_files import parse_json
 
 OBJECT_KINDS = ("boxes", "segments")
 
@@ -42,7 +43,7 @@ def read_coco_objects(file: Path) -> dict[str, tuple[Outline, ...]]:
     Raises:
         KeyError, TypeError, ValueError: it is another kind of file.
     """
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = parse_json(file.read_text(encoding="utf-8"))
     found: dict[int, list[Outline]] = {photo["id"]: [] for photo in content["images"]}
     for annotation in content["annotations"]:
         left, top, width, height = annotation["bbox"]

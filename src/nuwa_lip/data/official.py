@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.text_files import lines_of
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 MASK_SUFFIXES = (".pkl", ".mask.png", ".png")
@@ -150,5 +151,5 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _first_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in lines if line.strip()), "")
+    lines = lines_of(path.read_text(encoding="utf-8", errors="replace"))
+    return lines[0].strip() if lines else ""

@@ -25,6 +25,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from nuwa_lip.data.objects import Outline
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import parse_json
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 URL = re.compile(r"([a-z][a-z0-9+.-]+):(//)?")
@@ -147,7 +148,7 @@ def _parse(raw: dict[str, Any], torn: bool) -> EncodedSample:
     pictures = [parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts]
     if not pictures:
         raise ValueError("no picture")
-    meta = json.loads(parts["json"]) if "json" in parts else {}
+    meta = parse_json(parts["json"]) if "json" in parts else {}
     if not isinstance(meta, dict):
         raise ValueError("its JSON is not an object")
     captions = _captions(meta.pop("captions", None))

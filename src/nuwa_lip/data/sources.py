@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,8 @@ from PIL import Image
 from nuwa_lip.data.objects import Outline, read_coco_objects
 from nuwa_lip.data.shards import Sample, Skipped, decode_picture, read_samples
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import parse_json
+from nuwa_lip.text_files import lines_of
 
 SourceKind = Literal["folder", "coco", "flickr30k", "visual-genome", "conceptual-captions"]
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -103,7 +104,7 @@ def take_split(entries: Sequence[Entry], file: Path, split: str) -> list[Entry]:
     if not file.is_file():
         raise InputError(f"no splits at {file}")
     with _reading(file, "a file of splits like dataset_flickr30k.json"):
-        photos = json.loads(file.read_text(encoding="utf-8"))["images"]
+        photos = parse_json(file.read_text(encoding="utf-8"))["images"]
         splits = {photo["filename"]: photo["split"] for photo in photos}
     wanted = {name for name, of in splits.items() if of == split}
     if not wanted:
@@ -254,8 +255,8 @@ def _plain_folder(images: Path) -> list[Entry]:
     entries = []
     for path in _photos(images):
         text = path.with_suffix(".txt")
-        lines = text.read_text(encoding="utf-8-sig", errors="replace").splitlines() if text.is_file() else []
-        captions = [line.strip() for line in lines if line.strip()]
+        lines = lines_of(text.read_text(encoding="utf-8-sig", errors="replace")) if text.is_file() else []
+        captions = [line.strip() for line in lines]
         entries.append(Entry(path=path, key=_key(images, path), captions=captions, meta={"source": "folder"}))
     return entries
 
@@ -280,7 +281,7 @@ def _table_pairs(captions: Path) -> Iterator[tuple[str, str]]:
     with open(captions, encoding="utf-8-sig", newline="") as stream:
         rows: Iterator[dict[str, Any]]
         if captions.suffix.lower() in (".jsonl", ".ndjson"):
-            rows = (json.loads(line) for line in stream if line.strip())
+            rows = (parse_json(line) for line in stream if line.strip())
         else:
             delimiter = "\t" if captions.suffix.lower() == ".tsv" else ","
             rows = csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True)
@@ -299,7 +300,7 @@ def _column(row: dict[str, Any], names: tuple[str, ...], file: Path) -> Any:
 
 
 def _coco(images: Path, captions: Path) -> list[Entry]:
-    content = json.loads(captions.read_text(encoding="utf-8"))
+    content = parse_json(captions.read_text(encoding="utf-8"))
     licences = {licence["id"]: licence.get("url") for licence in content.get("licenses", [])}
     texts: dict[int, list[str]] = {}
     for annotation in content["annotations"]:
@@ -343,7 +344,7 @@ def _flickr_pairs(captions: Path) -> Iterator[tuple[str, str]]:
 def _visual_genome(images: Path, captions: Path) -> list[Entry]:
     files = {path.stem: path for path in _photos(images)}  # spread over VG_100K and VG_100K_2
     entries = []
-    for photo in json.loads(captions.read_text(encoding="utf-8")):
+    for photo in parse_json(captions.read_text(encoding="utf-8")):
         name = str(photo.get("id", photo.get("image_id")))
         objects = []
         for region in photo["regions"]:

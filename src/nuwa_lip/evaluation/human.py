@@ -29,6 +29,7 @@ from nuwa_lip.evaluation.human_page import SCRIPT, STYLE, body
 from nuwa_lip.evaluation.methods import results
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables.page import data_uri, document
+from nuwa_lip.json_files import read_object
 from nuwa_lip.sheets import show_hole
 
 QUESTIONS = {
@@ -72,7 +73,7 @@ class Key:
     @classmethod
     def read(cls, path: Path) -> Key:
         """Raises: InputError: it is missing, or no key."""
-        content = _read_json(path)
+        content = read_object(path)
         try:
             pairs = [Pair(**pair) for pair in content.pop("pairs")]
             return cls(**content, pairs=pairs)
@@ -162,7 +163,7 @@ def read_answers(path: Path, key: Key) -> tuple[str, list[dict[str, Any]]]:
     Raises:
         InputError: they are damaged, or of another page.
     """
-    content = _read_json(path)
+    content = read_object(path)
     page = content.get("page")
     if page != key.page:
         raise InputError(f"{path} holds answers to page {page!r}; the key is of page {key.page}")
@@ -224,15 +225,3 @@ def wilson_interval(rate: float, n: int) -> tuple[float, float]:
     middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds {type(content).__name__}, not an object")
-    return content

@@ -37,6 +37,7 @@ from nuwa_lip.evaluation.methods import Repaint
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tables.rows import model_hash
 from nuwa_lip.evaluation.weights import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
+from nuwa_lip.files import check_writable
 from nuwa_lip.models.perceptual import squeezenet
 
 SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
@@ -242,7 +243,12 @@ def open_store(run: Mapping[str, Any], work: Path | None, json: Path | None) -> 
         run: what the figures depend on.
         work: the folder.
         json: the report.
+
+    Raises:
+        InputError: the folder is another run's, or the report cannot be written there.
     """
+    if json is not None:
+        check_writable(json)
     if work is not None:
         yield Store(work, run)
     elif json is not None:

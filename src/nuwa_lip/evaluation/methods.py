@@ -14,6 +14,7 @@ from PIL import Image
 
 from nuwa_lip.data.benchmark import BenchmarkItem, load_photo
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import read_object
 from nuwa_lip.pipeline import InpaintPipeline
 
 Repaint = Callable[[BenchmarkItem], np.ndarray]
@@ -102,7 +103,7 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "run.json"
-    if note.exists() and json.loads(note.read_text()) != run:
+    if note.exists() and read_object(note) != run:
         raise InputError(f"{folder} holds pictures of another run: {note.read_text().strip()}; name another folder")
     if not note.exists():
         if any(folder.glob("*.png")):

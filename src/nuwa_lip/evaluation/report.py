@@ -108,12 +108,17 @@ def _number(value: Any, form: str, interval: tuple[float, float] | None = None) 
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:
-    """Write under a temporary name, then rename; lists of numbers stand on one line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    """Write as `write_text` does; lists of numbers stand on one line each."""
     text = json.dumps(report, indent=1, allow_nan=False)
     text = NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
-    part.write_text(text + "\n", encoding="utf-8")
+    write_text(text + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write under a temporary name, then rename; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 

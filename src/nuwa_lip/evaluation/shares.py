@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 from nuwa_lip import hub
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
-from nuwa_lip.evaluation import likelihood, tokenizers
+from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.job import Weights, together
 from nuwa_lip.evaluation.store import Store
-from nuwa_lip.hub import ModelParts
 from nuwa_lip.models import DFVQGAN
+
+Loaded = TypeVar("Loaded")
 
 
 def load_tokenizer(model: str, changes: Mapping[str, Any] | None = None) -> DFVQGAN:
@@ -35,81 +36,49 @@ def load_tokenizer(model: str, changes: Mapping[str, Any] | None = None) -> DFVQ
     return other
 
 
-def measure_tokenizer(
-    loaded: DFVQGAN,
-    model: str,
+def measure_tokenizer(dfvqgan: DFVQGAN, source: Benchmark, store: Store, items: Iterable[int]) -> None:
+    """`tokenizers.measure` with the usual networks, for `measure_shared`."""
+    tokenizers.measure(dfvqgan, source, Weights().networks(()), store, items)
+
+
+def measure_shared(
+    measure: Callable[[Loaded, Benchmark, Store, Iterable[int]], None],
+    loaded: Loaded,
+    load: Callable[[], Loaded],
     source: Benchmark,
     store: Store,
     n: int,
     workers: int,
     *,
-    changes: Mapping[str, Any] | None = None,
     title: str = "measuring",
 ) -> None:
     """Measure the first n photos, except those that the store has already.
 
     Args:
-        loaded: `load_tokenizer(model, changes)`, for this process.
-        model, changes: for the others.
+        measure: `measure_tokenizer`, or `likelihood.measure` with its options.
+        loaded: what it measures, for this process.
+        load: loads the same for the others, which it is sent to as `measure` is.
         workers: processes.
         title: of the progress that is shown.
     """
 
     def here(items: Sequence[int]) -> None:
-        tokenizers.measure(loaded, source, Weights().networks(()), store, _shown(items, title))
+        measure(loaded, source, store, _shown(items, title))
 
-    there = partial(_tokenizer_share, model, changes, source.folder, store.folder, store.run)
+    there = partial(_share, measure, load, source.folder, store.folder, store.run)
     together(store.missing(n), workers, here, there)
 
 
-def _tokenizer_share(
-    model: str,
-    changes: Mapping[str, Any] | None,
+def _share(
+    measure: Callable[[Loaded, Benchmark, Store, Iterable[int]], None],
+    load: Callable[[], Loaded],
     benchmark: Path,
     folder: Path,
     run: Mapping[str, Any],
     items: Sequence[int],
 ) -> None:
     """In another process."""
-    loaded, source = load_tokenizer(model, changes), read_benchmark(benchmark)
-    tokenizers.measure(loaded, source, Weights().networks(()), Store(folder, run), items)
-
-
-def measure_likelihood(
-    loaded: ModelParts,
-    model: str,
-    source: Benchmark,
-    store: Store,
-    n: int,
-    workers: int,
-    *,
-    others: int,
-    seed: int = 0,
-    title: str = "measuring",
-) -> None:
-    """Measure the first n photos, except those that the store has already.
-
-    Args:
-        loaded: the complete model, for this process.
-        model: its name, for the others.
-        workers: processes.
-        others, seed: see `likelihood.measure`.
-        title: of the progress that is shown.
-    """
-
-    def here(items: Sequence[int]) -> None:
-        likelihood.measure(loaded, source, store, _shown(items, title), others=others, seed=seed)
-
-    there = partial(_likelihood_share, model, source.folder, store.folder, store.run, others, seed)
-    together(store.missing(n), workers, here, there)
-
-
-def _likelihood_share(
-    model: str, benchmark: Path, folder: Path, run: Mapping[str, Any], others: int, seed: int, items: Sequence[int]
-) -> None:
-    """In another process."""
-    loaded, source = hub.load_model(model), read_benchmark(benchmark)
-    likelihood.measure(loaded, source, Store(folder, run), items, others=others, seed=seed)
+    measure(load(), read_benchmark(benchmark), Store(folder, run), items)
 
 
 def _shown(items: Sequence[int], title: str) -> Iterable[int]:

@@ -210,7 +210,10 @@ class DFVQGANStage(Stage[DFVQGAN]):
 
     @torch.no_grad()
     def _codebook_step(self, step: int, outputs: list[Reconstruction]) -> dict[str, Tensor]:
-        """Usage and perplexity of the batch; codes that were idle for long are revived."""
+        """Usage and perplexity of the batch; codes that were idle for long are revived.
+
+        A batch of few tokens cannot use all codes, so beside its usage stands what that can be at most.
+        """
         size, idle = self.recipe.model.codebook_size, self.buffers["idle"]
         tokens = torch.cat([output.quantised.tokens.flatten() for output in outputs])
         counts = self.accelerator.reduce(torch.bincount(tokens, minlength=size), "sum")
@@ -223,7 +226,8 @@ class DFVQGANStage(Stage[DFVQGAN]):
             latents = self.accelerator.gather(latents.contiguous())
             self.raw.quantiser.revive(dead, latents, generator_for("cpu", 3, self.recipe.schedule.seed, step))
             idle.masked_fill_(dead, 0)
-        return {"usage": (counts > 0).float().mean(), "perplexity": entropy.exp()}
+        usage, most = (counts > 0).float().mean(), counts.sum().clamp(max=size) / size
+        return {"batch_usage": usage, "batch_usage_at_most": most, "perplexity": entropy.exp()}
 
     def _dead(self, step: int) -> Tensor:
         """Codes to replace after a step, bool [V]: the idle ones; all before the first quantised step."""
@@ -247,7 +251,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
             "photo": batch.image,
             "reconstruction": plain,
             "hole": grey_hole(batch.image, batch.mask),
-            "hole's tokens from the photo": oracle,
+            "oracle inpainting": oracle,
         }
         return sample_sheet(columns, photos.captions)
 

@@ -134,7 +134,8 @@ def make_accelerator(schedule: Schedule) -> Accelerator:
     Raises:
         InputError: the batch cannot be split evenly among processes and parts.
     """
-    accelerator = Accelerator(mixed_precision=_mixed_precision(schedule))
+    no_float64 = torch.backends.mps.is_available()  # on Apple's GPU, which accelerate would choose; orders are in it
+    accelerator = Accelerator(cpu=no_float64, mixed_precision=_mixed_precision(schedule))
     parts = schedule.accumulate * accelerator.num_processes
     if schedule.batch_size % parts:
         raise InputError(
@@ -158,6 +159,4 @@ def bf16_is_fast() -> bool:
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.backends.mps.is_available():
-        return True
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import parse_json
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class RunFolder:
                 stage.buffers[name].copy_(value)
             if stage.tokenizer is not None:
                 stage.tokenizer = CaptionTokenizer.from_file(folder / "tokenizer.json")
-            return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
+            return int(parse_json((folder / "state.json").read_text(encoding="utf-8"))["step"])
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
             mend = "if it is damaged, remove it to go on from the one before"
@@ -256,7 +257,7 @@ def _tensorboard(path: Path, first: int) -> Any:
 
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line)["step"])
     except (ValueError, KeyError, TypeError):  # a line cut short by a crash
         return float("inf")
 

@@ -29,6 +29,7 @@ from nuwa_lip.data.masks import MaskRecipe, random_masks
 from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import save_model
+from nuwa_lip.json_files import parse_json
 from nuwa_lip.models import DFVQGAN, MPS2SConfig
 from nuwa_lip.models.defect_free import pool_mask
 from nuwa_lip.training.stage import generator_for
@@ -259,7 +260,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} is not a token cache (it has no tokens.json): make one with nuwa-lip tokenize")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = parse_json(path.read_text(encoding="utf-8"))
         version = int(about["format_version"])
         missing = [
             name for name in ("resolution", "grid", "codebook_size", "variants", "captions") if name not in about

@@ -24,7 +24,7 @@ from nuwa_lip.evaluation.tables.rows import RowFolder
 
 STABLE = 1000
 """Photos from which FSD hardly depends on which they are (docs/measuring.md)."""
-HIDDEN = ("method", "model")
+HIDDEN = ("method", "model", "parameters")
 """Settings that name one row."""
 LABEL = 30
 """Characters that a row's label may take of a line of the terminal; a longer one is wrapped."""
@@ -138,7 +138,7 @@ def as_csv(blocks: Sequence[Block]) -> str:
 def headings(table: Table) -> list[str]:
     """Of the columns as they are shown: the paper's first."""
     theirs = [f"paper: {column.paper}" for column in table.columns if column.paper]
-    return ["row", *theirs, *(column.label for column in table.columns), "trained on", "n", "seeds"]
+    return ["row", *theirs, *(column.label for column in table.columns), "parameters", "trained on", "n", "seeds"]
 
 
 def texts(block: Block) -> list[list[str]]:
@@ -152,7 +152,7 @@ def texts(block: Block) -> list[list[str]]:
         for column in block.table.columns:
             cell = line.cell(column.key)
             cells.append(NONE if cell is None else cell.text(column.digits))
-        found.append([*cells, line.trained, line.n, str(len(line.trainings))])
+        found.append([*cells, line.size, line.trained, line.n, str(len(line.trainings))])
     return found
 
 
@@ -190,7 +190,25 @@ def as_markdown(blocks: Sequence[Block], command: str) -> str:
             lines += ["", "| claim | holds |", "|---|---|"]
             lines += [f"| {text} | {word} |" for text, word in answers]
         lines += [""]
-    return "\n".join([*lines, f"The paper's figures: {paper.SOURCE}.", "", "Made by:", "", f"    {command}", ""])
+    lines += [f"The paper's figures: {paper.SOURCE}.", "", "Made by:", ""]
+    return "\n".join([*lines, *(f"    {line}" for line in made_by(blocks, command)), ""])
+
+
+def made_by(blocks: Sequence[Block], command: str) -> list[str]:
+    """The commands that trained and measured the rows, each once, below the rows that it was for; last, this one."""
+    made = [(line.row.label, one) for block in blocks for line in block.lines for one in line.trainings]
+    lines: list[str] = []
+    for done in ("trained", "measured"):
+        rows: dict[str, dict[str, None]] = {}  # by command
+        for label, one in made:
+            for text in one.training if done == "trained" else [one.command]:
+                rows.setdefault(text, {})[label + (f", seed {one.seed}" if one.seed else "")] = None
+        above = ""
+        for text, labels in rows.items():
+            heading = f"# {done}: {'; '.join(labels)}"
+            lines += [text] if heading == above else [heading, text]
+            above = heading
+    return [*lines, "# this table", command]
 
 
 def as_text(block: Block, width: int) -> list[Shown]:

@@ -5,12 +5,12 @@ Minutes are those of the training steps as they ran, so they tell of the machine
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.json_files import parse_json
 
 Budget = Mapping[str, Any]
 """One stage: its `stage`, `steps`, `photos` seen and `minutes`."""
@@ -28,12 +28,12 @@ def budget_of(run: Path) -> Budget | None:
     if not (recipe.is_file() and metrics.is_file()):
         return None
     try:
-        content = json.loads(recipe.read_text(encoding="utf-8"))
+        content = parse_json(recipe.read_text(encoding="utf-8"))
         schedule = content["schedule"]
         batch = schedule["batch_size"] * schedule.get("accumulate", 1)
         steps, seconds = 0, 0.0
         for line in metrics.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
+            entry = parse_json(line)
             if entry["step"] > steps:  # a resumed run writes some steps twice
                 seconds += (entry["step"] - steps) * batch / entry["images_per_second"]
                 steps = entry["step"]

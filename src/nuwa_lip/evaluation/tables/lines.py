@@ -90,6 +90,12 @@ class Line:
         return ", ".join(str(n) for n in sorted({one.n for one in self.trainings})) or NONE
 
     @property
+    def size(self) -> str:
+        """Parameters of each part of the first training's model."""
+        parts = self.trainings[0].setting.get("parameters") if self.trainings else None
+        return " + ".join(f"{number / 1e6:.1f}" for number in parts.values()) + " M" if parts else NONE
+
+    @property
     def trained(self) -> str:
         """What the first training took."""
         return budget.shown(self.trainings[0].budget) or NONE if self.trainings else NONE

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import likelihood, tokenizers
 from nuwa_lip.evaluation.images import Figures, means_of, summarise
 from nuwa_lip.evaluation.job import Job
-from nuwa_lip.evaluation.shares import load_tokenizer, measure_likelihood, measure_tokenizer
+from nuwa_lip.evaluation.shares import load_tokenizer, measure_shared, measure_tokenizer
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tables.budget import Budget
-from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, model_hash
+from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, model_hash, parameters_of
 
 KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ssim_hole", "ring", "clip_score")
 """Figures that are kept of each photo, for paired comparisons and for the page's order; all would be too many."""
@@ -70,9 +71,10 @@ def tokenizer_row(
     """
     about = {"model": model_hash(hub.resolve(model)), "changes": dict(changes or {})}
     with _row(row, folder, source, setting, about) as (known, store, finish):
-        dfvqgan = load_tokenizer(model, changes)
+        load = partial(load_tokenizer, model, changes)
+        dfvqgan = load()
         if known is None:
-            measure_tokenizer(dfvqgan, model, source, store, setting.n, setting.workers, changes=changes, title=row)
+            measure_shared(measure_tokenizer, dfvqgan, load, source, store, setting.n, setting.workers, title=row)
             found = tokenizers.summarise_tokenizer(store, setting.n, dfvqgan.config.codebook_size)
             own = {"distance": found.distance, "relative_distance": found.relative_distance, "changed": found.changed}
             own |= {"usage": found.usage, "perplexity": found.perplexity}
@@ -85,9 +87,9 @@ def tokenizer_row(
             per_photo["relative_distance"] = relative
             for method, values in found.photos.items():
                 _add(figures, intervals, values, f"{method}/")
-            side = dfvqgan.config.resolution
-            resampled = _resampled(found.photos, "/")
-            known = finish(figures, intervals, per_photo, resampled, {"model": model, "side": side})
+            told: dict[str, Any] = {"model": model, "side": dfvqgan.config.resolution}
+            told |= {"parameters": parameters_of(hub.resolve(model), "dfvqgan*.safetensors")}
+            known = finish(figures, intervals, per_photo, _resampled(found.photos, "/"), told)
         squares = tokenizers.Squares(source, dfvqgan.config.resolution)
         for index in _missing(folder, row, setting, "oracle"):
             for part, photo in tokenizers.probe(dfvqgan, squares[index]).photos.items():
@@ -141,6 +143,8 @@ def images_row(
             told |= {"best_of": job.best_of, "rank": job.rank if job.best_of > 1 else None}
             told |= {"unpasted": job.unpasted, "whole": job.whole, "blend": job.blend}
             told |= {"resize": job.resize()}
+            if job.model is not None or weights is not None:
+                told |= {"parameters": parameters_of(hub.resolve(job.model) if job.model else Path(str(weights)))}
             known = finish(figures, intervals, per_photo, _resampled({"": found}, ""), told)
         left = _missing(folder, row, setting, "result")
         repaint = job.repaints(source)[name] if left else None
@@ -161,12 +165,13 @@ def _add_likelihood(
     per_photo: dict[str, list[float | None]],
 ) -> None:
     """Bits of the truth and the caption rank beside a model's results."""
-    parts = hub.load_model(model)
+    load = partial(hub.load_model, model)
+    parts = load()
     run = {"definitions": jobs.DEFINITIONS, "model": model_hash(hub.resolve(model))}
     run |= {"benchmark_sha256": source.sha256, "others": setting.others}
     store = Store(folder.work / f"{row}.likelihood", run, fresh=True)
-    n, workers, others = setting.n, setting.workers, setting.others
-    measure_likelihood(parts, model, source, store, n, workers, others=others, title=row)
+    measure = partial(likelihood.measure, others=setting.others)
+    measure_shared(measure, parts, load, source, store, setting.n, setting.workers, title=row)
     found = likelihood.summarise_likelihood(store, setting.n, parts.sampling.order)
     figures |= found.figures
     intervals |= found.intervals

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nuwa_lip.evaluation.report import ROWS
 from nuwa_lip.evaluation.tables import paper
-from nuwa_lip.evaluation.tables.assemble import Block, about, headings, texts
+from nuwa_lip.evaluation.tables.assemble import Block, about, headings, made_by, texts
 from nuwa_lip.evaluation.tables.pictures import shown_of
 from nuwa_lip.evaluation.tables.rows import RowFolder
 
@@ -36,7 +36,7 @@ th button:hover { text-decoration: underline; } th button:focus-visible { outlin
 th[aria-sort] { background: #dbe9fb; }
 th[aria-sort] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 .no { color: #a00; } .yes { color: #060; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .item { border-top: 1px solid #ccc; padding: .8em 0; }
 .pictures { display: flex; gap: .6em; flex-wrap: wrap; }
 figure { margin: 0; width: min(200px, 44vw); } figcaption { font-size: 12px; }
@@ -106,7 +106,8 @@ def page(blocks: Sequence[Block], folders: Sequence[RowFolder], chosen: Sequence
     parts += [_gallery(*three) for three in zip(blocks, folders, chosen, strict=True) if three[2]]
     title = _title(blocks[0])
     legend = "<p>A click on a heading sorts. ↓: lower is better, ↑: higher is better, –: not measured.</p>"
-    source = f"<p>The paper's figures: {escape(paper.SOURCE)}.</p><p>Made by: <code>{escape(command)}</code></p>"
+    source = f"<p>The paper's figures: {escape(paper.SOURCE)}.</p><details><summary>Made by</summary>"
+    source += f"<pre>{escape(chr(10).join(made_by(blocks, command)))}</pre></details>"
     return document(title, f"<h1>{escape(title)}</h1>{legend}" + "".join(parts) + source, STYLE, SCRIPT)
 
 

@@ -11,17 +11,20 @@ are rows called NAME-seed1 and so on.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.evaluation.tables.budget import Budget
 from nuwa_lip.evaluation.tables.layout import Kind
+from nuwa_lip.json_files import parse_json
 
 BLOCK = 2**20
 SEEDED = re.compile(r"-seed\d+$")
@@ -40,7 +43,7 @@ class Measured:
     identity: Mapping[str, Any]
     """What the figures depend on."""
     setting: Mapping[str, Any]
-    """What the reader wants to know besides: the model's name, seeds, filters."""
+    """What the reader wants to know besides: the model's name and size, seeds, filters."""
     figures: Mapping[str, float | None]
     intervals_95: Mapping[str, Sequence[float] | None]
     per_photo: Mapping[str, Sequence[float | None]]
@@ -102,7 +105,7 @@ class RowFolder:
         if not path.is_file():
             return None
         try:
-            return Measured(**json.loads(path.read_text(encoding="utf-8")))
+            return Measured(**parse_json(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path} is no measured row ({error}): remove it, to measure it again") from error
 
@@ -149,6 +152,17 @@ def content_hash(folder: Path, patterns: Sequence[str]) -> str:
             while block := file.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()[:32]
+
+
+def parameters_of(folder: Path, pattern: str = "*.safetensors") -> dict[str, int]:
+    """How many parameters each part of a model folder has, by the heads of its files: part → number."""
+    found: dict[str, int] = {}
+    for path in sorted(folder.glob(pattern)):
+        part = path.stem.partition("-0")[0]  # a large one lies in several files
+        with safe_open(path, "np") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]
+        found[part] = found.get(part, 0) + sum(map(math.prod, shapes))
+    return found
 
 
 def model_hash(folder: Path) -> str:
