@@ -29,9 +29,9 @@ from nuwa_lip.sampling import CHUNK, Draw
 
 FORMS: tuple[tuple[str, str | None, bool], ...] = (
     ("fp32", None, False),
-    ("fp32", "packed", False),
+    *(("fp32", "packed", compiled) for compiled in (False, True)),
     ("bf16", None, False),
-    *((("bf16", weights, compiled)) for weights in ("packed", "int8", "int4") for compiled in (False, True)),
+    *(("bf16", weights, compiled) for weights in ("packed", "int8", "int4") for compiled in (False, True)),
 )
 """Precision, form of the weights (`quantise.LAYERS`), and whether it is compiled."""
 BITS = {"int8": 8.0, "int8-weights": 8.0, "int4": 4.0 + 2 * 16 / GROUPS[0]}
@@ -75,6 +75,7 @@ def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None,
     if weights is not None:
         quantise(model, weights)
     if compiled:
+        torch._dynamo.reset()  # or what other forms have left counts against the graphs that this one may have
         compile_step(model, backend="eager" if bench.sizes.small else "inductor")
     return model
 
