@@ -354,6 +354,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("photo.png", "--mask", "mask.png", "--weights", "int4", "--device", "cuda:1"),
         "--weights int4 is for the CPU, not for cuda:1",
     ),
+    "no name to make others from": (
+        ("photo.png", "--mask", "mask.png", "-o", ".", "--save-mask"),
+        "^nuwa-lip: cannot write .: it is a folder; name a file in it$",
+    ),
     "mask over the given mask": (
         ("photo.png", "--mask", "new-mask.png", "-o", "new.png", "--save-mask", "--overwrite"),
         "^nuwa-lip: new-mask.png, to be written for photo.png, is an input; rename it, or choose another -o$",

@@ -146,7 +146,13 @@ def _check(options: Options) -> None:
 
 
 def _names(job: Job, options: Options) -> tuple[list[Path], list[Path]]:
-    """The files that a job writes: its results, and its mask if that is asked for."""
+    """The files that a job writes: its results, and its mask if that is asked for.
+
+    Raises:
+        InputError: OUT, from which their names are made, has no name itself.
+    """
+    if not job.out.name:
+        raise InputError(f"cannot write {job.out}: it is a folder; name a file in it")
     results = [job.out]
     if options.num > 1 and not options.grid:
         results = [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
