@@ -20,6 +20,7 @@ from nuwa_lip.quantise import LAYERS, quantise
 from nuwa_lip.sampling import sample
 from tests.test_quantise import MARKS
 
+FORMS = pytest.mark.parametrize("weights", [None, *(pytest.param(n, marks=MARKS.get(n, ())) for n in LAYERS)])
 HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 
 
@@ -27,7 +28,9 @@ HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 def apart() -> Iterator[None]:
     """No graph of another test, of which there may only be so many."""
     torch._dynamo.reset()
+    limit = torch._dynamo.config.recompile_limit
     yield
+    torch._dynamo.config.recompile_limit = limit
     torch._dynamo.reset()
 
 
@@ -40,7 +43,7 @@ def made(weights: str | None) -> MPS2S:
     return model
 
 
-@pytest.mark.parametrize("weights", [None, *(pytest.param(name, marks=MARKS.get(name, ())) for name in LAYERS)])
+@FORMS
 def test_every_form_is_taken_as_one_graph_and_gives_the_same(weights: str | None) -> None:
     """Needs no compiler for C++: what is compiled is run as it was traced."""
     model = made(weights)
@@ -53,8 +56,9 @@ def test_every_form_is_taken_as_one_graph_and_gives_the_same(weights: str | None
     torch.testing.assert_close(logp, expected[1], atol=1e-5, rtol=1e-5)
 
 
-def test_layers_and_steps_share_their_graphs() -> None:
-    model = made(None)
+@FORMS
+def test_layers_and_steps_share_their_graphs(weights: str | None) -> None:
+    model = made(weights)
     memory, seed = random_memory(model), torch.Generator().manual_seed(3)
     graphs = 0
 
@@ -69,6 +73,13 @@ def test_layers_and_steps_share_their_graphs() -> None:
     assert graphs == 1, "one token a step has the same shapes from the first step to the last"
     sample(model, memory, generator=seed, num_inference_steps=5)
     assert graphs <= 3
+    sample(model, memory, generator=seed, num_inference_steps=3)
+    assert graphs <= 3, "however many rows a step has"
+
+
+def test_more_graphs_may_be_made_than_pytorch_would() -> None:
+    compile_step(made(None), backend="eager")
+    assert torch._dynamo.config.recompile_limit == kernels.GRAPHS > 8
 
 
 @pytest.mark.skipif(not (shutil.which("g++") and HEADERS.is_file()), reason="needs g++ and Python's headers")

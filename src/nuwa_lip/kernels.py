@@ -24,6 +24,8 @@ from nuwa_lip.models import MPS2S
 
 COMPILERS = {"darwin": "clang++", "win32": "cl"}
 """That `torch.compile` takes for the CPU, elsewhere g++."""
+GRAPHS = 32
+"""PyTorch alone would stop compiling at 8, and go on eagerly: four candidates and guidance can need more."""
 ZERO = 128
 """What `int8` takes for 0 in its activations: the kernel is at its best with unsigned ones."""
 P = ParamSpec("P")
@@ -32,9 +34,9 @@ P = ParamSpec("P")
 def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     """Fuse what stands between the matrix products of a decoding step, in place, by `torch.compile`.
 
-    It happens in the first steps that are run afterwards, once for all layers, and anew (seven times at most) for
-    another number of photos, of candidates or of rows: one, or several. Results differ in the last bits, so that a seed
-    may give another picture.
+    It happens in the first steps that are run afterwards, once for all layers, and anew (`GRAPHS` times at most) for
+    another number of photos, of candidates or of rows: one, a few, or many. Results differ in the last bits, so that a
+    seed may give another picture.
 
     Args:
         mps2s: where it is to run.
@@ -49,6 +51,7 @@ def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
             raise InputError(f"compiling needs {compiler}, which is not installed: install it, or name another in CXX")
         if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
             raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for block in mps2s.decoder.layers:
         block.compile(dynamic=True, backend=backend)
 
@@ -79,7 +82,7 @@ def packed(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
-@opaque(lambda whole, packed, scale, zero: whole.new_empty(len(whole), len(scale), dtype=torch.float32))
+@opaque(lambda whole, packed, scale, zero: whole.new_empty(whole.shape[0], len(scale), dtype=torch.float32))
 def int8(whole: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """uint8 [R, K] with 0 at `ZERO` → float32 [R, N], by int8 weights in oneDNN's order, a scale for each output."""
     return torch.ops.onednn.qlinear_pointwise(
@@ -87,13 +90,13 @@ def int8(whole: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     )
 
 
-@opaque(lambda rows, whole, scale: rows.new_empty(len(rows), len(whole)))
+@opaque(lambda rows, whole, scale: rows.new_empty(rows.shape[0], len(whole)))
 def int8_weights(rows: Tensor, whole: Tensor, scale: Tensor) -> Tensor:
     """[R, K] → [R, N], by int8 weights [N, K] with a scale for each output."""
     return torch._weight_int8pack_mm(without_copies(rows), whole, scale).expand(len(rows), -1).contiguous()
 
 
-@opaque(lambda rows, packed, group, pairs: rows.new_empty(len(rows), pairs.shape[1]))
+@opaque(lambda rows, packed, group, pairs: rows.new_empty(rows.shape[0], pairs.shape[1]))
 def int4(rows: Tensor, packed: Tensor, group: int, pairs: Tensor) -> Tensor:
     """[R, K] → [R, N], by packed weights of 4 bits with scale and offset, pairs [K / g, N, 2]."""
     product = torch.ops.aten._weight_int4pack_mm_for_cpu
@@ -105,4 +108,4 @@ def without_copies(rows: Tensor) -> Tensor:
 
     A row's result is the same to the bit however many there are.
     """
-    return rows[:1] if len(rows) > 1 and bool((rows[1:] == rows[:1]).all()) else rows
+    return rows[:1] if len(rows) > 1 and torch.equal(rows[1:], rows[:-1]) else rows

@@ -134,7 +134,7 @@ def test_nan_in_the_hole_of_activations_goes_nowhere(kind: type[nn.Module], grad
     def poison(module: nn.Module, args: object, out: Tensor) -> Tensor:
         nonlocal poisoned
         poisoned += 1
-        return out.masked_fill(masks[out.shape[-1]], math.nan)
+        return out.clone().masked_fill_(masks[out.shape[-1]], math.nan)  # as they lie in memory
 
     with torch.set_grad_enabled(grad):
         clean = model.encode(image, mask)
@@ -170,7 +170,7 @@ def test_nothing_known_and_everything_known(small: DFVQGAN) -> None:
 
 
 class Twin:
-    """A VQGAN in plain torch, reading a DFVQGAN's weights: no masks, no slabs, nothing in place."""
+    """A VQGAN in plain torch, reading a DFVQGAN's weights: no masks, no rows, nothing in place."""
 
     def __init__(self, model: DFVQGAN) -> None:
         self.model, self.config = model, model.config

@@ -32,8 +32,6 @@ class Sizes:
     """At a time."""
     parallel_steps: int
     """S of the parallel decoding."""
-    official_tokens: int = 3
-    """So many tokens of the official pattern are timed."""
     matrix: int
     """Side of the matrices of the machine's limit."""
     read_bytes: int

@@ -1,7 +1,8 @@
 """A whole image, encoders and tokenizer included: ours in every form against what others take.
 
-The official side is a few tokens of the official pattern in float32, times the number of defective tokens. The
-pipelines of diffusers are a call of one step, and the further steps at the price of the second and third.
+The official side is tokens of the official pattern in float32, times the number of defective tokens: one before each
+form of ours and one after it, so that both sides see the same minutes of a machine. The pipelines of diffusers are a
+call of one step, and the further steps at the price of the second and third.
 """
 
 from __future__ import annotations
@@ -30,36 +31,42 @@ AMUSED_STEPS, DIFFUSION_STEPS = 12, 20
 
 def run(bench: Bench) -> list[Row]:
     """Ours in every form with its divergence, then the bundled model and the pipelines it is compared to."""
-    precision = precisions()[-1]
-    rows = [(token := official_token(bench)).row("a token of the official pattern, fp32")]
+    return forms(bench) + pipelines(bench)
+
+
+def forms(bench: Bench) -> list[Row]:
+    """Every form in turn, each with a model of its own, because several would not fit into memory."""
+    precision, config = precisions()[-1], bench.sizes.mps2s
     tokenizer = random_dfvqgan(bench.sizes.dfvqgan, precision)
+    official_token = partial(official.token, random_mps2s(config, "fp32"), photo(config))
+    rows: list[Row] = []
+    seconds = [once(official_token)]
     for own_precision, weights, compiled in FORMS:
         if own_precision != precision:
             continue
         name = form_name(precision, weights, compiled=compiled)
         try:
-            model = form(bench, bench.sizes.mps2s, precision, weights, compiled=compiled)
+            model = form(bench, config, precision, weights, compiled=compiled)
         except InputError as error:
             bench.skipped.append(f"whole image in {name}: {error}")
             continue
-        bar = OFFICIAL_BARS[weights] if precision == "bf16" else None
-        rows += quality.beside(bench, one_form(bench, tokenizer, model, name, token, bar), precision, weights)
+        found = one_form(bench, tokenizer, model, name)
         del model
-    return rows + pipelines(bench)
+        seconds.append(once(official_token))
+        bar = OFFICIAL_BARS[weights] if precision == "bf16" else None
+        rows += quality.beside(bench, compared(bench, found, name, timing(seconds[-2:]), bar), precision, weights)
+    return [timing(seconds).row("a token of the official pattern, fp32"), *rows]
 
 
-def official_token(bench: Bench) -> Timing:
-    """A token, and how much the timed ones differ; the model is thrown away, for it is large."""
-    model, inputs = random_mps2s(bench.sizes.mps2s, "fp32"), photo(bench.sizes.mps2s)
-    cases = {f"{i}": lambda: official.token(model, inputs) for i in range(bench.sizes.official_tokens)}
-    return timing([t.seconds for t in timings(cases, 1, warm_up=False).values()])
+def once(work: Callable[[], object]) -> float:
+    """Seconds of a call."""
+    return timings({"work": work}, 1, warm_up=False)["work"].seconds
 
 
 @torch.inference_mode()
-def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, token: Timing, bar: float | None) -> list[Row]:
+def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str) -> dict[str, Timing]:
     """One token a step and parallel steps; the loop alone; four candidates."""
-    sizes, tokens = bench.sizes, bench.sizes.defective
-    steps = sizes.parallel_steps
+    steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
     memory = random_memory(model)
     # what is slow the first time: parallel steps run one candidate, steps of one token fill up to several
     image(tokenizer, model, steps)()
@@ -72,7 +79,12 @@ def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, token: T
     }
     if name in ("bf16", "fp32"):
         cases["four"] = image(tokenizer, model, None, candidates=4)
-    found = timings(cases, max(1, bench.rounds // 2), warm_up=False)
+    return timings(cases, max(1, bench.rounds // 2), warm_up=False)
+
+
+def compared(bench: Bench, found: dict[str, Timing], name: str, token: Timing, bar: float | None) -> list[Row]:
+    """One form's times beside a token of the official pattern."""
+    steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
     whole = token._replace(seconds=token.seconds * tokens)
     rows = [
         found["one"].row(f"whole image, {tokens} tokens, one a step, {name}"),
