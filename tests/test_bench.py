@@ -5,12 +5,14 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from nuwa_lip.bench import (
     compare,
@@ -288,14 +290,36 @@ def test_the_official_way_of_encoding_gives_the_same_known_part_at_twice_the_wor
 
 
 @torch.inference_mode()
-def test_a_token_of_the_official_pattern_runs_the_whole_grid() -> None:
+def test_a_token_of_the_official_pattern_runs_the_whole_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_mps2s(SMALL.mps2s, "fp32")
     inputs = photo(SMALL.mps2s)
+    fused, attention = [], F.scaled_dot_product_attention
+
+    def look(*args: Tensor, **options: Any) -> Tensor:
+        fused.append(torch.backends.cuda.flash_sdp_enabled())
+        return attention(*args, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", look)
     everything = official.token(model, inputs)
     assert everything.shape == (1, 64, 64)
+    assert len(fused) == 1 + 1 + 1 + 2 * 2 and not any(fused), "attention is written out, in every layer"
     order = torch.arange(64)[None]
     half = model.predict(model.encode(*inputs), inputs[3].flatten(1)[:, :32], order[:, :32])
     torch.testing.assert_close(half, everything[:, :32])
+
+
+def test_each_form_is_compared_with_the_tokens_before_and_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(100))
+    monkeypatch.setattr(whole, "once", lambda work: float(next(seconds)))
+    cases = ("one", "parallel", "loop", "parallel loop")
+    monkeypatch.setattr(whole, "one_form", lambda *given: {case: Timing(2.0, 0.0) for case in cases})
+    monkeypatch.setattr(whole, "form", lambda *given, **compiled: None)
+    monkeypatch.setattr(quality, "measure", lambda *given: None)
+    bench = Bench(sizes=SMALL, limits=Limits(products={}, size=1, read=1.0), rounds=1)
+    rows = [row for row in whole.forms(bench) if row.what.startswith("official pattern / ours, one")]
+    # call 0 warms up; between 1 and 2 is the first form
+    assert [row.value for row in rows] == [(i + 1.5) * SMALL.defective / 2 for i in range(len(rows))]
+    assert len(rows) > 2
 
 
 def test_the_bytes_of_a_step_are_those_of_its_layers() -> None:

@@ -12,12 +12,12 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ParamSpec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     """Fuse what stands between the matrix products of a decoding step, in place, by `torch.compile`.
 
-    It happens in the first steps that are run afterwards, once for all layers, and anew (`GRAPHS` times at most) for
+    It happens in the first steps that are run afterwards, once for all layers, and anew (`GRAPHS` in all) for
     another number of photos, of candidates or of rows: one, a few, or many. Results differ in the last bits, so that a
     seed may give another picture.
 
@@ -45,14 +45,28 @@ def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     Raises:
         InputError: the tools that it needs are not installed.
     """
-    if mps2s.embedding.weight.device.type == "cpu" and backend == "inductor":
+    compile_blocks(mps2s.decoder.layers, mps2s.embedding.weight.device, backend)
+
+
+def compile_blocks(blocks: Iterable[nn.Module], device: torch.device, backend: str = "inductor") -> None:
+    """Compile each of a model's repeated blocks, in place: the same graphs serve all of one kind.
+
+    Args:
+        blocks: their calls are compiled when they are first made.
+        device: where they run.
+        backend: as in `compile_step`.
+
+    Raises:
+        InputError: the tools that it needs are not installed.
+    """
+    if device.type == "cpu" and backend == "inductor":
         compiler = os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
         if shutil.which(compiler) is None:
             raise InputError(f"compiling needs {compiler}, which is not installed: install it, or name another in CXX")
         if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
             raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-    for block in mps2s.decoder.layers:
+    for block in blocks:
         block.compile(dynamic=True, backend=backend)
 
 

@@ -91,6 +91,8 @@ class MPS2SRecipe:
     start_from_codes: bool = False
     """Token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes meet few
     photos."""
+    gradient_checkpointing: bool = False
+    """Keep only what goes into the blocks, and run them again for their gradients: less memory, a third more time."""
     caption_dropout: float = 0.1
     """Share of the captions replaced by "", for guidance."""
     sampling: SamplingDefaults = SamplingDefaults()
@@ -281,6 +283,7 @@ def mps2s_paper() -> MPS2SRecipe:
             sheet_every=5000,
             checkpoint_every=5000,
         ),
+        gradient_checkpointing=True,
         sampling=SamplingDefaults(top_k=128),
     )
 

@@ -140,6 +140,16 @@ def test_swish_norm_of_the_known_rows_is_its_parts(kind: str, dtype: torch.dtype
     assert torch.equal(overwritten, fast) and overwritten.data_ptr() == rows.data_ptr()
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_single_known_value_is_normalised_to_the_bias(grad: bool) -> None:
+    mask = hole("all", 1, 3, 3)
+    mask[..., 1, 2] = False
+    x, weight, bias = noise(1, 4, 3, 3), noise(4).requires_grad_(grad), noise(4, seed=1)
+    out = swish_norm(x, mask, 4, weight, bias)
+    torch.testing.assert_close(out[0, :, 1, 2], F.silu(bias), atol=1e-3, rtol=1e-3)
+    assert (out.masked_select(mask) == 0).all()
+
+
 @given(kind=st.sampled_from(MASKS), heads=st.integers(1, 3))
 @quick
 def test_attention_is_that_over_the_known_set(kind: str, heads: int) -> None:

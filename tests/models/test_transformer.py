@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nuwa_lip.models.transformer import (
+    FEW,
     GEGLU,
     Block,
     CachedRows,
@@ -137,7 +138,7 @@ def test_copies_cost_no_place_in_a_cache() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rows", [1, 4, 30])
+@pytest.mark.parametrize("rows", [1, 4, 30, FEW, FEW + 1])
 def test_attention_of_few_rows_in_bf16_equals_the_fused_kernel(rows: int) -> None:
     q, (k, v) = random(1, HEADS, rows, 16).bfloat16(), random(2, 1, HEADS, 40, 16, seed=2).bfloat16()
     mask = torch.rand(rows, 40, generator=torch.Generator().manual_seed(3)) > 0.3

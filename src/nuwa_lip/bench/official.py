@@ -7,8 +7,9 @@ written out.
 
 At known positions the encoding is that of `DFVQGAN.encode`, but for the variance of the norms: officially that of a
 sample (n - 1), Eq. 4 and ours that of a population (n). In the hole it is another one, which nobody uses. It has the
-official code's number of operations (332 GFLOP at the official size) and takes as long: 5.3 s against 5.4 on two
-cores, medians of five, alternating, where ours took 1.1. A token takes 25 to 27 s; with fused attention 20 to 23.
+official code's number of operations (332 GFLOP at the official size) and takes as long: 5.3 s, and the official code
+5.4 (two cores, medians of five, alternating), where ours took 1.1. A token takes 25 to 27 s; with fused attention 20
+to 23.
 
 Legend: B batch, C channels, H W pixels, N = H * W, G groups, E = C / G * N elements of a group, n known ones of them.
 """
@@ -86,7 +87,7 @@ def _whole_norm(layer: nn.GroupNorm, x: Tensor, unbiased: bool) -> Tensor:
 
 
 def _known_norm(layer: nn.GroupNorm, x: Tensor, mask: Tensor, unbiased: bool) -> Tensor:
-    """From the mean and variance of everything, the hole zero at first and then filled with the mean."""
+    """The mean of everything with the hole zero, times E / n; the variance with it filled by that mean, as well."""
     groups = x.view(len(x), layer.num_groups, -1)  # [B, G, E]
     hole = mask.repeat(1, x.shape[1], 1, 1).view(groups.shape)
     defective = hole.sum(-1, keepdim=True).repeat(1, 1, groups.shape[-1])  # int64 [B, G, E], E - n everywhere

@@ -138,21 +138,22 @@ def swish_norm(
         return _silu(group_norm(x, mask, num_groups, weight, bias, eps)).masked_fill(mask, 0)
     x = x.contiguous(memory_format=torch.channels_last)
     out = x if overwrite else torch.empty_like(x)
-    for b, hole in enumerate(mask.flatten(1)):
+    for sample, result, hole in zip(x, out, mask.flatten(1), strict=True):
         known = (~hole).nonzero()[:, 0]
         if len(known) == 0:
             continue
-        rows = _rows(x[b]).index_select(0, known)
+        rows = _rows(sample).index_select(0, known)
         rows -= _group_means(rows, num_groups)  # or with channels last the variance of what is far from 0 is lost
-        alone = F.group_norm(rows.view(1, -1, 1, x.shape[1]).permute(0, 3, 1, 2), num_groups, weight, bias, eps)
+        alone = rows.view(1, -1, 1, x.shape[1]).permute(0, 3, 1, 2)  # [1, C, n, 1]
+        alone = torch.group_norm(alone, num_groups, weight, bias, eps)  # unlike F's, of a single value too
         rows = _rows(_silu(alone)[0])  # [n, C]
         back = (~hole).cumsum(0).sub_(1).clamp_(0)  # where each position's row is, in the hole anyone's
-        torch.index_select(rows, 0, back, out=_rows(out[b]))
+        torch.index_select(rows, 0, back, out=_rows(result))
     return blank(out, mask)
 
 
 def blank(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x with zeros in the hole, for an x that nobody else uses: at inference on a CPU in place."""
+    """x with zeros in the hole, for an x that nobody else uses: at inference on a CPU in place, with channels last."""
     if mask is None:
         return x
     if not (_inference(x, x) and x.is_contiguous(memory_format=torch.channels_last)):

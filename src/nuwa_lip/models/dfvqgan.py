@@ -292,7 +292,7 @@ class DFVQGAN(nn.Module):
     def _encode(self, image: Tensor, masks: list[Tensor] | list[None]) -> tuple[Tensor, list[Tensor]]:
         """One branch through all stages → (latents float32, the activation of each level)."""
         h, activations = self._cells(image), []
-        if masks[0] is not None:
+        if masks[0] is not None and h.device.type == "cpu":
             h = h.contiguous(memory_format=torch.channels_last)
         for i, mask in enumerate(masks):
             h, activation = self.encoder.stage(i, h, mask)
@@ -327,7 +327,8 @@ class DFVQGAN(nn.Module):
         """ŷ_i of Eq. 12: known positions become (ŷ'_i + λ_i h_i) / (1 + λ_i)."""
         if skips is None or i + 1 >= len(skips):
             return h
-        h = h.contiguous(memory_format=torch.channels_last)  # the faster one for all that follows
+        if h.device.type == "cpu":
+            h = h.contiguous(memory_format=torch.channels_last)  # in which all that follows is faster
         activation, mask = skips[i + 1]
         weight = 1.0 if self.config.connection_weights is None else self.config.connection_weights[i]
         if math.isinf(weight):

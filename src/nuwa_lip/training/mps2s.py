@@ -5,6 +5,7 @@ Legend: B photos of this process, A parts, K defective tokens, V codes.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
+from nuwa_lip.models.transformer import Block
 from nuwa_lip.recipes import MPS2SRecipe
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
@@ -63,6 +66,8 @@ class MPS2SStage(Stage[MPS2S]):
         elif recipe.start_from_codes:
             model.start_from_codes(self.dfvqgan.quantiser.codes)
         super().__init__(recipe, cache, accelerator, model.to(accelerator.device))
+        if recipe.gradient_checkpointing:
+            run_again_for_gradients(model)
 
     def step(self, step: int, batch: TokenBatch) -> dict[str, Tensor]:
         """One optimizer step."""
@@ -132,3 +137,10 @@ class MPS2SStage(Stage[MPS2S]):
             sampling=self.recipe.sampling,
             max_file_size=self.max_file_size,
         )
+
+
+def run_again_for_gradients(model: MPS2S) -> None:
+    """Gradient checkpointing of the blocks, in place: the same gradients, dropout included."""
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
