@@ -124,6 +124,25 @@ def test_cached_equals_uncached(
     assert logits.std() > 0.5  # tokens are not drawn from noise around zero
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "confidence"])
+def test_a_cache_is_read_in_few_lengths(
+    model: MPS2S, memories: tuple[Memory, Memory], schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every further length the library for matrix products keeps a program."""
+    monkeypatch.setattr(sampling, "SLOTS", 5)
+    lengths, decode_rows = [], model.decode_rows
+
+    def look(cache: Any, *given: Tensor) -> Tensor:
+        lengths.append(given[-1].shape[-1])
+        return decode_rows(cache, *given)
+
+    monkeypatch.setattr(model, "decode_rows", look)
+    tokens = int(memories[0].token_mask[:1].sum())
+    sample(model, memories[0][0], schedule=schedule, generator=seeded(1))
+    assert len(lengths) == tokens > 7 and max(lengths) == tokens + 1
+    assert set(lengths) <= {*range(6, tokens + 1, 5), tokens + 1}
+
+
 WIDE: dict[str, Any] = {"width": 128, "text_width": 64, "codebook_size": 512}  # other kernels than tiny's
 
 

@@ -44,6 +44,9 @@ in each; confidence: as many as with cosine, but of all that are missing those o
 FULL_GROUP = 4
 """With so many tokens a step on the CPU the rows of one candidate fill its matrix units: then one at once."""
 
+SLOTS = 32
+"""Of a cache are read at a time: for every other length oneDNN makes, and keeps, a program of its own, 1 MB a token."""
+
 Callback = Callable[[int, int], None]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -313,7 +316,9 @@ class _Cached:
         """
         stop = chosen.shape[1] if surest else start + size
         slots = torch.arange(self.kept, stop, device=chosen.device)  # missing chain rows, then the queries
-        columns = torch.arange(stop + 1, device=chosen.device)
+        # beyond `stop` nothing is visible; and one more, for `torch.compile` takes sizes that are equal for the same
+        length = min(math.ceil(stop / SLOTS) * SLOTS, chosen.shape[1]) + 1
+        columns = torch.arange(length, device=chosen.device)
         visible = (columns < start) & (columns < slots[:, None]) | (columns == slots[:, None])
         before = (slots - 1).clamp(max=start - 1)
         first = before < 0
