@@ -151,8 +151,8 @@ def test_processes_give_the_figures_of_one(benchmark: Benchmark, tmp_path: Path,
     one, two = reports
     for name in ("distance", "relative_distance", "changed", "usage", "perplexity"):
         assert two[name] == pytest.approx(one[name], rel=1e-6)
-    for method in METHODS:
-        assert two[method]["psnr"] == pytest.approx(one[method]["psnr"], rel=1e-6)
-        assert two[method]["fsd"] == pytest.approx(one[method]["fsd"], rel=1e-6)
+    for method in METHODS:  # a process has one thread instead of two, which moves the last bits of decoded pixels
+        assert two[method]["psnr"] == pytest.approx(one[method]["psnr"], rel=1e-5)
+        assert two[method]["fsd"] == pytest.approx(one[method]["fsd"], rel=1e-5)
     with pytest.raises(InputError, match="--workers 0 is too small: 1 at least"):
         evaluate.tokenizer(benchmark.folder, model=str(tmp_path / "model"), workers=0)
