@@ -92,7 +92,7 @@ class MPS2SRecipe:
     """Token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes meet few
     photos."""
     gradient_checkpointing: bool = False
-    """Keep only what goes into the blocks, and run them again for their gradients: less memory, a third more time."""
+    """Keep only what goes into the blocks, and run them again for their gradients: less memory, more time."""
     caption_dropout: float = 0.1
     """Share of the captions replaced by "", for guidance."""
     sampling: SamplingDefaults = SamplingDefaults()
