@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from nuwa_lip.hub import ModelParts, SamplingDefaults, load_model
-from nuwa_lip.kernels import compile_blocks
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.recipes import MPS2S_RECIPES, MPS2SRecipe
 from nuwa_lip.tokenizer import CaptionTokenizer
-from nuwa_lip.training import stage as stages
 from nuwa_lip.training.mps2s import MPS2SStage
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenBatch, token_mask
@@ -85,21 +82,6 @@ def test_the_averaged_copy_is_not_checkpointed(cache: Path) -> None:
     stage = make(cache, with_dropout(gradient_checkpointing=True))
     assert all("forward" in vars(block) for block in stage.raw.decoder.layers)
     assert not any("forward" in vars(block) for block in stage.average.model.decoder.layers)
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_gradients_are_the_same(checkpointing: bool, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Needs no compiler for C++: what is compiled is run as it was traced."""
-    expected, _ = gradients(make(cache, without_dropout(1)))
-    monkeypatch.setattr(stages, "compile_blocks", partial(compile_blocks, backend="aot_eager"))
-    recipe = without_dropout(1)
-    changed = dataclasses.replace(recipe.schedule, compile=True)
-    stage = make(cache, dataclasses.replace(recipe, schedule=changed, gradient_checkpointing=checkpointing))
-    found, _ = gradients(stage)
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
-    assert all(block._compiled_call_impl is not None for block in stage.raw.decoder.layers)
-    assert all(block._compiled_call_impl is None for block in stage.average.model.decoder.layers)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
