@@ -7,15 +7,17 @@ import shutil
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from nuwa_lip import kernels
+from nuwa_lip import few_rows, kernels
 from nuwa_lip.bench.sizes import random_memory, random_mps2s
 from nuwa_lip.errors import InputError
 from nuwa_lip.kernels import compile_step
 from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.models.transformer import CrossAttention, SelfAttention
 from nuwa_lip.quantise import LAYERS, quantise
 from nuwa_lip.sampling import sample
 from tests.test_quantise import MARKS
@@ -41,6 +43,10 @@ def made(weights: str | None) -> MPS2S:
     if weights is not None:
         quantise(model, weights)
     return model
+
+
+def attentions(model: MPS2S) -> list[SelfAttention | CrossAttention]:
+    return [m for m in model.decoder.modules() if isinstance(m, SelfAttention | CrossAttention)]
 
 
 @FORMS
@@ -86,12 +92,16 @@ def test_more_graphs_may_be_made_than_pytorch_would() -> None:
 def test_a_compiled_candidate_does_not_depend_on_how_many_there_are() -> None:
     model = made(None)
     memory, seed = random_memory(model), torch.Generator().manual_seed(3)
-    expected, _ = sample(model, memory, generator=seed, num_candidates=4)
-    compile_step(model)
-    four, scores = sample(model, memory, generator=seed, num_candidates=4)
-    one, score = sample(model, memory, generator=seed)
-    assert torch.equal(four, expected)
-    assert torch.equal(one, four[:1]) and torch.equal(score, scores[:1])
+    for options in ({}, {"num_inference_steps": 20}, {"unconditional": random_memory(model, 3), "guidance_scale": 2.0}):
+        settings: dict[str, Any] = {"generator": seed, **options}
+        model = made(None)
+        expected, _ = sample(model, memory, num_candidates=4, **settings)
+        compile_step(model)
+        assert {module.kernel for module in attentions(model)} == {few_rows.attend}
+        four, scores = sample(model, memory, num_candidates=4, **settings)
+        one, score = sample(model, memory, **settings)
+        assert torch.equal(four, expected)
+        assert torch.equal(one, four[:1]) and torch.equal(score, scores[:1])
 
 
 def test_what_compiling_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -104,6 +114,7 @@ def test_what_compiling_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(InputError, match=r"Python\.h, which is not installed"):
         compile_step(model)
     assert all(block._compiled_call_impl is None for block in model.decoder.layers)
+    assert {module.kernel for module in attentions(model)} == {None}
 
 
 def test_copies_are_left_out_only_where_all_rows_are_alike() -> None:

@@ -8,31 +8,30 @@ Legend: N outputs, K inputs, R rows, g inputs of a group.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import ParamSpec
 
 import torch
 from torch import Tensor, nn
 
+from nuwa_lip import few_rows
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S
+from nuwa_lip.models.transformer import CrossAttention, SelfAttention
+from nuwa_lip.opaque import opaque
 
-COMPILERS = {"darwin": "clang++", "win32": "cl"}
-"""That `torch.compile` takes for the CPU, elsewhere g++."""
 GRAPHS = 32
 """PyTorch alone would stop compiling at 8, and go on eagerly: four candidates and guidance can need more."""
 ZERO = 128
 """What `int8` takes for 0 in its activations: the kernel is at its best with unsigned ones."""
-P = ParamSpec("P")
 
 
 def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     """Fuse what stands between the matrix products of a decoding step, in place, by `torch.compile`.
+
+    On a CPU few rows then attend by a kernel of our own (`few_rows`), except on Windows, whose compiler cannot make it.
 
     It happens in the first steps that are run afterwards, once for all layers, and anew (`GRAPHS` in all) for
     another number of photos, of candidates or of rows: one, a few, or many. Results differ in the last bits, so that a
@@ -45,7 +44,14 @@ def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     Raises:
         InputError: the tools that it needs are not installed.
     """
-    compile_blocks(mps2s.decoder.layers, mps2s.embedding.weight.device, backend)
+    device = mps2s.embedding.weight.device
+    check_tools(device, backend)
+    if device.type == "cpu" and backend == "inductor" and sys.platform != "win32":
+        few_rows.build()
+        for module in mps2s.decoder.modules():
+            if isinstance(module, SelfAttention | CrossAttention):
+                module.kernel = few_rows.attend
+    compile_blocks(mps2s.decoder.layers, device, backend)
 
 
 def compile_blocks(blocks: Iterable[nn.Module], device: torch.device, backend: str = "inductor") -> None:
@@ -59,35 +65,18 @@ def compile_blocks(blocks: Iterable[nn.Module], device: torch.device, backend: s
     Raises:
         InputError: the tools that it needs are not installed.
     """
-    if device.type == "cpu" and backend == "inductor":
-        compiler = os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
-        if shutil.which(compiler) is None:
-            raise InputError(f"compiling needs {compiler}, which is not installed: install it, or name another in CXX")
-        if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
-            raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
+    check_tools(device, backend)
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for block in blocks:
         block.compile(dynamic=True, backend=backend)
 
 
-def opaque(meta: Callable[P, Tensor]) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """A function that `torch.compile` does not look into.
-
-    Args:
-        meta: from the same arguments, what the result looks like.
-    """
-
-    def register(kernel: Callable[P, Tensor]) -> Callable[P, Tensor]:
-        operator = torch.library.custom_op(f"nuwa_lip::{kernel.__name__}", kernel, mutates_args=())
-        operator.register_fake(meta)
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            return (operator if torch.compiler.is_compiling() else kernel)(*args, **kwargs)
-
-        call.__doc__ = kernel.__doc__
-        return call
-
-    return register
+def check_tools(device: torch.device, backend: str) -> None:
+    """Raises: InputError: a tool that compiling needs is not installed."""
+    if device.type == "cpu" and backend == "inductor":
+        few_rows.compiler()
+        if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
+            raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
 
 
 @opaque(lambda x, weight: x.new_empty(*x.shape[:-1], len(weight)))

@@ -11,6 +11,7 @@ pairs of a head's channels that are turned.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nuwa_lip import few_rows
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""Attention of rows [B, heads, R, d] to keys and values [B, heads, M, d], with what is visible (bool) or None."""
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each [B, heads, M, d]."""
 
@@ -109,12 +114,13 @@ class CachedRows:
     copies: Copies | None = None
     """Which sequences have no place in the cache; None: all have."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, kernel: Attend | None) -> Tensor:
         """Write new rows [B, heads, R, d] and let them attend to what they see."""
         if self.copies is not None:
             q, k, v = (self.copies.drop(x) for x in (q, k, v))
         k, v = self.cache.update(self.slots, k, v, self.visible.shape[-1])
-        y = _attend_apart(q, k, v, self.visible)
+        attend = _attend_apart if kernel is None or not few_rows.takes(q) else kernel
+        y = attend(q, k, v, self.visible)
         return y if self.copies is None else self.copies.restore(y)
 
 
@@ -124,6 +130,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.kernel: Attend | None = None  # for few rows, where there is a faster one than PyTorch's
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
@@ -140,7 +147,7 @@ class SelfAttention(nn.Module):
         if turns is not None:
             q, k = rotate(q, turns.queries), rotate(k, turns.keys)
         if rows is not None:
-            y = rows.attend(q, k, v)
+            y = rows.attend(q, k, v, self.kernel)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
@@ -182,6 +189,7 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.kernel: Attend | None = None  # as in `SelfAttention`
         self.q = nn.Linear(width, width, bias=False)
         self.kv = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -192,14 +200,33 @@ class CrossAttention(nn.Module):
         return rotate(k, turn), v
 
     def forward(
-        self, x: Tensor, keys_values: KeysValues, mask: Tensor | None = None, turn: Turn | None = None
+        self,
+        x: Tensor,
+        keys_values: KeysValues,
+        mask: Tensor | None = None,
+        turn: Turn | None = None,
+        copies: Copies | None = None,
     ) -> Tensor:
-        """Attend from x [B * C, N, D] to B memories; C sequences in a row share one without a copy of it."""
+        """Attend from x [B * C, N, D] to B memories; C sequences in a row share one without a copy of it.
+
+        Args:
+            x: states.
+            keys_values: of the memories.
+            mask: bool, broadcast to [B, heads, C * N, M], True = may be attended.
+            turn: where the rows stand.
+            copies: which of the C sequences differ.
+        """
         k, v = keys_values
         q = rotate(self.q(x).view(*x.shape[:2], self.heads, k.shape[-1]).transpose(1, 2), turn)  # [B * C, heads, N, d]
-        q = q.transpose(1, 2).reshape(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)  # [B, heads, C * N, d]
-        y = _attend(q, k, v, mask)
-        return self.out(y.transpose(1, 2).reshape(x.shape))
+        attend = _attend if self.kernel is None or not few_rows.takes(q) else self.kernel
+        if attend is _attend:
+            copies = None  # its products give other last bits for another number of rows
+        q = q if copies is None else copies.drop(q)
+        rows = (
+            q.transpose(1, 2).reshape(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)
+        )  # [B, heads, C * N, d]
+        y = attend(rows, k, v, mask).transpose(1, 2).reshape(len(q), -1, x.shape[-1])  # [B * C, N, D]
+        return self.out(y if copies is None else copies.restore(y))
 
 
 class GEGLU(nn.Module):
@@ -288,7 +315,8 @@ class Block(nn.Module):
         """
         x = self.attention(x, mask, causal=causal, rows=rows, turns=turns)
         if self.cross is not None:
-            x = self.cross(x, keys_values, memory_mask, None if turns is None else turns.queries)
+            turn, copies = None if turns is None else turns.queries, None if rows is None else rows.copies
+            x = self.cross(x, keys_values, memory_mask, turn, copies)
         return self.mlp(x)
 
 

@@ -1,0 +1,31 @@
+"""Functions that `torch.compile` calls as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def opaque(meta: Callable[P, Tensor]) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """A function that `torch.compile` does not look into.
+
+    Args:
+        meta: from the same arguments, what the result looks like.
+    """
+
+    def register(kernel: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        operator = torch.library.custom_op(f"nuwa_lip::{kernel.__name__}", kernel, mutates_args=())
+        operator.register_fake(meta)
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            return (operator if torch.compiler.is_compiling() else kernel)(*args, **kwargs)
+
+        call.__doc__ = kernel.__doc__
+        return call
+
+    return register

@@ -1,0 +1,115 @@
+"""The kernel in C++ against PyTorch's attention, which is its slow twin."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nuwa_lip import few_rows
+from nuwa_lip.errors import InputError
+from nuwa_lip.models.transformer import CachedRows, Copies, CrossAttention, KeyValueCache
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+DTYPES = pytest.mark.parametrize("dtype", few_rows.FUNCTIONS)
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(batch: int, heads: int, rows: int, keys: int, width: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """As a decoder has them: rows lie first, and of a cache a part is used."""
+    q = random(batch, rows, heads, width).to(dtype).transpose(1, 2)
+    k, v = (random(batch, heads, keys + 3, width, seed=seed).to(dtype)[:, :, :keys] for seed in (1, 2))
+    return q, k, v
+
+
+@DTYPES
+@settings(max_examples=30)
+@given(
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    rows=st.integers(1, 9),
+    keys=st.integers(1, 70),
+    width=st.sampled_from(few_rows.WIDTHS),
+    seed=st.integers(0, 99),
+)
+def test_it_is_attention(
+    batch: int, heads: int, rows: int, keys: int, width: int, seed: int, dtype: torch.dtype
+) -> None:
+    q, k, v = inputs(batch, heads, rows, keys, width, dtype)
+    visible = random(rows, keys, seed=seed) > 0
+    visible[:, seed % keys] = True
+    for mask in (None, visible, visible[:1].expand(batch, 1, 1, keys)):
+        expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask)
+        found = few_rows.attend(q, k, v, mask)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@DTYPES
+def test_a_row_is_the_same_to_the_bit_however_many_there_are(dtype: torch.dtype) -> None:
+    q, k, v = inputs(3, 5, 9, 1357, 64, dtype)
+    every = few_rows.attend(q, k, v, None)
+    for sample in range(3):
+        for row in range(9):
+            one = (slice(sample, sample + 1), slice(None), slice(row, row + 1))
+            alone = few_rows.attend(q[one], k[one[0]], v[one[0]], None)
+            assert torch.equal(alone, every[one])
+
+
+@pytest.mark.parametrize("scale", [0.0, 30.0, 1e4])
+def test_scores_far_apart_neither_overflow_nor_vanish(scale: float) -> None:
+    q, k, v = inputs(1, 2, 3, 50, 32, torch.float32)
+    expected = F.scaled_dot_product_attention((q * scale).double(), k.double(), v.double())
+    torch.testing.assert_close(few_rows.attend(q * scale, k, v, None).double(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_not_visible_does_not_count_and_nan_that_is_shows() -> None:
+    q, k, v = inputs(1, 1, 2, 20, 16, torch.bfloat16)
+    visible = torch.ones(2, 20, dtype=torch.bool)
+    visible[0, 7] = False
+    k[..., 7, :] = torch.nan
+    found = few_rows.attend(q, k, v, visible)
+    assert found[..., 0, :].isfinite().all() and found[..., 1, :].isnan().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("copies", [None, Copies(2, 4)])
+def test_memories_shared_by_sequences(copies: Copies | None) -> None:
+    layer, x = CrossAttention(64, 4), random(8, 1, 64)
+    if copies is not None:
+        x = copies.restore(copies.drop(x))
+    keys_values = layer.keys_values(random(2, 30, 64, seed=1))
+    visible = torch.arange(30)[None] < 21
+    expected = layer(x, keys_values, visible)
+    layer.kernel = few_rows.attend
+    torch.testing.assert_close(layer(x, keys_values, visible, copies=copies), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_only_few_rows_of_the_right_width_are_taken() -> None:
+    def refuse(*args: Tensor | None) -> Tensor:
+        raise AssertionError("not to be called")
+
+    few, wide = random(1, 2, few_rows.ROWS, 16), random(1, 2, 1, 24)
+    assert few_rows.takes(few) and not few_rows.takes(wide) and not few_rows.takes(few.double())
+    for q in (random(1, 2, few_rows.ROWS + 1, 16), wide):
+        slots = torch.arange(q.shape[2])
+        rows = CachedRows(KeyValueCache(1, 2, len(slots), q.shape[3], q), slots, slots <= slots[:, None])
+        assert rows.attend(q, q, q, refuse).shape == q.shape
+
+
+def test_a_compiler_that_cannot_make_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(few_rows, "SOURCE", tmp_path / "few_rows.cpp")
+    few_rows.SOURCE.write_text("int main() { return nothing; }")
+    with pytest.raises(InputError, match=r"g\+\+ cannot compile few_rows\.cpp: .*nothing"):
+        few_rows.build.__wrapped__()
