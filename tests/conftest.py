@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,16 @@ def tiny_parts() -> tuple[DFVQGAN, MPS2S, CaptionTokenizer]:
     tokenizer = CaptionTokenizer.train(CAPTIONS, vocab_size=280, max_length=config.text_length)
     dfvqgan, mps2s = DFVQGAN(DFVQGANConfig.preset("tiny")), MPS2S(config)
     return dfvqgan.eval().requires_grad_(False), mps2s.eval().requires_grad_(False), tokenizer
+
+
+@pytest.fixture
+def apart() -> Iterator[None]:
+    """No compiled graph of another test, of which there may only be so many."""
+    torch._dynamo.reset()
+    limit = torch._dynamo.config.recompile_limit
+    yield
+    torch._dynamo.config.recompile_limit = limit
+    torch._dynamo.reset()
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
+import sysconfig
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -22,6 +25,10 @@ from nuwa_lip.training.loop import train
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenCache, write_cache
 
+NEEDS_COMPILER = pytest.mark.skipif(
+    not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").is_file()),
+    reason="needs g++ and Python's headers",
+)
 PHOTOS = 12
 DFVQGAN_CONFIG = DFVQGANConfig(
     resolution=32,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from nuwa_lip import few_rows
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.transformer import CachedRows, Copies, CrossAttention, KeyValueCache
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(not (few_rows.supported() and shutil.which("g++")), reason="needs Linux and g++")
 DTYPES = pytest.mark.parametrize("dtype", few_rows.FUNCTIONS)
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
 
@@ -55,15 +57,26 @@ def test_it_is_attention(
         torch.testing.assert_close(found.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 @DTYPES
-def test_a_row_is_the_same_to_the_bit_however_many_there_are(dtype: torch.dtype) -> None:
-    q, k, v = inputs(3, 5, 9, 1357, 64, dtype)
-    every = few_rows.attend(q, k, v, None)
-    for sample in range(3):
-        for row in range(9):
-            one = (slice(sample, sample + 1), slice(None), slice(row, row + 1))
-            alone = few_rows.attend(q[one], k[one[0]], v[one[0]], None)
-            assert torch.equal(alone, every[one])
+@pytest.mark.parametrize("width", few_rows.WIDTHS)
+def test_a_row_is_the_same_to_the_bit_however_many_there_are(width: int, dtype: torch.dtype, threads: None) -> None:
+    q, k, v = inputs(3, 5, 8, 157, width, dtype)
+    visible = random(8, 157) > -1
+    for mask in (None, visible):
+        every = few_rows.attend(q, k, v, mask)
+        for count in (1, 2, 3, 4, 5):
+            for first in range(8 - count):
+                rows = slice(first, first + count)
+                few = few_rows.attend(q[1:2, :, rows], k[1:2], v[1:2], None if mask is None else mask[rows])
+                assert torch.equal(few, every[1:2, :, rows])
 
 
 @pytest.mark.parametrize("scale", [0.0, 30.0, 1e4])
@@ -101,15 +114,35 @@ def test_only_few_rows_of_the_right_width_are_taken() -> None:
         raise AssertionError("not to be called")
 
     few, wide = random(1, 2, few_rows.ROWS, 16), random(1, 2, 1, 24)
-    assert few_rows.takes(few) and not few_rows.takes(wide) and not few_rows.takes(few.double())
+    assert few_rows.takes(few, few) and not few_rows.takes(wide, wide)
+    assert not few_rows.takes(few, few.bfloat16()) and not few_rows.takes(few.double(), few.double())
+    assert not few_rows.takes(few.to("meta"), few.to("meta"))
+    with torch.enable_grad():
+        assert not few_rows.takes(few.requires_grad_(), few)
     for q in (random(1, 2, few_rows.ROWS + 1, 16), wide):
         slots = torch.arange(q.shape[2])
         rows = CachedRows(KeyValueCache(1, 2, len(slots), q.shape[3], q), slots, slots <= slots[:, None])
         assert rows.attend(q, q, q, refuse).shape == q.shape
 
 
+def test_a_model_that_has_it_can_be_sent_to_another_process() -> None:
+    layer = CrossAttention(64, 4)
+    layer.kernel = few_rows.attend
+    assert pickle.loads(pickle.dumps(layer)).kernel is few_rows.attend
+
+
 def test_a_compiler_that_cannot_make_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(few_rows, "SOURCE", tmp_path / "few_rows.cpp")
     few_rows.SOURCE.write_text("int main() { return nothing; }")
     with pytest.raises(InputError, match=r"g\+\+ cannot compile few_rows\.cpp: .*nothing"):
+        few_rows.build.__wrapped__()
+
+
+def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise OSError(f"{path}: failed to map segment")
+
+    monkeypatch.setattr(few_rows.ctypes, "CDLL", fail)
+    with pytest.raises(InputError, match="cannot load what .* failed to map"):
         few_rows.build.__wrapped__()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +18,11 @@ from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.transformer import CrossAttention, SelfAttention
 from nuwa_lip.quantise import LAYERS, quantise
 from nuwa_lip.sampling import sample
+from tests.small_runs import NEEDS_COMPILER
 from tests.test_quantise import MARKS
 
 FORMS = pytest.mark.parametrize("weights", [None, *(pytest.param(n, marks=MARKS.get(n, ())) for n in LAYERS)])
-HEADERS = Path(sysconfig.get_path("include"), "Python.h")
-
-
-@pytest.fixture(autouse=True)
-def apart() -> Iterator[None]:
-    """No graph of another test, of which there may only be so many."""
-    torch._dynamo.reset()
-    limit = torch._dynamo.config.recompile_limit
-    yield
-    torch._dynamo.config.recompile_limit = limit
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 def made(weights: str | None) -> MPS2S:
@@ -88,7 +77,7 @@ def test_more_graphs_may_be_made_than_pytorch_would() -> None:
     assert torch._dynamo.config.recompile_limit == kernels.GRAPHS > 8
 
 
-@pytest.mark.skipif(not (shutil.which("g++") and HEADERS.is_file()), reason="needs g++ and Python's headers")
+@NEEDS_COMPILER
 def test_a_compiled_candidate_does_not_depend_on_how_many_there_are() -> None:
     model = made(None)
     memory, seed = random_memory(model), torch.Generator().manual_seed(3)
@@ -97,7 +86,7 @@ def test_a_compiled_candidate_does_not_depend_on_how_many_there_are() -> None:
         model = made(None)
         expected, _ = sample(model, memory, num_candidates=4, **settings)
         compile_step(model)
-        assert {module.kernel for module in attentions(model)} == {few_rows.attend}
+        assert {module.kernel for module in attentions(model)} == {few_rows.attend if few_rows.supported() else None}
         four, scores = sample(model, memory, num_candidates=4, **settings)
         one, score = sample(model, memory, **settings)
         assert torch.equal(four, expected)

@@ -1,8 +1,9 @@
-// Attention of few rows on the CPU: keys and values are read once, in the order in which they lie in memory, and
+// Attention of few rows on the CPU: keys and values are read as they lie in memory, once for up to four rows, and
 // everything is computed in float32.
 //
 // A row's result is the same to the bit however many rows, heads and threads there are, for every row is computed by
-// the same operations in the same order. Vectors are those of GCC and Clang, which turn them into what the CPU has.
+// the same operations in the same order; the compiler may not contract them (-ffp-contract=off), which it would do in
+// one loop and not in another. Vectors are those of GCC and Clang, which turn them into what the CPU has.
 //
 // Legend: B batch, H heads, R rows, M keys, d width of a head.
 
@@ -148,10 +149,12 @@ void attend_all(const T* q, const T* k, const T* v, const uint8_t* visible, T* y
                      at[3].row, y + b * at[4].batch + h * at[4].head + row * at[4].row, at[4].row, keys, scale,
                      weights.data(), padded);
             };
-            if (last - first == TOGETHER)
-                from(first, attend<T, CHUNKS, TOGETHER>);
-            else
-                for (int64_t row = first; row < last; ++row) from(row, attend<T, CHUNKS, 1>);
+            switch (last - first) {
+                case 1: from(first, attend<T, CHUNKS, 1>); break;
+                case 2: from(first, attend<T, CHUNKS, 2>); break;
+                case 3: from(first, attend<T, CHUNKS, 3>); break;
+                default: from(first, attend<T, CHUNKS, TOGETHER>);
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 """Attention of the few rows of a decoding step on the CPU, by a kernel of our own in C++ (`few_rows.cpp`).
 
 PyTorch's products of matrices bring keys and values into another order before they multiply, which for a few rows takes
-longer than the products. This kernel reads both once: for one row and a photo's 1,357 states in bf16 0.13 ms a layer,
-where two products took 0.42. A row's result is the same to the bit however many rows and sequences there are. The C++
-compiler makes it when it is first asked for (`build`), in a second or two.
+longer than the products. This kernel takes them as they lie, once for up to four rows: for one row and a photo's 1,357
+states in bf16 0.13 ms a layer, where two products took 0.42. A row's result is the same to the bit however many rows
+and sequences there are. The C++ compiler makes it when it is first asked for (`build`), in a second or two.
 
 Legend: B batch, R rows, M keys, d width of a head.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,17 @@ SOURCE = Path(__file__).with_name("few_rows.cpp")
 FUNCTIONS = {torch.bfloat16: "attend_bfloat16", torch.float32: "attend_float32"}
 WIDTHS = (16, 32, 64, 128)
 """Of a head."""
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+"""Contraction is off because it is the compiler's choice, loop by loop, and with it the last bit of a row."""
+MACHINES = ("x86_64", "aarch64")
+"""On Linux; other compilers have other flags, and that of macOS no OpenMP."""
 ROWS = 8
 """Of a sequence. For four such sequences products of matrices take less time than the kernel if there are more."""
+
+
+def supported() -> bool:
+    """Whether the kernel is for this kind of machine."""
+    return sys.platform == "linux" and platform.machine() in MACHINES
 
 
 def compiler() -> str:
@@ -53,26 +62,35 @@ def build() -> ctypes.CDLL:
     """Make the kernel and load it, once in a process; nothing is left on the disk.
 
     Raises:
-        InputError: there is no compiler, or it cannot make this.
+        InputError: there is no compiler, it cannot make this, or nothing can be loaded from the temporary folder.
     """
-    threads = () if sys.platform == "darwin" else ("-fopenmp",)  # the compiler of macOS has no OpenMP
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         library = Path(folder, "few_rows.so")
-        command = [compiler(), *FLAGS, *threads, str(SOURCE), "-o", str(library)]
+        command = [compiler(), *FLAGS, str(SOURCE), "-o", str(library)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             reason = next((line for line in lines if "error" in line), lines[0])
             raise InputError(f"{command[0]} cannot compile {SOURCE.name}: {reason}; name another one in CXX")
-        loaded = ctypes.CDLL(str(library))
+        try:
+            loaded = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise InputError(f"cannot load what {command[0]} has made of {SOURCE.name}: {error}") from error
     for name in FUNCTIONS.values():
         getattr(loaded, name).restype = None
     return loaded
 
 
-def takes(q: Tensor) -> bool:
-    """Whether the kernel is for such rows [sequences, heads, R, d], however many sequences there are."""
-    return q.dtype in FUNCTIONS and q.shape[-1] in WIDTHS and q.shape[-2] <= ROWS
+def takes(q: Tensor, k: Tensor) -> bool:
+    """Whether the kernel is for such rows [sequences, heads, R, d] and keys, however many sequences there are."""
+    return (
+        q.device.type == "cpu"
+        and q.dtype == k.dtype
+        and q.dtype in FUNCTIONS
+        and q.shape[-1] in WIDTHS
+        and q.shape[-2] <= ROWS
+        and not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad))
+    )
 
 
 def _rows_first(q: Tensor) -> Tensor:
@@ -85,7 +103,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
     """Attention of rows [B, heads, R, d] to keys and values [B, heads, M, d], as `scaled_dot_product_attention`.
 
     Args:
-        q, k, v: float32 or bfloat16, of a width in `WIDTHS`.
+        q, k, v: all float32 or all bfloat16, of a width in `WIDTHS`; no gradient goes through.
         visible: bool, broadcast to [B, heads, R, M], True = may be attended; a row sees one key at least.
     """
     kernel = getattr(build(), FUNCTIONS[q.dtype])

@@ -8,7 +8,6 @@ Legend: N outputs, K inputs, R rows, g inputs of a group.
 
 from __future__ import annotations
 
-import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,8 +21,8 @@ from nuwa_lip.models import MPS2S
 from nuwa_lip.models.transformer import CrossAttention, SelfAttention
 from nuwa_lip.opaque import opaque
 
-GRAPHS = 32
-"""PyTorch alone would stop compiling at 8, and go on eagerly: four candidates and guidance can need more."""
+GRAPHS = 64
+"""PyTorch alone would stop compiling at 8, and go on eagerly: candidates, guidance, and few or many rows need more."""
 ZERO = 128
 """What `int8` takes for 0 in its activations: the kernel is at its best with unsigned ones."""
 
@@ -31,7 +30,7 @@ ZERO = 128
 def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     """Fuse what stands between the matrix products of a decoding step, in place, by `torch.compile`.
 
-    On a CPU few rows then attend by a kernel of our own (`few_rows`), except on Windows, whose compiler cannot make it.
+    On a CPU under Linux few rows then attend by a kernel of our own (`few_rows`).
 
     It happens in the first steps that are run afterwards, once for all layers, and anew (`GRAPHS` in all) for
     another number of photos, of candidates or of rows: one, a few, or many. Results differ in the last bits, so that a
@@ -46,7 +45,7 @@ def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     """
     device = mps2s.embedding.weight.device
     check_tools(device, backend)
-    if device.type == "cpu" and backend == "inductor" and sys.platform != "win32":
+    if device.type == "cpu" and backend == "inductor" and few_rows.supported():
         few_rows.build()
         for module in mps2s.decoder.modules():
             if isinstance(module, SelfAttention | CrossAttention):
@@ -54,13 +53,16 @@ def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     compile_blocks(mps2s.decoder.layers, device, backend)
 
 
-def compile_blocks(blocks: Iterable[nn.Module], device: torch.device, backend: str = "inductor") -> None:
+def compile_blocks(
+    blocks: Iterable[nn.Module], device: torch.device, backend: str = "inductor", dynamic: bool = True
+) -> None:
     """Compile each of a model's repeated blocks, in place: the same graphs serve all of one kind.
 
     Args:
         blocks: their calls are compiled when they are first made.
         device: where they run.
         backend: as in `compile_step`.
+        dynamic: a graph serves all sizes; or one of `GRAPHS` each of them.
 
     Raises:
         InputError: the tools that it needs are not installed.
@@ -68,7 +70,7 @@ def compile_blocks(blocks: Iterable[nn.Module], device: torch.device, backend: s
     check_tools(device, backend)
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for block in blocks:
-        block.compile(dynamic=True, backend=backend)
+        block.compile(dynamic=dynamic, backend=backend)
 
 
 def check_tools(device: torch.device, backend: str) -> None:

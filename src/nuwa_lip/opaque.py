@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -22,10 +23,10 @@ def opaque(meta: Callable[P, Tensor]) -> Callable[[Callable[P, Tensor]], Callabl
         operator = torch.library.custom_op(f"nuwa_lip::{kernel.__name__}", kernel, mutates_args=())
         operator.register_fake(meta)
 
+        @functools.wraps(kernel)
         def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
             return (operator if torch.compiler.is_compiling() else kernel)(*args, **kwargs)
 
-        call.__doc__ = kernel.__doc__
         return call
 
     return register

@@ -37,6 +37,9 @@ class Schedule:
     """Decay of the averaged weights, which are the ones exported; less in the first steps. 0: no average."""
     precision: Precision = "auto"
     """auto: bf16 where the hardware computes faster in it, else fp32."""
+    compile: bool = False
+    """Fuse what the repeated blocks do, by `torch.compile`: the first steps take a minute longer. Needs a C++ compiler
+    on a CPU."""
     seed: int = 0
     """Of everything that is random."""
     log_every: int = 10

@@ -25,7 +25,16 @@ from nuwa_lip.models.perceptual import SqueezeNetFeatures
 from nuwa_lip.recipes import DFVQGAN_RECIPES, Adversary, DFVQGANRecipe
 from nuwa_lip.training import dfvqgan
 from nuwa_lip.training.dfvqgan import SQUEEZENET, DFVQGANStage, Phase, load_perceptual
-from tests.small_runs import DFVQGAN_CONFIG, contents, dfvqgan_recipe, interrupted, make_cpu_accelerator, run
+from nuwa_lip.training.stage import repeated
+from tests.small_runs import (
+    DFVQGAN_CONFIG,
+    NEEDS_COMPILER,
+    contents,
+    dfvqgan_recipe,
+    interrupted,
+    make_cpu_accelerator,
+    run,
+)
 
 SIXTEEN = dataclasses.replace(DFVQGAN_CONFIG, codebook_size=16)
 
@@ -84,6 +93,17 @@ def test_accumulated_parts_equal_the_big_batch(parts: int, photos: PhotoSet, big
         torch.testing.assert_close(figures[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     assert [len(latents) for latents in revivals] == [4], "once a step, from the latents of the whole batch"
     torch.testing.assert_close(stage.raw.quantiser.codebook.detach(), codebook, atol=1e-5, rtol=1e-4)
+
+
+@NEEDS_COMPILER
+def test_compiled_gradients_are_the_same(photos: PhotoSet, big_batch: Any, apart: None) -> None:
+    stage = make(photos, revive_after=1, accumulate=2, compile=True)
+    found, figures = gradients(stage)
+    for name, gradient in big_batch[0].items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(figures["adversary_weight"], big_batch[1]["adversary_weight"], atol=1e-4, rtol=1e-3)
+    assert all(block._compiled_call_impl is not None for block in repeated(stage.raw))
+    assert all(block._compiled_call_impl is None for block in repeated(stage.average.model))
 
 
 def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(photos: PhotoSet, tmp_path: Path) -> None:

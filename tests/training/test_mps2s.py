@@ -24,6 +24,7 @@ from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenBatch, token_mask
 from tests.small_runs import (
     MPS2S_CONFIG,
+    NEEDS_COMPILER,
     contents,
     interrupted,
     make_cpu_accelerator,
@@ -82,6 +83,20 @@ def test_the_averaged_copy_is_not_checkpointed(cache: Path) -> None:
     stage = make(cache, with_dropout(gradient_checkpointing=True))
     assert all("forward" in vars(block) for block in stage.raw.decoder.layers)
     assert not any("forward" in vars(block) for block in stage.average.model.decoder.layers)
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_gradients_are_the_same(checkpointing: bool, cache: Path, big_batch: Any, apart: None) -> None:
+    """In parts whose K differ, and so by graphs for all sizes."""
+    recipe = without_dropout(2)
+    changed = dataclasses.replace(recipe.schedule, compile=True)
+    stage = make(cache, dataclasses.replace(recipe, schedule=changed, gradient_checkpointing=checkpointing))
+    found, _ = gradients(stage)
+    for name, gradient in big_batch[0].items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    assert all(block._compiled_call_impl is not None for block in stage.raw.decoder.layers)
+    assert all(block._compiled_call_impl is None for block in stage.average.model.decoder.layers)
 
 
 @pytest.mark.parametrize("parts", [2, 4])

@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.models.transformer import Block
+from nuwa_lip.models.vqgan import AttentionBlock, Downsample, ResidualBlock, Upsample
 from nuwa_lip.recipes import MPS2SRecipe
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.loop import set_learning_rate
 from nuwa_lip.training.runs import RunFolder
-from nuwa_lip.training.stage import Average, Stage, generator_for, make_optimizer
+from nuwa_lip.training.stage import Average, Stage, generator_for, make_optimizer, repeated
 from tests.small_runs import mps2s_recipe, schedule
 
 
@@ -163,3 +166,10 @@ def test_generators_are_functions_of_their_numbers() -> None:
 def test_different_numbers_give_different_streams(a: list[int], b: list[int]) -> None:
     seeds = [generator_for("cpu", *numbers).initial_seed() for numbers in (a, b)]
     assert (seeds[0] == seeds[1]) == (a == b)
+
+
+def test_the_repeated_blocks_of_both_stages() -> None:
+    dfvqgan, mps2s = DFVQGAN(DFVQGANConfig.preset("tiny")), MPS2S(MPS2SConfig.preset("tiny"))
+    kinds = {type(block) for block in repeated(dfvqgan)}
+    assert kinds == {ResidualBlock, AttentionBlock, Downsample, Upsample} and len(repeated(dfvqgan)) == 16
+    assert {type(block) for block in repeated(mps2s)} == {Block} and len(repeated(mps2s)) == 5

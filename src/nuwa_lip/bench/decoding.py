@@ -179,7 +179,7 @@ def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
         if short is None:
             continue
         long = peers.generate(made, 2 + sizes.generated, cache, TOP_K)
-        found = timings({"short": short, "long": long, "own": own}, max(2, bench.rounds // 2))
+        found = timings({"short": short, "long": long, "own": own}, max(3, bench.rounds // 2), least=LEAST)
         token = (found["long"].seconds - found["short"].seconds) / sizes.generated
         peer = found["long"]._replace(seconds=max(token, 1e-9))
         rows.append(peer.row(f"T5 of the same dimensions, generate, {cache} cache, a token, {precision}", "ms"))

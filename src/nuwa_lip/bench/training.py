@@ -1,11 +1,13 @@
 """A training step of both stages: plain eager float32 against what our stages do.
 
-Ours: bf16 by autocast where the machine is fast in it, channels last (stage 1), AdamW in one fused pass. Both sides
-run the same model and the same losses (stage 1 without the adversary, as in the first part of its training).
+Ours: bf16 by autocast where the machine is fast in it, channels last (stage 1), AdamW in one fused pass; the same with
+compiled blocks; and in stage 2 with blocks that run again for their gradients, for the memory that this saves. All run
+the same model and the same losses (stage 1 without the adversary, as in the first part of its training).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -14,35 +16,81 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from nuwa_lip.bench.limits import has_bf16
-from nuwa_lip.bench.measure import Row, times, timings
-from nuwa_lip.bench.sizes import Bench, photo
+from nuwa_lip.bench.measure import Row, child, times, timings
+from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
+from nuwa_lip.errors import InputError
+from nuwa_lip.kernels import compile_blocks
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perceptual import lpips
-from nuwa_lip.training.dfvqgan import load_perceptual
+from nuwa_lip.training.dfvqgan import DFVQGANStage, load_perceptual
+from nuwa_lip.training.mps2s import MPS2SStage, run_again_for_gradients
+from nuwa_lip.training.stage import repeated
 
 BAR = 1.5
 Loss = Callable[[], Tensor]
+Build = Callable[[Sizes, bool], tuple[nn.Module, Loss]]
+CHECKPOINTED = "ours, blocks run again for gradients"
+PHOTOS = 8
+"""Of a step whose memory is measured: with fewer, weights and their moments are nearly all of it."""
+STEP = "import sys; from nuwa_lip.bench.training import one_step; one_step(*sys.argv[1:])"
 
 
 def run(bench: Bench) -> list[Row]:
-    """Both stages."""
+    """Times of both stages, and what stage 2 takes of memory."""
     rows: list[Row] = []
-    for name, build in (("stage 1", stage1), ("stage 2", stage2)):
-        cases = {kind: training_step(*build(bench, kind == "ours"), ours=kind == "ours") for kind in ("plain", "ours")}
-        found = timings(cases, bench.rounds)
-        batch = bench.sizes.training_batch
+    batch = bench.sizes.training_batch
+    for name, build, stage in (("stage 1", stage1, DFVQGANStage), ("stage 2", stage2, MPS2SStage)):
+        kinds = {kind: build(bench.sizes, kind != "plain") for kind in ("plain", "ours")}
+        try:
+            kinds["ours, compiled"] = compiled(bench, build, stage.sizes_vary)
+        except InputError as error:
+            bench.skipped.append(f"training step, {name}, compiled: {error}")
+        if build is stage2:
+            kinds[CHECKPOINTED] = checkpointed(bench.sizes)
+        found = timings(
+            {kind: training_step(*made, ours=kind != "plain") for kind, made in kinds.items()}, bench.rounds
+        )
         rows += [timing.row(f"training step, {name}, {batch} photos, {kind}") for kind, timing in found.items()]
-        rows.append(times(f"training step, {name}, plain float32 / ours", found["plain"], found["ours"], BAR))
+        for kind in ("ours", "ours, compiled"):
+            if kind in found:
+                rows.append(times(f"training step, {name}, plain float32 / {kind}", found["plain"], found[kind], BAR))
+    chosen = "small" if bench.sizes.small else "official"
+    for kind in ("ours", CHECKPOINTED):
+        peak = child(STEP, chosen, kind).peak_mb
+        rows.append(
+            Row(what=f"peak of a process that takes a step, stage 2, {batch} photos, {kind}", value=peak, unit="MB")
+        )
     return rows
 
 
-def stage1(bench: Bench, ours: bool) -> tuple[nn.Module, Loss]:
+def compiled(bench: Bench, build: Build, sizes_vary: bool) -> tuple[nn.Module, Loss]:
+    """Ours, with its blocks compiled as the stages do it."""
+    model, loss = build(bench.sizes, True)
+    backend = "eager" if bench.sizes.small else "inductor"
+    compile_blocks(repeated(model), torch.device("cpu"), backend, dynamic=sizes_vary)
+    return model, loss
+
+
+def checkpointed(sizes: Sizes) -> tuple[nn.Module, Loss]:
+    """Stage 2 with blocks that run again for their gradients."""
+    model, loss = stage2(sizes, True)
+    run_again_for_gradients(model)
+    return model, loss
+
+
+def one_step(sizes: str, kind: str) -> None:
+    """What a process does whose memory is measured."""
+    chosen = dataclasses.replace(SMALL if sizes == "small" else OFFICIAL, training_batch=PHOTOS)
+    training_step(*(checkpointed(chosen) if kind == CHECKPOINTED else stage2(chosen, True)), ours=True)()
+
+
+def stage1(sizes: Sizes, ours: bool) -> tuple[nn.Module, Loss]:
     """DF-VQGAN and what L_V + L_P of a batch are (Eq. 13)."""
     torch.manual_seed(0)
-    model = DFVQGAN(bench.sizes.trained_dfvqgan).train()
-    side, batch = model.config.resolution, bench.sizes.training_batch
+    model = DFVQGAN(sizes.trained_dfvqgan).train()
+    side, batch = model.config.resolution, sizes.training_batch
     image = torch.rand(batch, 3, side, side) * 2 - 1
     mask = torch.zeros(batch, 1, side, side, dtype=torch.bool)
     mask[..., side // 4 : side // 2] = True
@@ -59,11 +107,11 @@ def stage1(bench: Bench, ours: bool) -> tuple[nn.Module, Loss]:
     return model, loss
 
 
-def stage2(bench: Bench, ours: bool) -> tuple[nn.Module, Loss]:
+def stage2(sizes: Sizes, ours: bool) -> tuple[MPS2S, Loss]:
     """MP-S2S and Eq. 15 of a batch."""
     torch.manual_seed(0)
-    model = MPS2S(bench.sizes.trained_mps2s).train()
-    inputs = photo(model.config, bench.sizes.training_batch)
+    model = MPS2S(sizes.trained_mps2s).train()
+    inputs = photo(model.config, sizes.training_batch)
     order = raster_order(inputs[4])[0]
 
     def loss() -> Tensor:

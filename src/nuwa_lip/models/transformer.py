@@ -83,8 +83,8 @@ class KeyValueCache:
 class Copies(NamedTuple):
     """Of the C sequences of each memory the first `distinct` differ; the others repeat the last one of these.
 
-    They fill the linear layers up to a number of rows that never changes; attention, which would read a cache
-    for each of them, leaves them out.
+    They fill the linear layers up to a number of rows that never changes; attention to the cache, which would be read
+    for each of them, leaves them out, and so does attention to the memory if its bits do not depend on their number.
     """
 
     distinct: int
@@ -119,7 +119,7 @@ class CachedRows:
         if self.copies is not None:
             q, k, v = (self.copies.drop(x) for x in (q, k, v))
         k, v = self.cache.update(self.slots, k, v, self.visible.shape[-1])
-        attend = _attend_apart if kernel is None or not few_rows.takes(q) else kernel
+        attend = _attend_apart if kernel is None or not few_rows.takes(q, k) else kernel
         y = attend(q, k, v, self.visible)
         return y if self.copies is None else self.copies.restore(y)
 
@@ -218,7 +218,7 @@ class CrossAttention(nn.Module):
         """
         k, v = keys_values
         q = rotate(self.q(x).view(*x.shape[:2], self.heads, k.shape[-1]).transpose(1, 2), turn)  # [B * C, heads, N, d]
-        attend = _attend if self.kernel is None or not few_rows.takes(q) else self.kernel
+        attend = _attend if self.kernel is None or not few_rows.takes(q, k) else self.kernel
         if attend is _attend:
             copies = None  # its products give other last bits for another number of rows
         q = q if copies is None else copies.drop(q)

@@ -74,6 +74,8 @@ class DFVQGANStage(Stage[DFVQGAN]):
         max_file_size: largest size in bytes of an exported file.
     """
 
+    sizes_vary = False
+
     def __init__(
         self,
         recipe: DFVQGANRecipe,

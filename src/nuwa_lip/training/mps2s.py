@@ -43,6 +43,8 @@ class MPS2SStage(Stage[MPS2S]):
         max_file_size: largest size in bytes of an exported file.
     """
 
+    sizes_vary = True  # the longest caption, and the most defective tokens
+
     def __init__(
         self,
         recipe: MPS2SRecipe,

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from nuwa_lip.kernels import compile_blocks
 from nuwa_lip.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder
 
@@ -41,11 +42,15 @@ class Stage(ABC, Generic[Model]):
     buffers: dict[str, Tensor]
     tokenizer: Any = None
     """`CaptionTokenizer`, or None in stage 1."""
+    sizes_vary: ClassVar[bool]
+    """Whether what the model is given has other sizes from part to part."""
 
     def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model) -> None:
         self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
         self.average = Average(deepcopy(model), recipe.schedule.ema)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
+        if recipe.schedule.compile:
+            compile_blocks(repeated(model), accelerator.device, dynamic=self.sizes_vary)
         self.modules = {"model": model, "average": self.average.model}
         self.optimizers = {"model": self.optimizer}
         self.buffers = {}
@@ -134,6 +139,12 @@ class Average(Generic[Model]):
         averages = [p for p in self.model.state_dict().values() if p.is_floating_point()]
         weights = [p.detach() for p in model.state_dict().values() if p.is_floating_point()]
         torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def repeated(model: nn.Module) -> list[nn.Module]:
+    """The blocks that a model is a list of."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return [block for blocks in lists for block in blocks if not isinstance(block, nn.ModuleList)]
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> AdamW:
