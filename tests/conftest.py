@@ -41,6 +41,7 @@ def tiny_parts() -> tuple[DFVQGAN, MPS2S, CaptionTokenizer]:
 def apart() -> Iterator[None]:
     """No compiled graph of another test, of which there may only be so many."""
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     limit = torch._dynamo.config.recompile_limit
     yield
     torch._dynamo.config.recompile_limit = limit

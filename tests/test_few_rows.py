@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from nuwa_lip import few_rows
 from nuwa_lip.errors import InputError
-from nuwa_lip.models.transformer import CachedRows, Copies, CrossAttention, KeyValueCache
+from nuwa_lip.models.transformer import CachedRows, Copies, CrossAttention, Kernel, KeyValueCache
 
 pytestmark = pytest.mark.skipif(not (few_rows.supported() and shutil.which("g++")), reason="needs Linux and g++")
 DTYPES = pytest.mark.parametrize("dtype", few_rows.FUNCTIONS)
@@ -57,25 +58,27 @@ def test_it_is_attention(
         torch.testing.assert_close(found.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+@contextmanager
+def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
+    torch.set_num_threads(count)
     yield
     torch.set_num_threads(before)
 
 
 @DTYPES
 @pytest.mark.parametrize("width", few_rows.WIDTHS)
-def test_a_row_is_the_same_to_the_bit_however_many_there_are(width: int, dtype: torch.dtype, threads: None) -> None:
+def test_a_row_is_the_same_to_the_bit_however_many_there_are(width: int, dtype: torch.dtype) -> None:
     q, k, v = inputs(3, 5, 8, 157, width, dtype)
     visible = random(8, 157) > -1
     for mask in (None, visible):
-        every = few_rows.attend(q, k, v, mask)
+        with threads(2):
+            every = few_rows.attend(q, k, v, mask)
         for count in (1, 2, 3, 4, 5):
-            for first in range(8 - count):
+            for first in range(9 - count):
                 rows = slice(first, first + count)
-                few = few_rows.attend(q[1:2, :, rows], k[1:2], v[1:2], None if mask is None else mask[rows])
+                with threads(1):
+                    few = few_rows.attend(q[1:2, :, rows], k[1:2], v[1:2], None if mask is None else mask[rows])
                 assert torch.equal(few, every[1:2, :, rows])
 
 
@@ -86,7 +89,7 @@ def test_scores_far_apart_neither_overflow_nor_vanish(scale: float) -> None:
     torch.testing.assert_close(few_rows.attend(q * scale, k, v, None).double(), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_what_is_not_visible_does_not_count_and_nan_that_is_shows() -> None:
+def test_a_key_that_is_not_visible_does_not_count_and_nan_that_is_shows() -> None:
     q, k, v = inputs(1, 1, 2, 20, 16, torch.bfloat16)
     visible = torch.ones(2, 20, dtype=torch.bool)
     visible[0, 7] = False
@@ -104,8 +107,15 @@ def test_memories_shared_by_sequences(copies: Copies | None) -> None:
     keys_values = layer.keys_values(random(2, 30, 64, seed=1))
     visible = torch.arange(30)[None] < 21
     expected = layer(x, keys_values, visible)
-    layer.kernel = few_rows.attend
+    seen = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
+        seen.append(q.shape[2])
+        return few_rows.attend(q, k, v, visible)
+
+    layer.kernel = Kernel(few_rows.takes, attend)
     torch.testing.assert_close(layer(x, keys_values, visible, copies=copies), expected, atol=1e-6, rtol=1e-5)
+    assert seen == [4 if copies is None else 2], "of each memory, without the copies"
 
 
 @torch.no_grad()
@@ -113,6 +123,7 @@ def test_only_few_rows_of_the_right_width_are_taken() -> None:
     def refuse(*args: Tensor | None) -> Tensor:
         raise AssertionError("not to be called")
 
+    kernel = Kernel(few_rows.takes, refuse)
     few, wide = random(1, 2, few_rows.ROWS, 16), random(1, 2, 1, 24)
     assert few_rows.takes(few, few) and not few_rows.takes(wide, wide)
     assert not few_rows.takes(few, few.bfloat16()) and not few_rows.takes(few.double(), few.double())
@@ -122,13 +133,13 @@ def test_only_few_rows_of_the_right_width_are_taken() -> None:
     for q in (random(1, 2, few_rows.ROWS + 1, 16), wide):
         slots = torch.arange(q.shape[2])
         rows = CachedRows(KeyValueCache(1, 2, len(slots), q.shape[3], q), slots, slots <= slots[:, None])
-        assert rows.attend(q, q, q, refuse).shape == q.shape
+        assert rows.attend(q, q, q, kernel).shape == q.shape
 
 
 def test_a_model_that_has_it_can_be_sent_to_another_process() -> None:
     layer = CrossAttention(64, 4)
-    layer.kernel = few_rows.attend
-    assert pickle.loads(pickle.dumps(layer)).kernel is few_rows.attend
+    layer.kernel = Kernel(few_rows.takes, few_rows.attend)
+    assert pickle.loads(pickle.dumps(layer)).kernel == layer.kernel
 
 
 def test_a_compiler_that_cannot_make_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ inline Floats exponential(Floats x) {  // of what is not above 0: 2^n times a po
     return x < hidden_below ? Floats{} : y;
 }
 
-// One pass over the keys and one over the values of a head, for `rows` of it.
+// One pass over the keys and one over the values of a head, for ROWS rows of it.
 template <typename T, int CHUNKS, int ROWS>
 void attend(const T* q, int64_t q_row, const T* k, int64_t k_row, const T* v, int64_t v_row, const uint8_t* visible,
             int64_t visible_row, T* y, int64_t y_row, int64_t keys, float scale, float* weights, int64_t padded) {

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,11 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nuwa_lip.compiling import compiler, opaque
 from nuwa_lip.errors import InputError
-from nuwa_lip.opaque import opaque
 
-COMPILERS = {"darwin": "clang++", "win32": "cl"}
-"""That `torch.compile` takes for the CPU, elsewhere g++."""
 SOURCE = Path(__file__).with_name("few_rows.cpp")
 FUNCTIONS = {torch.bfloat16: "attend_bfloat16", torch.float32: "attend_float32"}
 WIDTHS = (16, 32, 64, 128)
@@ -38,24 +34,12 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fopenmp", 
 MACHINES = ("x86_64", "aarch64")
 """On Linux; other compilers have other flags, and that of macOS no OpenMP."""
 ROWS = 8
-"""Of a sequence. For four such sequences products of matrices take less time than the kernel if there are more."""
+"""Most rows of a sequence: with more of them, and four sequences, PyTorch's products are faster."""
 
 
 def supported() -> bool:
     """Whether the kernel is for this kind of machine."""
     return sys.platform == "linux" and platform.machine() in MACHINES
-
-
-def compiler() -> str:
-    """The C++ compiler for the CPU.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    name = os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
-    if shutil.which(name) is None:
-        raise InputError(f"compiling needs {name}, which is not installed: install it, or name another in CXX")
-    return name
 
 
 @functools.cache
@@ -76,7 +60,9 @@ def build() -> ctypes.CDLL:
         try:
             loaded = ctypes.CDLL(str(library))
         except OSError as error:
-            raise InputError(f"cannot load what {command[0]} has made of {SOURCE.name}: {error}") from error
+            raise InputError(
+                f"cannot load what {command[0]} has made of {SOURCE.name}: {error}; name a folder for it in TMPDIR"
+            ) from error
     for name in FUNCTIONS.values():
         getattr(loaded, name).restype = None
     return loaded
@@ -95,7 +81,7 @@ def takes(q: Tensor, k: Tensor) -> bool:
 
 
 def _rows_first(q: Tensor) -> Tensor:
-    """[B, heads, R, d] of the rows [B, R, heads, d], for in this order the next layer reads them."""
+    """An empty [B, heads, R, d] that lies in memory as [B, R, heads, d], as the next layer reads it."""
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]).transpose(1, 2)
 
 
@@ -107,6 +93,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         q, k, v: all float32 or all bfloat16, of a width in `WIDTHS`; no gradient goes through.
         visible: bool, broadcast to [B, heads, R, M], True = may be attended; a row sees one key at least.
     """
+    assert q.shape[-1] in WIDTHS and q.dtype == k.dtype == v.dtype, "see `takes`"
     kernel = getattr(build(), FUNCTIONS[q.dtype])
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     y = _rows_first(q)

@@ -8,21 +8,14 @@ Legend: N outputs, K inputs, R rows, g inputs of a group.
 
 from __future__ import annotations
 
-import sysconfig
-from collections.abc import Iterable
-from pathlib import Path
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuwa_lip import few_rows
-from nuwa_lip.errors import InputError
+from nuwa_lip.compiling import compile_blocks, opaque, prepare
 from nuwa_lip.models import MPS2S
-from nuwa_lip.models.transformer import CrossAttention, SelfAttention
-from nuwa_lip.opaque import opaque
+from nuwa_lip.models.transformer import CrossAttention, Kernel, SelfAttention
 
-GRAPHS = 64
-"""PyTorch alone would stop compiling at 8, and go on eagerly: candidates, guidance, and few or many rows need more."""
 ZERO = 128
 """What `int8` takes for 0 in its activations: the kernel is at its best with unsigned ones."""
 
@@ -30,55 +23,26 @@ ZERO = 128
 def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
     """Fuse what stands between the matrix products of a decoding step, in place, by `torch.compile`.
 
-    On a CPU under Linux few rows then attend by a kernel of our own (`few_rows`).
-
-    It happens in the first steps that are run afterwards, once for all layers, and anew (`GRAPHS` in all) for
-    another number of photos, of candidates or of rows: one, a few, or many. Results differ in the last bits, so that a
-    seed may give another picture.
+    It happens in the first steps that are run afterwards, once for all layers, and anew (`compiling.GRAPHS` in all) for
+    another number of photos, of candidates or of rows: one, a few, or many. On a CPU under Linux few rows then attend
+    by a kernel of our own (`few_rows`), which is made at once. Results differ in the last bits, so that a seed may give
+    another picture.
 
     Args:
         mps2s: where it is to run.
-        backend: of `torch.compile`; others than this one show that it can be compiled, and are not faster.
+        backend: as for `compile_blocks`.
 
     Raises:
-        InputError: the tools that it needs are not installed.
+        InputError: the tools that it needs are not installed, or cannot make the kernel.
     """
     device = mps2s.embedding.weight.device
-    check_tools(device, backend)
+    prepare(device, backend)
     if device.type == "cpu" and backend == "inductor" and few_rows.supported():
         few_rows.build()
         for module in mps2s.decoder.modules():
             if isinstance(module, SelfAttention | CrossAttention):
-                module.kernel = few_rows.attend
+                module.kernel = Kernel(few_rows.takes, few_rows.attend)
     compile_blocks(mps2s.decoder.layers, device, backend)
-
-
-def compile_blocks(
-    blocks: Iterable[nn.Module], device: torch.device, backend: str = "inductor", dynamic: bool = True
-) -> None:
-    """Compile each of a model's repeated blocks, in place: the same graphs serve all of one kind.
-
-    Args:
-        blocks: their calls are compiled when they are first made.
-        device: where they run.
-        backend: as in `compile_step`.
-        dynamic: a graph serves all sizes; or one of `GRAPHS` each of them.
-
-    Raises:
-        InputError: the tools that it needs are not installed.
-    """
-    check_tools(device, backend)
-    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-    for block in blocks:
-        block.compile(dynamic=dynamic, backend=backend)
-
-
-def check_tools(device: torch.device, backend: str) -> None:
-    """Raises: InputError: a tool that compiling needs is not installed."""
-    if device.type == "cpu" and backend == "inductor":
-        few_rows.compiler()
-        if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
-            raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
 
 
 @opaque(lambda x, weight: x.new_empty(*x.shape[:-1], len(weight)))

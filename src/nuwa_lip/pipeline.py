@@ -158,7 +158,7 @@ class InpaintPipeline:
         """Make decoding faster for all photos but the first ones, by `torch.compile`; see `kernels.compile_step`.
 
         Raises:
-            InputError: the tools that it needs are not installed.
+            InputError: the tools that it needs are not installed, or do not work.
         """
         compile_step(self.mps2s)
         return self

@@ -38,8 +38,8 @@ class Schedule:
     precision: Precision = "auto"
     """auto: bf16 where the hardware computes faster in it, else fp32."""
     compile: bool = False
-    """Fuse what the repeated blocks do, by `torch.compile`: the first steps take a minute longer. Needs a C++ compiler
-    on a CPU."""
+    """Fuse what the repeated blocks do, by `torch.compile`: the first steps take up to a minute longer. Needs a C++
+    compiler and Python's headers on a CPU."""
     seed: int = 0
     """Of everything that is random."""
     log_every: int = 10

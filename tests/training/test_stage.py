@@ -16,14 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
-from nuwa_lip.models.transformer import Block
-from nuwa_lip.models.vqgan import AttentionBlock, Downsample, ResidualBlock, Upsample
+from nuwa_lip.errors import InputError
 from nuwa_lip.recipes import MPS2SRecipe
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.loop import set_learning_rate
 from nuwa_lip.training.runs import RunFolder
-from nuwa_lip.training.stage import Average, Stage, generator_for, make_optimizer, repeated
+from nuwa_lip.training.stage import Average, Stage, generator_for, make_optimizer
 from tests.small_runs import mps2s_recipe, schedule
 
 
@@ -168,8 +166,6 @@ def test_different_numbers_give_different_streams(a: list[int], b: list[int]) ->
     assert (seeds[0] == seeds[1]) == (a == b)
 
 
-def test_the_repeated_blocks_of_both_stages() -> None:
-    dfvqgan, mps2s = DFVQGAN(DFVQGANConfig.preset("tiny")), MPS2S(MPS2SConfig.preset("tiny"))
-    kinds = {type(block) for block in repeated(dfvqgan)}
-    assert kinds == {ResidualBlock, AttentionBlock, Downsample, Upsample} and len(repeated(dfvqgan)) == 16
-    assert {type(block) for block in repeated(mps2s)} == {Block} and len(repeated(mps2s)) == 5
+def test_a_model_without_blocks_cannot_be_compiled(accelerator: Accelerator) -> None:
+    with pytest.raises(InputError, match=r"schedule\.compile is for DF-VQGAN and MP-S2S"):
+        Line(accelerator, mps2s_recipe(compile=True))

@@ -1,7 +1,7 @@
 """A training step of both stages: plain eager float32 against what our stages do.
 
 Ours: bf16 by autocast where the machine is fast in it, channels last (stage 1), AdamW in one fused pass; the same with
-compiled blocks; and in stage 2 with blocks that run again for their gradients, for the memory that this saves. All run
+compiled blocks. Of stage 2 memory is measured too, with blocks that run again for their gradients and without. All run
 the same model and the same losses (stage 1 without the adversary, as in the first part of its training).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,15 @@ from torch.optim import AdamW
 from nuwa_lip.bench.limits import has_bf16
 from nuwa_lip.bench.measure import Row, child, times, timings
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
+from nuwa_lip.compiling import compile_blocks
 from nuwa_lip.errors import InputError
-from nuwa_lip.kernels import compile_blocks
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perceptual import lpips
 from nuwa_lip.training.dfvqgan import DFVQGANStage, load_perceptual
 from nuwa_lip.training.mps2s import MPS2SStage, run_again_for_gradients
-from nuwa_lip.training.stage import repeated
+from nuwa_lip.training.stage import Stage, repeated
 
 BAR = 1.5
 Loss = Callable[[], Tensor]
@@ -44,11 +45,9 @@ def run(bench: Bench) -> list[Row]:
     for name, build, stage in (("stage 1", stage1, DFVQGANStage), ("stage 2", stage2, MPS2SStage)):
         kinds = {kind: build(bench.sizes, kind != "plain") for kind in ("plain", "ours")}
         try:
-            kinds["ours, compiled"] = compiled(bench, build, stage.sizes_vary)
+            kinds["ours, compiled"] = compiled(bench, build, stage)
         except InputError as error:
             bench.skipped.append(f"training step, {name}, compiled: {error}")
-        if build is stage2:
-            kinds[CHECKPOINTED] = checkpointed(bench.sizes)
         found = timings(
             {kind: training_step(*made, ours=kind != "plain") for kind, made in kinds.items()}, bench.rounds
         )
@@ -58,32 +57,26 @@ def run(bench: Bench) -> list[Row]:
                 rows.append(times(f"training step, {name}, plain float32 / {kind}", found["plain"], found[kind], BAR))
     chosen = "small" if bench.sizes.small else "official"
     for kind in ("ours", CHECKPOINTED):
-        peak = child(STEP, chosen, kind).peak_mb
-        rows.append(
-            Row(what=f"peak of a process that takes a step, stage 2, {batch} photos, {kind}", value=peak, unit="MB")
-        )
+        what = f"peak of a process that takes a step, stage 2, {PHOTOS} photos, {kind}"
+        rows.append(Row(what=what, value=child(STEP, chosen, kind).peak_mb, unit="MB"))
     return rows
 
 
-def compiled(bench: Bench, build: Build, sizes_vary: bool) -> tuple[nn.Module, Loss]:
+def compiled(bench: Bench, build: Build, stage: type[Stage[Any]]) -> tuple[nn.Module, Loss]:
     """Ours, with its blocks compiled as the stages do it."""
     model, loss = build(bench.sizes, True)
     backend = "eager" if bench.sizes.small else "inductor"
-    compile_blocks(repeated(model), torch.device("cpu"), backend, dynamic=sizes_vary)
-    return model, loss
-
-
-def checkpointed(sizes: Sizes) -> tuple[nn.Module, Loss]:
-    """Stage 2 with blocks that run again for their gradients."""
-    model, loss = stage2(sizes, True)
-    run_again_for_gradients(model)
+    compile_blocks(repeated(model, stage.blocks), torch.device("cpu"), backend, dynamic=stage.sizes_vary)
     return model, loss
 
 
 def one_step(sizes: str, kind: str) -> None:
     """What a process does whose memory is measured."""
     chosen = dataclasses.replace(SMALL if sizes == "small" else OFFICIAL, training_batch=PHOTOS)
-    training_step(*(checkpointed(chosen) if kind == CHECKPOINTED else stage2(chosen, True)), ours=True)()
+    model, loss = stage2(chosen, True)
+    if kind == CHECKPOINTED:
+        run_again_for_gradients(model)
+    training_step(model, loss, ours=True)()
 
 
 def stage1(sizes: Sizes, ours: bool) -> tuple[nn.Module, Loss]:

@@ -19,10 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nuwa_lip import few_rows
-
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """Attention of rows [B, heads, R, d] to keys and values [B, heads, M, d], with what is visible (bool) or None."""
+
+
+class Kernel(NamedTuple):
+    """Attention of few rows that is faster than PyTorch's, with the same bits for any number of rows and sequences."""
+
+    takes: Callable[[Tensor, Tensor], bool]
+    """Whether it is for such rows [sequences, heads, R, d], however many sequences there are, and such keys."""
+    attend: Attend
+
+
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, each [B, heads, M, d]."""
 
@@ -114,12 +122,12 @@ class CachedRows:
     copies: Copies | None = None
     """Which sequences have no place in the cache; None: all have."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, kernel: Attend | None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel | None) -> Tensor:
         """Write new rows [B, heads, R, d] and let them attend to what they see."""
         if self.copies is not None:
             q, k, v = (self.copies.drop(x) for x in (q, k, v))
         k, v = self.cache.update(self.slots, k, v, self.visible.shape[-1])
-        attend = _attend_apart if kernel is None or not few_rows.takes(q, k) else kernel
+        attend = kernel.attend if kernel is not None and kernel.takes(q, k) else _attend_apart
         y = attend(q, k, v, self.visible)
         return y if self.copies is None else self.copies.restore(y)
 
@@ -130,7 +138,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.kernel: Attend | None = None  # for few rows, where there is a faster one than PyTorch's
+        self.kernel: Kernel | None = None
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
@@ -189,7 +197,7 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.kernel: Attend | None = None  # as in `SelfAttention`
+        self.kernel: Kernel | None = None
         self.q = nn.Linear(width, width, bias=False)
         self.kv = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -218,13 +226,12 @@ class CrossAttention(nn.Module):
         """
         k, v = keys_values
         q = rotate(self.q(x).view(*x.shape[:2], self.heads, k.shape[-1]).transpose(1, 2), turn)  # [B * C, heads, N, d]
-        attend = _attend if self.kernel is None or not few_rows.takes(q, k) else self.kernel
+        attend = self.kernel.attend if self.kernel is not None and self.kernel.takes(q, k) else _attend
         if attend is _attend:
             copies = None  # its products give other last bits for another number of rows
         q = q if copies is None else copies.drop(q)
-        rows = (
-            q.transpose(1, 2).reshape(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)
-        )  # [B, heads, C * N, d]
+        # all rows of a memory together, [B, heads, C * N, d]
+        rows = q.transpose(1, 2).reshape(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)
         y = attend(rows, k, v, mask).transpose(1, 2).reshape(len(q), -1, x.shape[-1])  # [B * C, N, D]
         return self.out(y if copies is None else copies.restore(y))
 

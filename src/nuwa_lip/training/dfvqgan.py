@@ -32,6 +32,7 @@ from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.dfvqgan import Reconstruction
 from nuwa_lip.models.losses import PatchGAN, adaptive_weight, discriminator_loss, generator_loss
 from nuwa_lip.models.perceptual import Features, lpips, squeezenet, vgg16
+from nuwa_lip.models.vqgan import AttentionBlock, Downsample, ResidualBlock, Upsample
 from nuwa_lip.recipes import DFVQGANRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
@@ -74,7 +75,8 @@ class DFVQGANStage(Stage[DFVQGAN]):
         max_file_size: largest size in bytes of an exported file.
     """
 
-    sizes_vary = False
+    blocks = (ResidualBlock, AttentionBlock, Downsample, Upsample)
+    sizes_vary = False  # dynamic sizes with channels last are more than `torch.compile` can do
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from nuwa_lip.compiling import prepare
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.mps2s import mps2s_loss
@@ -43,6 +44,7 @@ class MPS2SStage(Stage[MPS2S]):
         max_file_size: largest size in bytes of an exported file.
     """
 
+    blocks = (Block,)
     sizes_vary = True  # the longest caption, and the most defective tokens
 
     def __init__(
@@ -69,7 +71,14 @@ class MPS2SStage(Stage[MPS2S]):
             model.start_from_codes(self.dfvqgan.quantiser.codes)
         super().__init__(recipe, cache, accelerator, model.to(accelerator.device))
         if recipe.gradient_checkpointing:
-            run_again_for_gradients(model)
+            run_again_for_gradients(model, compiled=recipe.schedule.compile)
+
+    def compile(self) -> None:
+        """As `Stage.compile`; what is run again for its gradients is compiled by `run_again_for_gradients`."""
+        if self.recipe.gradient_checkpointing:
+            prepare(self.accelerator.device)
+        else:
+            super().compile()
 
     def step(self, step: int, batch: TokenBatch) -> dict[str, Tensor]:
         """One optimizer step."""
@@ -141,8 +150,14 @@ class MPS2SStage(Stage[MPS2S]):
         )
 
 
-def run_again_for_gradients(model: MPS2S) -> None:
-    """Gradient checkpointing of the blocks, in place: the same gradients, dropout included."""
+def run_again_for_gradients(model: MPS2S, *, compiled: bool = False) -> None:
+    """Gradient checkpointing of the blocks, in place: the same gradients, dropout included.
+
+    Args:
+        model: it keeps its weights.
+        compiled: compile what is run again; a block that `compile_blocks` has compiled would run eagerly.
+    """
     for block in model.modules():
         if isinstance(block, Block):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            forward = torch.compile(block.forward, dynamic=True) if compiled else block.forward
+            block.forward = partial(checkpoint, forward, use_reentrant=False)  # type: ignore[method-assign]

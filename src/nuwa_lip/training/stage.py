@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from nuwa_lip.kernels import compile_blocks
+from nuwa_lip.compiling import compile_blocks
+from nuwa_lip.errors import InputError
 from nuwa_lip.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder
 
@@ -42,18 +43,30 @@ class Stage(ABC, Generic[Model]):
     buffers: dict[str, Tensor]
     tokenizer: Any = None
     """`CaptionTokenizer`, or None in stage 1."""
-    sizes_vary: ClassVar[bool]
-    """Whether what the model is given has other sizes from part to part."""
+    blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
+    """What the model repeats, which can be compiled; none: it cannot be."""
+    sizes_vary: ClassVar[bool] = True
+    """Whether what the blocks are given has other sizes from part to part."""
 
     def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model) -> None:
         self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
         self.average = Average(deepcopy(model), recipe.schedule.ema)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
         if recipe.schedule.compile:
-            compile_blocks(repeated(model), accelerator.device, dynamic=self.sizes_vary)
+            self.compile()
         self.modules = {"model": model, "average": self.average.model}
         self.optimizers = {"model": self.optimizer}
         self.buffers = {}
+
+    def compile(self) -> None:
+        """Compile the model's blocks, in place; the averaged copy stays as it is.
+
+        Raises:
+            InputError: there are none, or the tools that it needs are not installed.
+        """
+        if not self.blocks:
+            raise InputError("--schedule.compile is for DF-VQGAN and MP-S2S: leave it out")
+        compile_blocks(repeated(self.raw, self.blocks), self.accelerator.device, dynamic=self.sizes_vary)
 
     def batches(self, first_step: int) -> Iterator[Any]:
         """This process's part of the batch of each step, from a step on, for ever."""
@@ -141,10 +154,9 @@ class Average(Generic[Model]):
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
-def repeated(model: nn.Module) -> list[nn.Module]:
-    """The blocks that a model is a list of."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return [block for blocks in lists for block in blocks if not isinstance(block, nn.ModuleList)]
+def repeated(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    """A model's blocks of these kinds."""
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> AdamW:

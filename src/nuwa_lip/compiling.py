@@ -1,0 +1,87 @@
+"""`torch.compile` for the repeated blocks of a model: what it needs, and functions that it calls as they are."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import ParamSpec
+
+import torch
+from torch import Tensor, nn
+
+from nuwa_lip.errors import InputError
+
+COMPILERS = {"darwin": "clang++", "win32": "cl"}
+"""That `torch.compile` takes for the CPU, elsewhere g++."""
+GRAPHS = 64
+"""PyTorch alone would stop compiling at 8, and go on eagerly: candidates, guidance, and few or many rows need more."""
+P = ParamSpec("P")
+
+
+def compile_blocks(
+    blocks: Iterable[nn.Module], device: torch.device, backend: str = "inductor", dynamic: bool = True
+) -> None:
+    """Compile each of a model's repeated blocks, in place: the same graphs serve all of one kind.
+
+    Args:
+        blocks: their calls are compiled when they are first made.
+        device: where they run.
+        backend: of `torch.compile`; others than this one show that it can be compiled, and are not faster.
+        dynamic: True: one graph serves all sizes; False: one for each size, `GRAPHS` at most.
+
+    Raises:
+        InputError: the tools that it needs are not installed.
+    """
+    prepare(device, backend)
+    for block in blocks:
+        block.compile(dynamic=dynamic, backend=backend)
+
+
+def prepare(device: torch.device, backend: str = "inductor") -> None:
+    """Find out whether anything can be compiled, and allow `GRAPHS`.
+
+    Raises:
+        InputError: a tool that compiling needs is not installed.
+    """
+    if device.type == "cpu" and backend == "inductor":
+        compiler()
+        if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
+            raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+
+
+def compiler() -> str:
+    """The C++ compiler for the CPU.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    name = os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
+    if shutil.which(name) is None:
+        raise InputError(f"compiling needs {name}, which is not installed: install it, or name another in CXX")
+    return name
+
+
+def opaque(meta: Callable[P, Tensor]) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """A function that `torch.compile` does not look into.
+
+    Args:
+        meta: from the same arguments, what the result looks like.
+    """
+
+    def register(kernel: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        operator = torch.library.custom_op(f"nuwa_lip::{kernel.__name__}", kernel, mutates_args=())
+        operator.register_fake(meta)
+
+        @functools.wraps(kernel)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            return (operator if torch.compiler.is_compiling() else kernel)(*args, **kwargs)
+
+        return call
+
+    return register
