@@ -5,7 +5,7 @@
     packed        16 bits   16 bits          10  (of 32 bits 5.2)
     int8          8 bits    8 bits a row     17
     int8-weights  8 bits    the model's own  6.4 (8.9 in one row)
-    int4          4 bits    the model's own  11 (20 in one row); the least memory
+    int4          4 bits    the model's own  11 (20 in one row); the fewest bytes
 
 (AVX-512 with bf16 and VNNI, in the core's own time, on a busy machine.) `packed` weights are the same numbers in the
 order in which oneDNN's kernel reads them, which it otherwise makes anew in every step. Only the linear layers that
