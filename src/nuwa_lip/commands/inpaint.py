@@ -81,7 +81,8 @@ class Options:
     device: str = "auto"
     """cpu, cuda, ...; by default a GPU if there is one, but for --weights."""
     compile: bool = False
-    """Compile the decoding step, which takes a minute and needs a C++ compiler: for large models and many photos."""
+    """Compile the decoding step: for large models and many photos. It takes a quarter of a minute or more, and on a CPU
+    needs a C++ compiler and Python's headers."""
 
 
 def inpaint(
