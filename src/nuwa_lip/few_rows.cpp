@@ -140,20 +140,19 @@ void attend_all(const T* q, const T* k, const T* v, const uint8_t* visible, T* y
 #pragma omp for schedule(static)
         for (int64_t part = 0; part < batch * heads * passes; ++part) {
             const int64_t b = part / passes / heads, h = part / passes % heads, first = part % passes * TOGETHER;
-            const int64_t last = first + TOGETHER < rows ? first + TOGETHER : rows;
             const T* head_k = k + b * at[1].batch + h * at[1].head;
             const T* head_v = v + b * at[2].batch + h * at[2].head;
-            auto from = [&](int64_t row, auto pass) {
-                pass(q + b * at[0].batch + h * at[0].head + row * at[0].row, at[0].row, head_k, at[1].row, head_v,
-                     at[2].row, visible ? visible + b * at[3].batch + h * at[3].head + row * at[3].row : nullptr,
-                     at[3].row, y + b * at[4].batch + h * at[4].head + row * at[4].row, at[4].row, keys, scale,
+            auto run = [&](auto pass) {
+                pass(q + b * at[0].batch + h * at[0].head + first * at[0].row, at[0].row, head_k, at[1].row, head_v,
+                     at[2].row, visible ? visible + b * at[3].batch + h * at[3].head + first * at[3].row : nullptr,
+                     at[3].row, y + b * at[4].batch + h * at[4].head + first * at[4].row, at[4].row, keys, scale,
                      weights.data(), padded);
             };
-            switch (last - first) {
-                case 1: from(first, attend<T, CHUNKS, 1>); break;
-                case 2: from(first, attend<T, CHUNKS, 2>); break;
-                case 3: from(first, attend<T, CHUNKS, 3>); break;
-                default: from(first, attend<T, CHUNKS, TOGETHER>);
+            switch (rows - first) {
+                case 1: run(attend<T, CHUNKS, 1>); break;
+                case 2: run(attend<T, CHUNKS, 2>); break;
+                case 3: run(attend<T, CHUNKS, 3>); break;
+                default: run(attend<T, CHUNKS, TOGETHER>);
             }
         }
     }
