@@ -180,6 +180,12 @@ def test_orders_are_complete_and_checked() -> None:
             of(orders=orders)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_parallel_is_a_share(share: float) -> None:
+    with pytest.raises(InputError, match=f"parallel is {share}; it must be a share, 0 to 1"):
+        dataclasses.replace(named("mps2s", "tiny"), parallel=share)
+
+
 def reachable(kind: type) -> set[type]:
     """A dataclass and those of its fields."""
     hints = inspect.get_annotations(kind, eval_str=True) if dataclasses.is_dataclass(kind) else {}

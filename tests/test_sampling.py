@@ -18,8 +18,9 @@ from nuwa_lip.commands import bench, inpaint
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
+from nuwa_lip.models.groups import SCHEDULES, group_sizes
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.sampling import SCHEDULES, Draw, candidates_at_once, decoding_order, group_sizes, sample
+from nuwa_lip.sampling import Draw, candidates_at_once, decoding_order, sample
 
 VOCAB, K = 64, 12
 STEPS = (None, 1, 3, K)
@@ -334,31 +335,6 @@ def test_commands_offer_what_there_is(name: str, known: tuple[str, ...]) -> None
     for place in (inpaint.Options, bench.steps):
         choice, none = get_args(get_type_hints(place)[name])
         assert get_args(choice) == known and none is type(None)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 1100), st.none() | st.integers(1, 1200), st.sampled_from(SCHEDULES))
-def test_group_sizes_grow_and_sum_up(tokens: int, steps: int | None, schedule: str) -> None:
-    sizes = group_sizes(tokens, steps, schedule)
-    assert sum(sizes) == tokens
-    assert len(sizes) == (tokens if steps is None else min(steps, tokens))
-    assert all(size >= 1 for size in sizes)
-    assert sizes == sorted(sizes)
-    if sizes and schedule == "constant":
-        assert sizes[-1] - sizes[0] <= 1
-
-
-def test_group_sizes_of_an_unknown_schedule_are_refused() -> None:
-    with pytest.raises(InputError, match="no schedule 'linear'; there are: cosine, constant, confidence"):
-        group_sizes(10, 3, "linear")
-
-
-def test_group_sizes_follow_the_cosine() -> None:
-    assert group_sizes(5, None) == [1] * 5
-    assert group_sizes(7, 1) == [7]
-    sizes = group_sizes(256, 8)
-    for step in range(1, 9):
-        assert sum(sizes[:step]) == pytest.approx(256 * (1 - math.cos(math.pi / 16 * step)), abs=2)
 
 
 def test_candidates_at_once_know_nothing_of_their_number() -> None:

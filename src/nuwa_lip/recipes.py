@@ -88,6 +88,8 @@ class MPS2SRecipe:
     schedule: Schedule
     orders: Mapping[str, float] = field(default_factory=lambda: {"raster": 1.0})
     """How often each order of decoding is trained, in any unit."""
+    parallel: float = 0.0
+    """Share of the steps that train deciding several tokens at once, 2 to 32 on average, for parallel steps."""
     start_from_codes: bool = False
     """Token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes meet few
     photos."""
@@ -106,6 +108,8 @@ class MPS2SRecipe:
         if min(weights.values()) < 0 or sum(weights.values()) <= 0:
             raise InputError(f"orders {weights} must not be negative, and one of them must be positive")
         object.__setattr__(self, "orders", weights)
+        if not 0 <= self.parallel <= 1:
+            raise InputError(f"parallel is {self.parallel}; it must be a share, 0 to 1")
 
 
 Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe, GLIDERecipe)

@@ -1,14 +1,8 @@
 """Sampling of the missing tokens: orders of decoding, parallel steps, guidance, filters, candidates.
 
-K defective tokens are decided in S groups. In one step the decoder (`models.mps2s`) runs two kinds of rows:
-
-    chain row k    (token k - 1, its position → position k) of a decided token; stays in the cache
-    query row j    (last decided token, its position → position j) of a token of this group; sees the chain
-                   and itself
-
-A group's first query row is the next chain row; its other query rows are replaced by chain rows in the next
-step. So every step is one pass, and with one token a step (the paper's way) there are chain rows only. How many
-tokens a group has, and whether the order alone says which, is the schedule (`SCHEDULES`).
+K defective tokens are decided in S groups, one group a step. A step runs a row for each of its tokens, which says a
+token of the group before (`models.groups`), and all rows stay in the cache; with one token a step that is the paper's
+way. How many tokens a group has, and whether the order alone says which, is the schedule (`groups.SCHEDULES`).
 
 A candidate's tokens are the same to the bit however many candidates there are, and wherever it stands among
 them: everything random comes from its own seed, and because the last bit of a matrix product depends on its
@@ -24,23 +18,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.models.decoder import NO_TOKEN, Memory
-from nuwa_lip.models.mps2s import MPS2S
+from nuwa_lip.models.decoder import Memory
+from nuwa_lip.models.groups import check_schedule, group_sizes, rows_of
+from nuwa_lip.models.mps2s import MPS2S, said_by
 from nuwa_lip.models.orders import check_order, decoding_order
 
 CHUNK = 4
 """Most candidates at once: four rows cost a small model a quarter more than one, a large one nothing."""
-SCHEDULES = ("cosine", "constant", "confidence")
-"""How K tokens are shared among S steps. cosine: few at first, when little is known, more later; constant: as many
-in each; confidence: as many as with cosine, but of all that are missing those of which the model is surest
-(MaskGIT), for which every step asks for all."""
 FULL_GROUP = 4
 """With so many tokens a step on the CPU the rows of one candidate fill its matrix units: then one at once."""
 
@@ -155,7 +145,7 @@ def sample(
         order: one of `ORDERS`; with "confidence" it tells only where a token stands among equals, and which random
             number it is drawn by.
         num_inference_steps: S; more than K mean K; None: one token a step.
-        schedule: one of `SCHEDULES`; only "confidence" matters with one token a step.
+        schedule: one of `groups.SCHEDULES`; only "confidence" matters with one token a step.
         generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
             one for each candidate of a photo, or of all photos; None: a random seed.
         use_cache: False runs the whole decoder for every token, which gives the same and is slow.
@@ -187,7 +177,7 @@ def sample(
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             plan = _Plan.make(order, one[0].token_mask, few + few[-1:] * (chunk - len(few)), len(few))
-            drawn, logp = _decode(decoder(mps2s, _together(one), plan), sizes, surest, draw, progress)
+            drawn, logp = _decode(decoder(mps2s, _together(one), plan, surest), sizes, surest, draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
@@ -205,25 +195,6 @@ def candidates_at_once(sizes: list[int], device: torch.device, surest: bool = Fa
     """
     parallel = surest or sum(sizes) >= FULL_GROUP * max(1, len(sizes))
     return 1 if parallel and device.type == "cpu" else CHUNK
-
-
-def group_sizes(tokens: int, steps: int | None, schedule: str = "cosine") -> list[int]:
-    """How many of K tokens each of S steps decides, from few to many.
-
-    After a share t of the steps about K · (1 - cos(π/2 · t)) tokens are decided (MaskGIT's cosine), or K · t with
-    "constant". Every step decides at least one, the sizes never fall, and their sum is K. More steps than tokens, or
-    None, mean one token a step.
-
-    Raises:
-        InputError: there is no such schedule.
-    """
-    check_schedule(schedule)
-    steps = tokens if steps is None else min(steps, tokens)
-    decided = [0]
-    for step in range(1, steps + 1):
-        share = step / steps if schedule == "constant" else 1 - math.cos(math.pi / 2 * step / steps)
-        decided.append(min(max(round(tokens * share), decided[-1] + 1), tokens - steps + step))
-    return sorted(b - a for a, b in pairwise(decided))  # sorted: rounding leaves a dip here and there
 
 
 @dataclass(frozen=True)
@@ -271,9 +242,11 @@ def _decode(
     plan = steps.plan
     chosen = torch.zeros_like(plan.positions)
     logp = torch.zeros_like(plan.uniform)
-    for stop, size in zip(accumulate(sizes), sizes, strict=True):
-        asked = slice(stop - size, None if surest else stop)
-        logits = draw.guide(steps(chosen, stop - size, size, surest))  # [C, R, V], a row for each that is asked for
+    tokens = chosen.shape[1]
+    for group, size in enumerate(sizes):
+        start = sum(sizes[:group])
+        asked = slice(start, tokens if surest else start + size)
+        logits = draw.guide(steps(chosen, [*sizes[:group], asked.stop - start]))  # [C, R, V], a row for each asked for
         chosen[:, asked] = draw(logits, plan.uniform[:, asked])
         logp[:, asked] = logits.log_softmax(-1).gather(-1, chosen[:, asked, None])[..., 0]
         if surest:
@@ -281,7 +254,7 @@ def _decode(
             for row in (plan.positions, plan.uniform, chosen, logp):
                 row[:, asked] = row[:, asked].gather(-1, first)
         progress()
-    return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
+    return chosen, (logp.sum(1) / max(1, tokens)).float()
 
 
 class _Cached:
@@ -291,65 +264,55 @@ class _Cached:
         mps2s: the model.
         memory: of G photos.
         plan: of the candidates.
+        surest: as for `_decode`.
     """
 
-    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
+    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan, surest: bool) -> None:
         self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
+        # what the last step asked for has changed places since then: its rows are run once more, as they stand now
+        self.again = 1 if surest else 0
         # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
         distinct = plan.distinct if plan.positions.device.type == "cpu" else None
         candidates, tokens = plan.positions.shape
         # never one slot, and never all: for these `torch.compile` makes kernels of their own
         self.cache = mps2s.prefill(memory, candidates, tokens + 2, distinct=distinct)
-        self.kept = 0  # chain rows in the cache
 
-    def __call__(self, chosen: Tensor, start: int, size: int, surest: bool) -> Tensor:
-        """Logits of the next group, or of every token that is missing.
+    def __call__(self, chosen: Tensor, sizes: list[int]) -> Tensor:
+        """Logits of the next tokens.
 
         Args:
-            chosen: int64 [C, K], the tokens, of which the first `start` are decided.
-            start: how many are decided.
-            size: of the group.
-            surest: ask for every one that is missing; what comes next is not settled then.
+            chosen: int64 [C, K], the tokens, of which all but those of the last group are decided.
+            sizes: of the groups so far; the last are the tokens that are asked for.
 
         Returns:
-            float32 [G · C, R, V] of the tokens from `start` on.
+            float32 [G · C, R, V] of these.
         """
-        stop = chosen.shape[1] if surest else start + size
-        slots = torch.arange(self.kept, stop, device=chosen.device)  # missing chain rows, then the queries
-        # beyond `stop` nothing is visible; and one more, for `torch.compile` takes sizes that are equal for the same
-        length = min(math.ceil(stop / SLOTS) * SLOTS, chosen.shape[1]) + 1
-        columns = torch.arange(length, device=chosen.device)
-        visible = (columns < start) & (columns < slots[:, None]) | (columns == slots[:, None])
-        before = (slots - 1).clamp(max=start - 1)
-        first = before < 0
-        before = torch.where(first, slots, before)  # what comes first stands where it predicts
-        rows = self.mps2s.decode_rows(
+        rows = rows_of(sizes, max(0, len(sizes) - 1 - self.again), chosen.device)
+        # beyond these nothing is visible; and one more, for `torch.compile` takes sizes that are equal for the same
+        length = min(math.ceil(sum(sizes) / SLOTS) * SLOTS, chosen.shape[1]) + 1
+        previous, previous_at = said_by(rows.slots, rows.said, chosen, self.plan.positions)
+        states = self.mps2s.decode_rows(
             self.cache,
-            chosen[:, before].masked_fill(first, NO_TOKEN).repeat(self.memories, 1),
-            self.plan.positions[:, before].repeat(self.memories, 1),
-            self.plan.positions[:, slots].repeat(self.memories, 1),
-            slots,
-            visible,
+            previous.repeat(self.memories, 1),
+            previous_at.repeat(self.memories, 1),
+            self.plan.positions[:, rows.slots].repeat(self.memories, 1),
+            rows.slots,
+            rows.visible(length),
         )
-        self.kept = start if surest else start + 1
-        return self.mps2s.head(rows[:, start - stop :])
+        return self.mps2s.head(states[:, -sizes[-1] :])
 
 
 class _Uncached:
-    """The slow twin of `_Cached`: teacher-forced prediction of each token that is asked for, from the beginning."""
+    """The slow twin of `_Cached`: teacher-forced prediction of everything from the beginning, in every step."""
 
-    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
+    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan, surest: bool) -> None:
         self.mps2s, self.memory, self.plan = mps2s, memory, plan
 
-    def __call__(self, chosen: Tensor, start: int, size: int, surest: bool) -> Tensor:
+    def __call__(self, chosen: Tensor, sizes: list[int]) -> Tensor:
         """As `_Cached.__call__`."""
-        stop, memories = chosen.shape[1] if surest else start + size, len(self.memory.states)
-        targets = F.pad(chosen[:, :start], (0, 1)).repeat(memories, 1)  # of its own target a row knows nothing
-        logits = []
-        for k in range(start, stop):
-            order = torch.cat([self.plan.positions[:, :start], self.plan.positions[:, k : k + 1]], 1)
-            logits.append(self.mps2s.predict(self.memory, targets, order.repeat(memories, 1))[:, -1])
-        return torch.stack(logits, 1)
+        stop, memories = sum(sizes), len(self.memory.states)
+        targets, order = (x[:, :stop].repeat(memories, 1) for x in (chosen, self.plan.positions))
+        return self.mps2s.predict(self.memory, targets, order, sizes)[:, -sizes[-1] :]
 
 
 def _together(memories: list[Memory]) -> Memory:
@@ -411,9 +374,3 @@ def check_steps(steps: int | None) -> None:
     """Raises: InputError: nothing can be decided in so many steps."""
     if steps is not None and steps < 1:
         raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
-
-
-def check_schedule(name: str) -> None:
-    """Raises: InputError: there is no schedule of that name."""
-    if name not in SCHEDULES:
-        raise InputError(f"there is no schedule {name!r}; there are: {', '.join(SCHEDULES)}")

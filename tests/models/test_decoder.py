@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nuwa_lip import sampling
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.decoder import NO_TOKEN, Memory
-from nuwa_lip.sampling import Draw, group_sizes
+from nuwa_lip.models.groups import group_sizes
+from nuwa_lip.sampling import Draw
 from tests.test_sampling import HOLE, K, make_memories, make_model
 
 CANDIDATES = 2
@@ -69,6 +70,6 @@ def test_no_step_waits_for_the_device(model: MPS2S, memory: Memory, steps: int |
     plan = sampling._Plan.make("raster", memory.token_mask, [0] * CANDIDATES, CANDIDATES)
     draw = Draw(guidance_scale=1.0, temperature=0.9, top_k=5, top_p=0.9)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        decoder = sampling._Cached(model, memory, plan)
+        decoder = sampling._Cached(model, memory, plan, surest)
         chosen, logp = sampling._decode(decoder, sizes, surest, draw, sampling._Progress(None, len(sizes)))
     assert chosen.shape == (CANDIDATES, K) and logp.shape == (CANDIDATES,)

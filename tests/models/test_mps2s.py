@@ -113,6 +113,27 @@ def test_a_logit_does_not_depend_on_the_order_of_later_ones(model: MPS2S) -> Non
     assert not torch.allclose(before[:, 6], after[:, 6], atol=1e-3)
 
 
+@pytest.mark.parametrize("sizes", [[12], [1, 1, 3, 7], [4, 4, 4]])
+def test_in_groups_a_logit_depends_on_earlier_groups_only(model: MPS2S, sizes: list[int]) -> None:
+    def grouped(inputs: Inputs) -> Tensor:
+        with torch.no_grad():
+            return model(*inputs.all(), sizes=sizes)[0][0]
+
+    at = HOLE.token_mask.flatten().nonzero()[:, 0]
+    before = grouped(HOLE)
+    groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    for k in range(len(at)):
+        tokens = HOLE.tokens.flatten(1).clone()
+        tokens[0, at[k]] = (tokens[0, at[k]] + 1) % VOCAB
+        changed = (grouped(HOLE.but(tokens=tokens.view_as(HOLE.tokens))) - before).abs().amax(-1) > 1e-4
+        assert torch.equal(changed, groups > groups[k])
+
+
+@torch.no_grad()
+def test_groups_of_one_are_the_paper(model: MPS2S) -> None:
+    torch.testing.assert_close(model(*HOLE.all(), sizes=[1] * 12)[0], model(*HOLE.all())[0], atol=1e-4, rtol=1e-4)
+
+
 def test_every_logit_depends_on_what_is_known(model: MPS2S) -> None:
     before = logits(model, HOLE)
     image = HOLE.image.clone()

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from nuwa_lip.hub import ModelParts, SamplingDefaults, load_model
 from nuwa_lip.models import MPS2S
-from nuwa_lip.models.orders import ORDERS, order_by, order_keys
+from nuwa_lip.models.groups import group_sizes
+from nuwa_lip.models.mps2s import mps2s_loss
+from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.recipes import MPS2S_RECIPES, MPS2SRecipe
 from nuwa_lip.tokenizer import CaptionTokenizer
-from nuwa_lip.training.mps2s import MPS2SStage
+from nuwa_lip.training.mps2s import MPS2SStage, Pace
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenBatch, token_mask
 from tests.small_runs import (
@@ -131,7 +133,7 @@ def test_dropout_differs_between_parts_and_steps(cache: Path) -> None:
     )
     losses = []
     loss = stage.loss
-    stage.loss = lambda part: losses.append(loss(part)) or losses[-1]  # type: ignore[method-assign,func-returns-value]
+    stage.loss = lambda *part: losses.append(loss(*part)) or losses[-1]  # type: ignore[method-assign,func-returns-value]
     stage.optimizer.step = stage.optimizer.zero_grad = lambda: None
     stage.recipe = dataclasses.replace(
         recipe,
@@ -205,6 +207,32 @@ def test_orders_are_mixed_by_their_shares(cache: Path) -> None:
         for name in seen:
             seen[name] += int((differ & (rows[name] == order).all(1)).sum())
     assert sum(seen.values()) > 100 and 0.62 < seen["raster"] / sum(seen.values()) < 0.88
+
+
+def test_a_share_of_the_steps_predicts_in_groups(cache: Path) -> None:
+    stage = make(cache, mps2s_recipe(parallel=0.25))
+    paces = [stage.pace(np.random.default_rng(i)) for i in range(400)]
+    grouped = [pace for pace in paces if pace is not None]
+    assert 70 < len(grouped) < 130
+    assert {pace.schedule for pace in grouped} == {"cosine", "constant"}
+    assert all(2 <= pace.tokens <= 32 for pace in grouped)
+    assert 70 < 200 * np.mean([pace.tokens < 8 for pace in grouped]) < 130, "as many between 2 and 8 as above"
+    for pace in grouped:
+        assert sum(pace.sizes(150)) == 150 and 150 / max(1, len(pace.sizes(150))) == pytest.approx(pace.tokens, rel=0.2)
+    assert Pace(8.0, "cosine").sizes(0) == [] and Pace(8.0, "constant").sizes(3) == [3]
+    assert all(make(cache).pace(np.random.default_rng(i)) is None for i in range(20))
+
+
+def test_the_loss_of_groups_is_of_what_the_sampler_asks_for(cache: Path) -> None:
+    stage = make(cache, mps2s_recipe(parallel=1.0))
+    inputs = stage.prepare(stage.cache.batch(0, 4, seed=0), np.random.default_rng(0))
+    *first, tokens, defective, order = inputs
+    most = int(defective.flatten(1).sum(1).max())
+    model = stage.model.eval()
+    found = stage.loss(inputs, Pace(4.0, "cosine"))
+    logits, real = model(*first, tokens, defective, order, sizes=group_sizes(most, round(most / 4), "cosine"))
+    torch.testing.assert_close(found, mps2s_loss(logits, target_tokens(tokens, order), real))
+    assert abs(found - stage.loss(inputs)) > 1e-5
 
 
 def test_long_captions_are_cut_without_a_word(cache: Path, recwarn: pytest.WarningsRecorder) -> None:

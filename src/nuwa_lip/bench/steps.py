@@ -8,7 +8,7 @@ with the same seeds for every g, so that all comparisons are paired.
 photo as one square: what it costs that the tokens of a step do not see each other. With g = 1 they are Eq. 15. The
 "confidence" schedule has none, for which tokens come first there depends on what was drawn.
 
-Legend: g tokens a step, K defective tokens, S steps, R rows, N photos, G numbers of tokens a step.
+Legend: g tokens a step, K defective tokens, S steps, N photos, G numbers of tokens a step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -33,11 +32,9 @@ from nuwa_lip.evaluation.images import MEANS, SETS, Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import SamplingDefaults
-from nuwa_lip.models import MPS2S
-from nuwa_lip.models.decoder import NO_TOKEN, Memory
+from nuwa_lip.models.groups import group_sizes
 from nuwa_lip.models.orders import decoding_order, target_tokens
 from nuwa_lip.pipeline import InpaintPipeline
-from nuwa_lip.sampling import group_sizes
 from nuwa_lip.windows import View
 
 RATIOS = ("fsd", "fsd_hole", "lpips_squeeze", "lpips_squeeze_hole")
@@ -108,7 +105,7 @@ def measure(
     Args:
         tokens_per_step: G numbers g, rising.
         order: of decoding.
-        schedule: one of `sampling.SCHEDULES`.
+        schedule: one of `groups.SCHEDULES`.
         seed: photo i is repainted with seed + i.
     """
     squares, observer = Squares(benchmark, pipe.resolution), Observer({}, networks, ())
@@ -153,36 +150,9 @@ def true_bits(
     found = []
     for a_step in tokens_per_step:
         sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step), schedule)
-        logits = group_logits(pipe.mps2s, memory, targets, at, sizes)
+        logits = pipe.mps2s.predict(memory, targets, at, sizes)
         found.append(F.cross_entropy(logits[0], targets[0], reduction="none").double().mean().item() / math.log(2))
     return np.array(found)
-
-
-def group_logits(mps2s: MPS2S, memory: Memory, targets: Tensor, at: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Teacher-forced logits float32 [1, K, V] of tokens that are decided in groups, all in one pass.
-
-    The rows are those that the sampler runs step by step: a chain row for every token but the last, and a query row
-    for every position, which sees the chain as far as it was decided before its group.
-
-    Args:
-        memory: of one photo.
-        targets: int64 [1, K], the tokens in the order of decoding.
-        at: int64 [1, K], where they stand.
-        sizes: of the groups; their sum is K.
-    """
-    count = targets.shape[1]
-    starts = [stop - size for stop, size in zip(accumulate(sizes), sizes, strict=True) for _ in range(size)]
-    decided = torch.tensor(starts)  # [K], tokens that each one's group sees
-    chain = torch.arange(count - 1)
-    row = torch.cat([chain, torch.arange(count)])  # [R], the position that each row predicts
-    last = torch.cat([chain, decided]) - 1  # [R], the token before it; -1: none
-    previous = targets[:, last.clamp(min=0)].masked_fill(last < 0, NO_TOKEN)
-    previous_at = at[:, torch.where(last < 0, row, last)]  # what comes first stands where it predicts
-    slots = torch.arange(len(row))
-    # of the chain a row sees what leads to the token before it
-    visible = (slots < torch.cat([chain, decided])[:, None]) & (slots < count - 1) | (slots == slots[:, None])
-    rows = mps2s.decode_rows(mps2s.prefill(memory, 1, len(row)), previous, previous_at, at[:, row], slots, visible)
-    return mps2s.head(rows[:, count - 1 :])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 The caption, the known pixels and the known tokens are encoded apart and put one after the other into a
 memory. The decoder is causal over the K defective positions only, in any order: row k is given the token
-before it, where that one stands, and the position it is to predict. Whatever stands in the hole is removed by
+before it (or one of the group before its own: `groups`), where that one stands, and the position it is to
+predict. Whatever stands in the hole is removed by
 selection, so the encoders depend on what is known only.
 
 Legend: B batch, T text, P patches, h w token grid, N = h · w, K defective tokens, V codebook, D width,
@@ -12,6 +13,7 @@ M = T + P + N length of the memory, G memories, C candidates of a memory, R rows
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.decoder import NO_TOKEN, Decoder, DecoderCache, Memory, turns_of
+from nuwa_lip.models.groups import rows_of
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder
@@ -124,14 +127,18 @@ class MPS2S(nn.Module):
         tokens: Tensor,
         token_mask: Tensor,
         order: Tensor | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Teacher-forced prediction of the defective tokens (Eq. 15); row k never sees the targets from k on.
+        """Teacher-forced prediction of the defective tokens (Eq. 15).
+
+        Row k never sees the targets from k on; with `sizes`, those from its group on.
 
         Args:
             text_ids, image, mask, token_mask: as for `encode`.
             tokens: int64 [B, h, w], ζ^x at known and the targets ζ^y at defective positions.
             order: int64 [B, K], each sample's defective positions (row-major) in the order of decoding, K at
                 least the largest number of them in the batch, any values after a sample's own; None: raster.
+            sizes: of the groups that parallel steps decide, as for `predict`.
 
         Returns:
             Logits, float32 [B, K, V], and which rows count, bool [B, K].
@@ -145,7 +152,7 @@ class MPS2S(nn.Module):
         else:
             real = self._check_order(order, token_mask)
             order = order.where(real, 0)
-        return self.predict(memory, target_tokens(tokens, order), order), real
+        return self.predict(memory, target_tokens(tokens, order), order, sizes), real
 
     def encode(
         self, text_ids: Tensor | None, image: Tensor, mask: Tensor, tokens: Tensor, token_mask: Tensor
@@ -195,17 +202,32 @@ class MPS2S(nn.Module):
             text_length=padding.shape[1],
         )
 
-    def predict(self, memory: Memory, targets: Tensor, order: Tensor) -> Tensor:
-        """Teacher-forced logits, float32 [B · C, K, V], of targets at positions `order`, both [B · C, K]."""
-        previous = F.pad(targets[:, :-1], (1, 0), value=NO_TOKEN)[:, : order.shape[1]]
-        previous_at = torch.cat([order[:, :1], order[:, :-1]], 1)
+    def predict(self, memory: Memory, targets: Tensor, order: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
+        """Teacher-forced logits of all tokens in one pass.
+
+        Args:
+            memory: of B photos.
+            targets: int64 [B · C, K], the tokens in the order of decoding; the last group's are not looked at.
+            order: int64 [B · C, K], where they stand.
+            sizes: of the groups (`groups.rows_of`), the same for all; their sum is K. None: one token a step.
+
+        Returns:
+            float32 [B · C, K, V].
+        """
+        if sizes is None:
+            slots = torch.arange(order.shape[1], device=order.device)
+            said, mask = slots - 1, None
+        else:
+            slots, said, _ = rows = rows_of(sizes, device=order.device)
+            mask = rows.visible(len(slots))
+        previous, previous_at = said_by(slots, said, targets, order)
         states = self._token_states(memory).repeat_interleave(len(order) // len(memory.states), 0)
         x = self.decoder.embed(self.embedding, states, previous, previous_at, order)
         visible, turn = ~memory.mask[:, None, None], self._memory_turn(memory)
         turns = turns_of(self._turn(self._cells(order.device)), previous_at, order)
         for block in self.decoder.layers:
             keys_values = block.keys_values(memory.states, turn)
-            x = block(x, causal=True, keys_values=keys_values, memory_mask=visible, turns=turns)
+            x = block(x, mask, causal=mask is None, keys_values=keys_values, memory_mask=visible, turns=turns)
         return self.head(self.decoder.norm(x))
 
     def head(self, rows: Tensor) -> Tensor:
@@ -360,6 +382,19 @@ class MPS2S(nn.Module):
             if wrong:
                 raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
         return real
+
+
+def said_by(slots: Tensor, said: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The token before each row, or `NO_TOKEN`, and where it stands, each int64 [B, R].
+
+    Args:
+        slots, said: int64 [R], of `groups.Rows`.
+        tokens: int64 [B, K], in the order of decoding.
+        order: int64 [B, K], where they stand.
+    """
+    none = said < 0
+    # what comes first stands where it predicts
+    return tokens[:, said.clamp(min=0)].masked_fill(none, NO_TOKEN), order[:, torch.where(none, slots, said)]
 
 
 def _in_one_piece(keys_values: KeysValues) -> KeysValues:

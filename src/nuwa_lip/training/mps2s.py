@@ -5,8 +5,10 @@ Legend: B photos of this process, A parts, K defective tokens, V codes.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from nuwa_lip.compiling import prepare
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
+from nuwa_lip.models.groups import group_sizes
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
@@ -31,6 +34,21 @@ from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
 
 SHEET_ROWS = 6
 SHEET_STEPS = 32  # parallel steps of the sheet's samples: a look, not a measurement
+MOST_AT_ONCE = 32.0
+"""Most tokens a step that are trained for, on average."""
+
+
+class Pace(NamedTuple):
+    """How fast tokens are decided in one step of the training."""
+
+    tokens: float
+    """A step of the decoding decides so many on average."""
+    schedule: str
+    """One of `groups.SCHEDULES`."""
+
+    def sizes(self, tokens: int) -> list[int]:
+        """Of the groups of K tokens."""
+        return group_sizes(tokens, max(1, round(tokens / self.tokens)), self.schedule)
 
 
 class MPS2SStage(Stage[MPS2S]):
@@ -88,7 +106,14 @@ class MPS2SStage(Stage[MPS2S]):
         # like with like: each part is padded to its own largest K
         by_size = inputs[4].flatten(1).sum(1).argsort(stable=True)
         parts = list(zip(*(t[by_size].chunk(self.recipe.schedule.accumulate) for t in inputs), strict=True))
-        return self.learn(step, parts, lambda part: {"loss": self.loss(part)})
+        pace = self.pace(np.random.default_rng([9, *seeds]))
+        return self.learn(step, parts, lambda part: {"loss": self.loss(part, pace)})
+
+    def pace(self, rng: np.random.Generator) -> Pace | None:
+        """How many tokens are predicted together in a step; None: one."""
+        if rng.random() >= self.recipe.parallel:
+            return None
+        return Pace(MOST_AT_ONCE ** rng.uniform(math.log(2, MOST_AT_ONCE), 1), str(rng.choice(["cosine", "constant"])))
 
     def prepare(self, batch: TokenBatch, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample."""
@@ -100,11 +125,12 @@ class MPS2SStage(Stage[MPS2S]):
         ids = self.word_pieces(captions)
         return ids, batch.images.to(device), masks, batch.tokens.to(device), defective, order
 
-    def loss(self, part: tuple[Tensor, ...]) -> Tensor:
+    def loss(self, part: tuple[Tensor, ...], pace: Pace | None = None) -> Tensor:
         """Eq. 15, nats for each defective token."""
         *inputs, tokens, defective, order = part
-        order = order[:, : int(defective.flatten(1).sum(1).max())]
-        logits, real = self.model(*inputs, tokens, defective, order)
+        most = int(defective.flatten(1).sum(1).max())
+        order, sizes = order[:, :most], None if pace is None else pace.sizes(most)
+        logits, real = self.model(*inputs, tokens, defective, order, sizes)
         return mps2s_loss(logits, target_tokens(tokens, order), real)
 
     def _orders(self, defective: Tensor, rng: np.random.Generator) -> Tensor:
