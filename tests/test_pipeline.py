@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 import nuwa_lip
 from nuwa_lip import pipeline
 from nuwa_lip.errors import InputError
+from nuwa_lip.models.groups import SCHEDULES
 from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline, _back, window_seed
-from nuwa_lip.sampling import SCHEDULES, candidate_seeds
+from nuwa_lip.sampling import candidate_seeds
 from nuwa_lip.windows import Box
 
 RNG = np.random.default_rng(0)
@@ -81,7 +82,7 @@ def test_blending_fits_the_colours_at_the_edge(tiny_pipe: InpaintPipeline, monke
     flat = Image.new("RGB", (60, 40), (200, 120, 40))
     plain, blended = (np.asarray(repaint(tiny_pipe, image=flat, blend=b).images[0], float) for b in (False, True))
     casts = [np.abs(p[15, 20:40].mean(0) - (200, 120, 40)).max() for p in (plain, blended)]
-    assert casts[0] > 20 and casts[1] < 0.4 * casts[0]
+    assert casts[0] > 10 and casts[1] < 0.4 * casts[0]
     assert (blended[~MASK] == (200, 120, 40)).all()
     assert (np.asarray(repaint(tiny_pipe, image=flat).images[0]) == plain).all(), "off unless the model says otherwise"
     monkeypatch.setattr(tiny_pipe, "sampling", replace(tiny_pipe.sampling, blend=True))

@@ -1,7 +1,7 @@
 """Sampling of the missing tokens: orders of decoding, parallel steps, guidance, filters, candidates.
 
 K defective tokens are decided in S groups, one group a step. A step runs a row for each of its tokens, which says a
-token of the group before (`models.groups`), and all rows stay in the cache; with one token a step that is the paper's
+token of the group before (`models.groups`), and its rows stay in the cache; with one token a step that is the paper's
 way. How many tokens a group has, and whether the order alone says which, is the schedule (`groups.SCHEDULES`).
 
 A candidate's tokens are the same to the bit however many candidates there are, and wherever it stands among
@@ -25,8 +25,8 @@ from torch import Tensor
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.decoder import Memory
-from nuwa_lip.models.groups import check_schedule, group_sizes, rows_of
-from nuwa_lip.models.mps2s import MPS2S, said_by
+from nuwa_lip.models.groups import Rows, check_schedule, group_sizes, rows_of, rows_of_steps
+from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import check_order, decoding_order
 
 CHUNK = 4
@@ -148,7 +148,7 @@ def sample(
         schedule: one of `groups.SCHEDULES`; only "confidence" matters with one token a step.
         generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
             one for each candidate of a photo, or of all photos; None: a random seed.
-        use_cache: False runs the whole decoder for every token, which gives the same and is slow.
+        use_cache: False runs the whole decoder in every step, which gives the same and is slow.
         callback: called as f(step, steps) after each step, from 1; steps: of all photos and candidates.
 
     Returns:
@@ -176,8 +176,9 @@ def sample(
     for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
-            plan = _Plan.make(order, one[0].token_mask, few + few[-1:] * (chunk - len(few)), len(few))
-            drawn, logp = _decode(decoder(mps2s, _together(one), plan, surest), sizes, surest, draw, progress)
+            filled_up = few + few[-1:] * (chunk - len(few))
+            plan = _Plan.make(order, one[0].token_mask, filled_up, len(few), sizes, surest)
+            drawn, logp = _decode(decoder(mps2s, _together(one), plan), draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
@@ -207,15 +208,27 @@ class _Plan:
     """float64 [C, K], one for each token; it stays with the token if the order changes."""
     distinct: int
     """Only so many candidates were asked for; the others are copies of the last of these."""
+    sizes: list[int]
+    """Of the groups, one for each step."""
+    surest: bool
+    """Every step draws all that are missing, and keeps those of which the model is surest."""
 
     @classmethod
-    def make(cls, order: str, token_mask: Tensor, seeds: list[int], distinct: int) -> _Plan:
+    def make(
+        cls, order: str, token_mask: Tensor, seeds: list[int], distinct: int, sizes: list[int], surest: bool
+    ) -> _Plan:
         positions, uniform = [], []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
             positions.append(decoding_order(order, token_mask, generator))
             uniform.append(torch.rand(len(positions[0]), generator=generator, dtype=torch.float64))
-        return cls(torch.stack(positions), torch.stack(uniform).to(token_mask.device), distinct)
+        drawn_by = torch.stack(uniform).to(token_mask.device)
+        return cls(torch.stack(positions), drawn_by, distinct, sizes, surest)
+
+    def asked(self, step: int) -> slice:
+        """Which tokens a step draws."""
+        start = sum(self.sizes[:step])
+        return slice(start, sum(self.sizes) if self.surest else start + self.sizes[step])
 
 
 class _Progress:
@@ -230,31 +243,27 @@ class _Progress:
             self.callback(self.step, self.total)
 
 
-def _decode(
-    steps: _Cached | _Uncached, sizes: list[int], surest: bool, draw: Draw, progress: _Progress
-) -> tuple[Tensor, Tensor]:
+def _decode(steps: _Cached | _Uncached, draw: Draw, progress: _Progress) -> tuple[Tensor, Tensor]:
     """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
 
-    With `surest` every step draws all that are missing, keeps the group of which the model is surest, and brings the
-    plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
+    With "confidence" every step draws all that are missing, keeps the group of which the model is surest, and brings
+    the plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
     with a fresh one (MaskGIT) an unlikely code would have to come up again in every step, and rarely stay.
     """
     plan = steps.plan
     chosen = torch.zeros_like(plan.positions)
     logp = torch.zeros_like(plan.uniform)
-    tokens = chosen.shape[1]
-    for group, size in enumerate(sizes):
-        start = sum(sizes[:group])
-        asked = slice(start, tokens if surest else start + size)
-        logits = draw.guide(steps(chosen, [*sizes[:group], asked.stop - start]))  # [C, R, V], a row for each asked for
+    for step in range(len(plan.sizes)):
+        asked = plan.asked(step)
+        logits = draw.guide(steps(chosen, step))  # [C, R, V], a row for each that is asked for
         chosen[:, asked] = draw(logits, plan.uniform[:, asked])
         logp[:, asked] = logits.log_softmax(-1).gather(-1, chosen[:, asked, None])[..., 0]
-        if surest:
+        if plan.surest:
             first = logp[:, asked].argsort(dim=-1, descending=True, stable=True)
             for row in (plan.positions, plan.uniform, chosen, logp):
                 row[:, asked] = row[:, asked].gather(-1, first)
         progress()
-    return chosen, (logp.sum(1) / max(1, tokens)).float()
+    return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
 
 
 class _Cached:
@@ -264,55 +273,57 @@ class _Cached:
         mps2s: the model.
         memory: of G photos.
         plan: of the candidates.
-        surest: as for `_decode`.
     """
 
-    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan, surest: bool) -> None:
+    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
-        # what the last step asked for has changed places since then: its rows are run once more, as they stand now
-        self.again = 1 if surest else 0
+        device = plan.positions.device
+        # all at once: a copy to a GPU would wait for the steps before it
+        self.rows = [Rows(*(row.to(device) for row in rows)) for rows in rows_of_steps(plan.sizes, plan.surest)]
         # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
-        distinct = plan.distinct if plan.positions.device.type == "cpu" else None
+        distinct = plan.distinct if device.type == "cpu" else None
         candidates, tokens = plan.positions.shape
         # never one slot, and never all: for these `torch.compile` makes kernels of their own
         self.cache = mps2s.prefill(memory, candidates, tokens + 2, distinct=distinct)
 
-    def __call__(self, chosen: Tensor, sizes: list[int]) -> Tensor:
-        """Logits of the next tokens.
+    def __call__(self, chosen: Tensor, step: int) -> Tensor:
+        """Logits of the tokens that a step asks for.
 
         Args:
-            chosen: int64 [C, K], the tokens, of which all but those of the last group are decided.
-            sizes: of the groups so far; the last are the tokens that are asked for.
+            chosen: int64 [C, K], the tokens, of which those of earlier steps are decided.
+            step: from 0; each must run once, in order.
 
         Returns:
-            float32 [G · C, R, V] of these.
+            float32 [G · C, R, V].
         """
-        rows = rows_of(sizes, max(0, len(sizes) - 1 - self.again), chosen.device)
+        rows, asked, at = self.rows[step], self.plan.asked(step), self.plan.positions
         # beyond these nothing is visible; and one more, for `torch.compile` takes sizes that are equal for the same
-        length = min(math.ceil(sum(sizes) / SLOTS) * SLOTS, chosen.shape[1]) + 1
-        previous, previous_at = said_by(rows.slots, rows.said, chosen, self.plan.positions)
+        length = min(math.ceil(asked.stop / SLOTS) * SLOTS, at.shape[1]) + 1
+        previous, previous_at = rows.told(chosen, at)
         states = self.mps2s.decode_rows(
             self.cache,
             previous.repeat(self.memories, 1),
             previous_at.repeat(self.memories, 1),
-            self.plan.positions[:, rows.slots].repeat(self.memories, 1),
+            at[:, rows.slots].repeat(self.memories, 1),
             rows.slots,
             rows.visible(length),
         )
-        return self.mps2s.head(states[:, -sizes[-1] :])
+        return self.mps2s.head(states[:, asked.start - asked.stop :])
 
 
 class _Uncached:
     """The slow twin of `_Cached`: teacher-forced prediction of everything from the beginning, in every step."""
 
-    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan, surest: bool) -> None:
+    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memory, self.plan = mps2s, memory, plan
 
-    def __call__(self, chosen: Tensor, sizes: list[int]) -> Tensor:
+    def __call__(self, chosen: Tensor, step: int) -> Tensor:
         """As `_Cached.__call__`."""
-        stop, memories = sum(sizes), len(self.memory.states)
-        targets, order = (x[:, :stop].repeat(memories, 1) for x in (chosen, self.plan.positions))
-        return self.mps2s.predict(self.memory, targets, order, sizes)[:, -sizes[-1] :]
+        asked, memories = self.plan.asked(step), len(self.memory.states)
+        size = asked.stop - asked.start
+        targets, order = (x[:, : asked.stop].repeat(memories, 1) for x in (chosen, self.plan.positions))
+        rows = rows_of([*self.plan.sizes[:step], size])
+        return self.mps2s.predict(self.memory, targets, order, rows)[:, -size:]
 
 
 def _together(memories: list[Memory]) -> Memory:

@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nuwa_lip import sampling
 from nuwa_lip.models import MPS2S
-from nuwa_lip.models.decoder import NO_TOKEN, Memory
-from nuwa_lip.models.groups import group_sizes
+from nuwa_lip.models.decoder import Memory
+from nuwa_lip.models.groups import NO_TOKEN, group_sizes
 from nuwa_lip.sampling import Draw
 from tests.test_sampling import HOLE, K, make_memories, make_model
 
@@ -67,9 +67,9 @@ def test_a_compiler_takes_both_units_as_one_graph_for_all_steps(model: MPS2S, me
 def test_no_step_waits_for_the_device(model: MPS2S, memory: Memory, steps: int | None, surest: bool) -> None:
     """Fake tensors have no values: whatever asked for one, as waiting for a device does, would fail."""
     sizes = group_sizes(K, steps)
-    plan = sampling._Plan.make("raster", memory.token_mask, [0] * CANDIDATES, CANDIDATES)
+    plan = sampling._Plan.make("raster", memory.token_mask, [0] * CANDIDATES, CANDIDATES, sizes, surest)
     draw = Draw(guidance_scale=1.0, temperature=0.9, top_k=5, top_p=0.9)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        decoder = sampling._Cached(model, memory, plan, surest)
-        chosen, logp = sampling._decode(decoder, sizes, surest, draw, sampling._Progress(None, len(sizes)))
+        decoder = sampling._Cached(model, memory, plan)
+        chosen, logp = sampling._decode(decoder, draw, sampling._Progress(None, len(sizes)))
     assert chosen.shape == (CANDIDATES, K) and logp.shape == (CANDIDATES,)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.models.groups import SCHEDULES, group_sizes, rows_of
+from nuwa_lip.models.groups import SCHEDULES, group_sizes, rows_of, rows_of_each, rows_of_steps
 
 
 @settings(max_examples=100, deadline=None)
@@ -61,13 +61,47 @@ def test_every_token_is_said_before_the_next_group_and_never_its_own(sizes: list
 
 
 @settings(max_examples=100, deadline=None)
-@given(RISING, st.data())
-def test_later_groups_have_the_same_rows_as_when_all_are_asked_for(sizes: list[int], data: st.DataObject) -> None:
-    first = data.draw(st.integers(0, len(sizes)))
-    start = sum(sizes[:first])
-    some, all_rows = rows_of(sizes, first), rows_of(sizes)
-    assert all(torch.equal(a, b[start:]) for a, b in zip(some, all_rows, strict=True))
-    assert torch.equal(some.visible(sum(sizes) + 3)[:, : sum(sizes)], all_rows.visible(sum(sizes))[start:])
+@given(RISING)
+def test_steps_run_every_row_once(sizes: list[int]) -> None:
+    steps, whole = rows_of_steps(sizes, surest=False), rows_of(sizes)
+    assert [len(rows.slots) for rows in steps] == sizes
+    for i, row in enumerate(whole):
+        assert torch.equal(torch.cat([rows_of([]).slots, *(rows[i] for rows in steps)]), row)
+    assert rows_of_steps([], surest=True) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(RISING)
+def test_the_surest_are_asked_for_among_all_and_run_once_more(sizes: list[int]) -> None:
+    for step, rows in enumerate(rows_of_steps(sizes, surest=True)):
+        start, count = sum(sizes[:step]), sum(sizes)
+        before = sizes[step - 1] if step else 0
+        assert rows.slots.tolist() == list(range(start - before, count))
+        again, whole = rows.said[:before], rows_of(sizes).said
+        assert torch.equal(again, whole[start - before : start]), "as they stand now"
+        heard = rows.visible(count)[before:]
+        for row in heard:
+            assert set(rows_of([*sizes[:step], count - start]).said[row].tolist()) >= set(range(start))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(RISING, min_size=1, max_size=4))
+def test_rows_of_a_batch_are_those_of_each_and_see_nothing_behind_them(sizes: list[list[int]]) -> None:
+    each = rows_of_each(sizes)
+    longest = max(sum(one) for one in sizes)
+    visible = each.visible(longest)
+    assert visible.shape == (len(sizes), longest, longest)
+    for i, one in enumerate(sizes):
+        own, count = rows_of(one), sum(one)
+        assert all(torch.equal(row[i, :count], alone) for row, alone in zip(each, own, strict=True))
+        assert torch.equal(visible[i, :count, :count], own.visible(count)) and not visible[i, :count, count:].any()
+        assert visible[i, count:].sum() == longest - count, "what is behind sees itself"
+
+
+@pytest.mark.parametrize(("sizes", "says"), [([8, 4], "of 4 tokens comes after one of 8"), ([0, 1], "of 0 tokens")])
+def test_groups_that_shrink_are_refused(sizes: list[int], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        rows_of(sizes)
 
 
 def test_one_token_a_step_says_the_token_before() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.models.groups import rows_of, rows_of_each
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.mps2s_config import PERSPECTIVES, PRESETS
 from nuwa_lip.models.orders import target_tokens
@@ -117,7 +118,7 @@ def test_a_logit_does_not_depend_on_the_order_of_later_ones(model: MPS2S) -> Non
 def test_in_groups_a_logit_depends_on_earlier_groups_only(model: MPS2S, sizes: list[int]) -> None:
     def grouped(inputs: Inputs) -> Tensor:
         with torch.no_grad():
-            return model(*inputs.all(), sizes=sizes)[0][0]
+            return model(*inputs.all(), rows=rows_of(sizes))[0][0]
 
     at = HOLE.token_mask.flatten().nonzero()[:, 0]
     before = grouped(HOLE)
@@ -131,7 +132,22 @@ def test_in_groups_a_logit_depends_on_earlier_groups_only(model: MPS2S, sizes: l
 
 @torch.no_grad()
 def test_groups_of_one_are_the_paper(model: MPS2S) -> None:
-    torch.testing.assert_close(model(*HOLE.all(), sizes=[1] * 12)[0], model(*HOLE.all())[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model(*HOLE.all(), rows=rows_of([1] * 12))[0], model(*HOLE.all())[0])
+
+
+@torch.no_grad()
+def test_groups_of_a_sample_do_not_depend_on_the_others(model: MPS2S) -> None:
+    both = make_inputs((2, 3, 3, 4), (1, 1, 2, 3), seed=1)  # K = 12 and 6
+    sizes = [[1, 3, 8], [2, 4]]
+    found, real = model(*both.all(), rows=rows_of_each(sizes))
+    for i, one in enumerate(sizes):
+        alone = model(*both.one(i).all(), rows=rows_of(one))[0]
+        torch.testing.assert_close(found[i, real[i]], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_there_must_be_a_row_for_each_token(model: MPS2S) -> None:
+    with pytest.raises(InputError, match="there are 8 rows for 12 tokens; give one for each"):
+        model(*HOLE.all(), rows=rows_of([4, 4]))
 
 
 def test_every_logit_depends_on_what_is_known(model: MPS2S) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nuwa_lip.hub import ModelParts, SamplingDefaults, load_model
 from nuwa_lip.models import MPS2S
-from nuwa_lip.models.groups import group_sizes
+from nuwa_lip.models.groups import group_sizes, rows_of
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
@@ -223,16 +223,30 @@ def test_a_share_of_the_steps_predicts_in_groups(cache: Path) -> None:
     assert all(make(cache).pace(np.random.default_rng(i)) is None for i in range(20))
 
 
-def test_the_loss_of_groups_is_of_what_the_sampler_asks_for(cache: Path) -> None:
+def test_the_loss_of_groups_is_of_the_steps_that_the_sampler_takes(cache: Path) -> None:
     stage = make(cache, mps2s_recipe(parallel=1.0))
     inputs = stage.prepare(stage.cache.batch(0, 4, seed=0), np.random.default_rng(0))
-    *first, tokens, defective, order = inputs
-    most = int(defective.flatten(1).sum(1).max())
-    model = stage.model.eval()
+    model, losses = stage.model.eval(), []
+    for i in range(4):
+        *first, tokens, defective, order = (t[i : i + 1] for t in inputs)
+        count = int(defective.sum())
+        rows = rows_of(group_sizes(count, max(1, round(count / 4)), "cosine"))
+        logits, real = model(*first, tokens, defective, order[:, :count], rows)
+        losses.append(mps2s_loss(logits, target_tokens(tokens, order[:, :count]), real))
     found = stage.loss(inputs, Pace(4.0, "cosine"))
-    logits, real = model(*first, tokens, defective, order, sizes=group_sizes(most, round(most / 4), "cosine"))
-    torch.testing.assert_close(found, mps2s_loss(logits, target_tokens(tokens, order), real))
+    torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
     assert abs(found - stage.loss(inputs)) > 1e-5
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_step_trains_at_its_pace(share: float, cache: Path) -> None:
+    stage, seen = make(cache, mps2s_recipe(parallel=share, accumulate=2)), []
+    loss = stage.loss
+    stage.loss = lambda part, pace: seen.append(pace) or loss(part, pace)  # type: ignore[method-assign,func-returns-value]
+    before = stage.raw.decoder.next_position.weight.clone()
+    stage.step(0, next(stage.batches(0)))
+    assert len(seen) == 2 and seen[0] == seen[1] and (seen[0] is not None) == bool(share)
+    assert not torch.equal(before, stage.raw.decoder.next_position.weight)
 
 
 def test_long_captions_are_cut_without_a_word(cache: Path, recwarn: pytest.WarningsRecorder) -> None:

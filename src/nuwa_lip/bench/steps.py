@@ -32,7 +32,7 @@ from nuwa_lip.evaluation.images import MEANS, SETS, Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import SamplingDefaults
-from nuwa_lip.models.groups import group_sizes
+from nuwa_lip.models.groups import group_sizes, rows_of
 from nuwa_lip.models.orders import decoding_order, target_tokens
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.windows import View
@@ -150,7 +150,7 @@ def true_bits(
     found = []
     for a_step in tokens_per_step:
         sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step), schedule)
-        logits = pipe.mps2s.predict(memory, targets, at, sizes)
+        logits = pipe.mps2s.predict(memory, targets, at, rows_of(sizes))
         found.append(F.cross_entropy(logits[0], targets[0], reduction="none").double().mean().item() / math.log(2))
     return np.array(found)
 

@@ -12,11 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nuwa_lip.models.groups import NO_TOKEN
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.transformer import Block, Copies, KeysValues, KeyValueCache, Turn, Turns
-
-NO_TOKEN = -1
-"""Stands for "none before" where the decoder is told the token before a row."""
 
 
 @dataclass(frozen=True)

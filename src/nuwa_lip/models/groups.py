@@ -5,10 +5,10 @@ Every missing token has one row, which predicts it, and which is given ("says") 
     groups of 1, 2 and 3 tokens     row    0   1 2   3 4 5
                                     says   -   0 0   1 2 2
 
-So that the rows of a step say all that the step before has decided, and all of them stay in the cache: parallel steps
-run no row twice. With one token a step a row says the token before it, as in the paper.
+The rows of a step say all that the step before has decided, and stay in the cache: parallel steps run no row twice.
+With one token a step a row says the token before it, as in the paper.
 
-Legend: K missing tokens, S steps, R rows.
+Legend: B samples, K missing tokens, S steps, R rows.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nuwa_lip.errors import InputError
+
+NO_TOKEN = -1
+"""What a row says that says none."""
 
 SCHEDULES = ("cosine", "constant", "confidence")
 """How K tokens are shared among S steps. cosine: few at first, when little is known, more later; constant: as many
@@ -49,41 +53,85 @@ def group_sizes(tokens: int, steps: int | None, schedule: str = "cosine") -> lis
 
 
 class Rows(NamedTuple):
-    """Some rows of a sequence that is decided in groups: what they say and see."""
+    """Some rows of a sequence that is decided in groups: what they say and see. Each int64 [R], or [B, R]."""
 
     slots: Tensor
-    """int64 [R], which rows these are: row k predicts token k."""
+    """Which rows these are: row k predicts token k."""
     said: Tensor
-    """int64 [R], the token that each one says; -1: none."""
+    """The token that each one says; -1: none."""
     reach: Tensor
-    """int64 [R]: a row sees so many rows, from row 0 on, and itself."""
+    """A row sees so many rows, from row 0 on, and itself."""
 
     def visible(self, columns: int) -> Tensor:
-        """Which rows from row 0 on each one sees, bool [R, columns]."""
+        """Which rows from row 0 on each one sees, bool [R, columns] or [B, R, columns]."""
         column = torch.arange(columns, device=self.slots.device)
-        return (column < self.reach[:, None]) | (column == self.slots[:, None])
+        return (column < self.reach[..., None]) | (column == self.slots[..., None])
+
+    def told(self, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """What each row says: the token, or `NO_TOKEN`, and where that one stands, each int64 [B, R].
+
+        Args:
+            tokens: int64 [B, K], in the order of decoding.
+            order: int64 [B, K], where they stand.
+        """
+        slots, said = (x.expand(len(tokens), -1) for x in (self.slots, self.said))
+        none = said < 0
+        # what comes first stands where it predicts
+        at = order.gather(1, torch.where(none, slots, said))
+        return tokens.gather(1, said.clamp(min=0)).masked_fill(none, NO_TOKEN), at
 
 
-def rows_of(sizes: Sequence[int], first: int = 0, device: torch.device | None = None) -> Rows:
-    """The rows of the groups from the `first` one on; each says a token of the group before its own.
+def rows_of(sizes: Sequence[int]) -> Rows:
+    """Of one sequence, on the CPU: each row says a token of the group before its own.
 
     Where a group has more rows than that one had tokens, the last token is said by all that are left. A row sees the
     rows of earlier groups, those of its own that are the first to say a token, and itself.
 
     Args:
-        sizes: of all groups from the beginning; they must not fall, or a token would never be said.
-        first: number of a group.
-        device: of the result.
+        sizes: of the groups.
+
+    Raises:
+        InputError: the sizes fall, so that some token would never be said.
     """
-    before, start = [0, *sizes][first], sum(sizes[:first])
-    slots = torch.arange(start, sum(sizes), device=device)
-    said, reach = [slots[:0]], [slots[:0]]
-    for size in sizes[first:]:
-        own = torch.arange(start, start + size, device=device)
-        said.append((own - before).clamp(max=start - 1))
-        reach.append(torch.full_like(own, start + before))
+    said: list[int] = []
+    reach: list[int] = []
+    before = start = 0
+    for size in sizes:
+        if size < max(before, 1):
+            raise InputError(f"a group of {size} tokens comes after one of {before}; groups must not get smaller")
+        said += [min(row - before, start - 1) for row in range(start, start + size)]
+        reach += [start + before] * size
         before, start = size, start + size
-    return Rows(slots, torch.cat(said), torch.cat(reach))
+    return Rows(*(torch.tensor(row, dtype=torch.int64) for row in (range(start), said, reach)))
+
+
+def rows_of_each(sizes: Sequence[Sequence[int]]) -> Rows:
+    """Of B sequences, [B, R]; what stands after a shorter one's own rows sees itself only, and no row sees it."""
+    each = [rows_of(one) for one in sizes]
+    longest = max(len(rows.slots) for rows in each)
+    slots = torch.arange(longest).expand(len(each), -1)
+    said = torch.stack([F.pad(rows.said, (0, longest - len(rows.said)), value=-1) for rows in each])
+    reach = torch.stack([F.pad(rows.reach, (0, longest - len(rows.reach))) for rows in each])
+    return Rows(slots, said, reach)
+
+
+def rows_of_steps(sizes: Sequence[int], surest: bool) -> list[Rows]:
+    """The rows that each of S steps runs, on the CPU.
+
+    Args:
+        sizes: of the groups.
+        surest: every step asks for all that are missing ("confidence"). What the last step decided has changed places
+            since then, so that its rows are run once more, as they stand now.
+    """
+    whole, steps, start = rows_of(sizes), [], 0
+    for step, size in enumerate(sizes):
+        if surest:
+            again = start - (sizes[step - 1] if step else 0)
+            steps.append(Rows(*(row[again:] for row in rows_of([*sizes[:step], sum(sizes[step:])]))))
+        else:
+            steps.append(Rows(*(row[start : start + size] for row in whole)))
+        start += size
+    return steps
 
 
 def check_schedule(name: str) -> None:

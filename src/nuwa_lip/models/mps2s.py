@@ -2,9 +2,8 @@
 
 The caption, the known pixels and the known tokens are encoded apart and put one after the other into a
 memory. The decoder is causal over the K defective positions only, in any order: row k is given the token
-before it (or one of the group before its own: `groups`), where that one stands, and the position it is to
-predict. Whatever stands in the hole is removed by
-selection, so the encoders depend on what is known only.
+before it, or one of the group before its own (`groups`), where that one stands, and the position it is to
+predict. Whatever stands in the hole is removed by selection, so the encoders depend on what is known only.
 
 Legend: B batch, T text, P patches, h w token grid, N = h · w, K defective tokens, V codebook, D width,
 M = T + P + N length of the memory, G memories, C candidates of a memory, R rows of a decoding step.
@@ -13,7 +12,6 @@ M = T + P + N length of the memory, G memories, C candidates of a memory, R rows
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.models.decoder import NO_TOKEN, Decoder, DecoderCache, Memory, turns_of
-from nuwa_lip.models.groups import rows_of
+from nuwa_lip.models.decoder import Decoder, DecoderCache, Memory, turns_of
+from nuwa_lip.models.groups import Rows
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder
@@ -127,18 +125,18 @@ class MPS2S(nn.Module):
         tokens: Tensor,
         token_mask: Tensor,
         order: Tensor | None = None,
-        sizes: Sequence[int] | None = None,
+        rows: Rows | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Teacher-forced prediction of the defective tokens (Eq. 15).
 
-        Row k never sees the targets from k on; with `sizes`, those from its group on.
+        Row k never sees the targets from k on; with `rows`, those from its group on.
 
         Args:
             text_ids, image, mask, token_mask: as for `encode`.
             tokens: int64 [B, h, w], ζ^x at known and the targets ζ^y at defective positions.
             order: int64 [B, K], each sample's defective positions (row-major) in the order of decoding, K at
                 least the largest number of them in the batch, any values after a sample's own; None: raster.
-            sizes: of the groups that parallel steps decide, as for `predict`.
+            rows: of groups that parallel steps decide, as for `predict`.
 
         Returns:
             Logits, float32 [B, K, V], and which rows count, bool [B, K].
@@ -152,7 +150,7 @@ class MPS2S(nn.Module):
         else:
             real = self._check_order(order, token_mask)
             order = order.where(real, 0)
-        return self.predict(memory, target_tokens(tokens, order), order, sizes), real
+        return self.predict(memory, target_tokens(tokens, order), order, rows), real
 
     def encode(
         self, text_ids: Tensor | None, image: Tensor, mask: Tensor, tokens: Tensor, token_mask: Tensor
@@ -202,25 +200,31 @@ class MPS2S(nn.Module):
             text_length=padding.shape[1],
         )
 
-    def predict(self, memory: Memory, targets: Tensor, order: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
+    def predict(self, memory: Memory, targets: Tensor, order: Tensor, rows: Rows | None = None) -> Tensor:
         """Teacher-forced logits of all tokens in one pass.
 
         Args:
             memory: of B photos.
-            targets: int64 [B · C, K], the tokens in the order of decoding; the last group's are not looked at.
+            targets: int64 [B · C, K], the tokens in the order of decoding; what no row says is not looked at.
             order: int64 [B · C, K], where they stand.
-            sizes: of the groups (`groups.rows_of`), the same for all; their sum is K. None: one token a step.
+            rows: of groups (`groups.rows_of`, `rows_of_each`), K of them; None: one token a step.
 
         Returns:
             float32 [B · C, K, V].
+
+        Raises:
+            InputError: there are not K rows.
         """
-        if sizes is None:
-            slots = torch.arange(order.shape[1], device=order.device)
-            said, mask = slots - 1, None
+        count, mask = order.shape[1], None
+        if rows is None:
+            slots = torch.arange(count, device=order.device)
+            rows = Rows(slots, slots - 1, slots)
+        elif rows.slots.shape[-1] == count:
+            rows = Rows(*(row.to(order.device) for row in rows))
+            mask = rows.visible(count).unsqueeze(-3)  # for all heads
         else:
-            slots, said, _ = rows = rows_of(sizes, device=order.device)
-            mask = rows.visible(len(slots))
-        previous, previous_at = said_by(slots, said, targets, order)
+            raise InputError(f"there are {rows.slots.shape[-1]} rows for {count} tokens; give one for each")
+        previous, previous_at = rows.told(targets, order)
         states = self._token_states(memory).repeat_interleave(len(order) // len(memory.states), 0)
         x = self.decoder.embed(self.embedding, states, previous, previous_at, order)
         visible, turn = ~memory.mask[:, None, None], self._memory_turn(memory)
@@ -270,7 +274,7 @@ class MPS2S(nn.Module):
 
         Args:
             cache: of `prefill`, written in place.
-            previous: int64 [G · C, R], the token before each row, or `NO_TOKEN`.
+            previous: int64 [G · C, R], the token that each row says, or `NO_TOKEN`.
             previous_at: int64 [G · C, R], where that one stands; for none `at`.
             at: int64 [G · C, R], position to predict.
             slots: int64 [R], where the rows go in the cache.
@@ -382,19 +386,6 @@ class MPS2S(nn.Module):
             if wrong:
                 raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
         return real
-
-
-def said_by(slots: Tensor, said: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The token before each row, or `NO_TOKEN`, and where it stands, each int64 [B, R].
-
-    Args:
-        slots, said: int64 [R], of `groups.Rows`.
-        tokens: int64 [B, K], in the order of decoding.
-        order: int64 [B, K], where they stand.
-    """
-    none = said < 0
-    # what comes first stands where it predicts
-    return tokens[:, said.clamp(min=0)].masked_fill(none, NO_TOKEN), order[:, torch.where(none, slots, said)]
 
 
 def _in_one_piece(keys_values: KeysValues) -> KeysValues:

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from nuwa_lip.compiling import prepare
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
-from nuwa_lip.models.groups import group_sizes
+from nuwa_lip.models.groups import group_sizes, rows_of_each
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
@@ -128,9 +128,10 @@ class MPS2SStage(Stage[MPS2S]):
     def loss(self, part: tuple[Tensor, ...], pace: Pace | None = None) -> Tensor:
         """Eq. 15, nats for each defective token."""
         *inputs, tokens, defective, order = part
-        most = int(defective.flatten(1).sum(1).max())
-        order, sizes = order[:, :most], None if pace is None else pace.sizes(most)
-        logits, real = self.model(*inputs, tokens, defective, order, sizes)
+        counts = defective.flatten(1).sum(1).tolist()
+        order = order[:, : max(counts)]
+        rows = None if pace is None else rows_of_each([pace.sizes(count) for count in counts])
+        logits, real = self.model(*inputs, tokens, defective, order, rows)
         return mps2s_loss(logits, target_tokens(tokens, order), real)
 
     def _orders(self, defective: Tensor, rng: np.random.Generator) -> Tensor:
