@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import ParamSpec
 
@@ -24,7 +24,12 @@ P = ParamSpec("P")
 
 
 def compile_blocks(
-    blocks: Iterable[nn.Module], device: torch.device, backend: str = "inductor", dynamic: bool = True
+    blocks: Iterable[nn.Module],
+    device: torch.device,
+    backend: str = "inductor",
+    *,
+    dynamic: bool = True,
+    options: Mapping[str, int] | None = None,
 ) -> None:
     """Compile each of a model's repeated blocks, in place: the same graphs serve all of one kind.
 
@@ -33,13 +38,14 @@ def compile_blocks(
         device: where they run.
         backend: of `torch.compile`; others than this one show that it can be compiled, and are not faster.
         dynamic: True: one graph serves all sizes; False: one for each size, `GRAPHS` at most.
+        options: of this backend.
 
     Raises:
         InputError: the tools that it needs are not installed.
     """
     prepare(device, backend)
     for block in blocks:
-        block.compile(dynamic=dynamic, backend=backend)
+        block.compile(dynamic=dynamic, backend=backend, options=options)
 
 
 def prepare(device: torch.device, backend: str = "inductor") -> None:
