@@ -20,9 +20,9 @@ ZERO = 128
 """What `int8` takes for 0 in its activations: the kernel is at its best with unsigned ones."""
 
 
-FEW_ROWS = {"size_asserts": False, "cpp.min_chunk_size": 1 << 16}
-"""Of the compiler: sizes are checked before a graph is run, not within it; and what a few rows are is not worth sharing
-among threads. Together 2 % of a step."""
+STEP_OPTIONS = {"size_asserts": False, "cpp.min_chunk_size": 1 << 13}
+"""Of the compiler: sizes are checked before a graph is run, not within it; and a thread gets so many numbers at least,
+for those of one row are worked on in less time than threads take to meet. Together 2 % of a step of one row."""
 
 
 def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
@@ -47,7 +47,7 @@ def compile_step(mps2s: MPS2S, backend: str = "inductor") -> None:
         for module in mps2s.decoder.modules():
             if isinstance(module, SelfAttention | CrossAttention):
                 module.kernel = Kernel(few_rows.takes, few_rows.attend)
-    compile_blocks(mps2s.decoder.layers, device, backend, options=FEW_ROWS if backend == "inductor" else None)
+    compile_blocks(mps2s.decoder.layers, device, backend, options=STEP_OPTIONS if backend == "inductor" else None)
 
 
 @opaque(lambda x, weight: x.new_empty(*x.shape[:-1], len(weight)))

@@ -278,7 +278,7 @@ class _Cached:
     def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
         device = plan.positions.device
-        # all at once: a copy to a GPU would wait for the steps before it
+        # now: a copy to a GPU between steps would wait for those before it
         self.rows = [Rows(*(row.to(device) for row in rows)) for rows in rows_of_steps(plan.sizes, plan.surest)]
         # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
         distinct = plan.distinct if device.type == "cpu" else None

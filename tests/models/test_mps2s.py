@@ -145,9 +145,22 @@ def test_groups_of_a_sample_do_not_depend_on_the_others(model: MPS2S) -> None:
         torch.testing.assert_close(found[i, real[i]], alone[0], atol=1e-4, rtol=1e-4)
 
 
+def test_a_sample_without_a_hole_takes_no_part_in_groups() -> None:
+    model = make_model().train()
+    both = make_inputs((2, 3, 3, 4), (0, 0, 0, 0), seed=1)
+    logits, real = model(*both.all(), rows=rows_of_each([[4, 8], []]))
+    order = both.token_mask[:1].flatten(1).nonzero()[:, 1].expand(2, -1)
+    loss = mps2s_loss(logits, target_tokens(both.tokens, order), real)
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert not real[1].any() and real[0].all()
+
+
 def test_there_must_be_a_row_for_each_token(model: MPS2S) -> None:
-    with pytest.raises(InputError, match="there are 8 rows for 12 tokens; give one for each"):
+    with pytest.raises(InputError, match=r"rows have shape \[8\]; needed: \[12\] or \[1, 12\]"):
         model(*HOLE.all(), rows=rows_of([4, 4]))
+    with pytest.raises(InputError, match=r"rows have shape \[2, 12\]; needed: \[12\] or \[1, 12\]"):
+        model(*HOLE.all(), rows=rows_of_each([[12], [12]]))
 
 
 def test_every_logit_depends_on_what_is_known(model: MPS2S) -> None:

@@ -99,7 +99,7 @@ class Decoder(nn.Module):
 
 
 def turns_of(cells: Turn | None, previous_at: Tensor, at: Tensor) -> Turns | None:
-    """A row looks from the position that it predicts; what it says stands at the one before it. Each [B, R]."""
+    """A row looks from the position that it predicts; what it says stands at another one. Each [B, R]."""
     if cells is None:
         return None
     cos, sin = cells

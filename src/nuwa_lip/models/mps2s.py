@@ -207,23 +207,23 @@ class MPS2S(nn.Module):
             memory: of B photos.
             targets: int64 [B · C, K], the tokens in the order of decoding; what no row says is not looked at.
             order: int64 [B · C, K], where they stand.
-            rows: of groups (`groups.rows_of`, `rows_of_each`), K of them; None: one token a step.
+            rows: of groups, [K] for all (`groups.rows_of`) or [B · C, K] (`rows_of_each`); None: one token a step.
 
         Returns:
             float32 [B · C, K, V].
 
         Raises:
-            InputError: there are not K rows.
+            InputError: there are not K rows, or not for so many sequences.
         """
         count, mask = order.shape[1], None
         if rows is None:
             slots = torch.arange(count, device=order.device)
             rows = Rows(slots, slots - 1, slots)
-        elif rows.slots.shape[-1] == count:
+        elif rows.slots.shape in ((count,), order.shape):
             rows = Rows(*(row.to(order.device) for row in rows))
             mask = rows.visible(count).unsqueeze(-3)  # for all heads
         else:
-            raise InputError(f"there are {rows.slots.shape[-1]} rows for {count} tokens; give one for each")
+            raise InputError(f"rows have shape {list(rows.slots.shape)}; needed: [{count}] or {list(order.shape)}")
         previous, previous_at = rows.told(targets, order)
         states = self._token_states(memory).repeat_interleave(len(order) // len(memory.states), 0)
         x = self.decoder.embed(self.embedding, states, previous, previous_at, order)
