@@ -192,6 +192,11 @@ def dfvqgan_paper_f8() -> DFVQGANRecipe:
     )
 
 
+def dfvqgan_light_f8() -> DFVQGANRecipe:
+    """As `dfvqgan_paper_f8`, its finest level half as wide: as good in about equal time of training, faster to use."""
+    return dataclasses.replace(dfvqgan_paper_f8(), model=DFVQGANConfig.preset("light-f8-8192"))
+
+
 def dfvqgan_paper_f16(codes: int) -> DFVQGANRecipe:
     """As `dfvqgan_paper_f8`, with 16 x 16 tokens and 1024 or 12288 codes."""
     return dataclasses.replace(dfvqgan_paper_f8(), model=DFVQGANConfig.preset(f"paper-f16-{codes}"))
@@ -304,6 +309,7 @@ DFVQGAN_RECIPES: dict[str, Callable[[], DFVQGANRecipe]] = {
     "mini": dfvqgan_mini,
     "tiny": dfvqgan_tiny,
     "paper-f8-8192": dfvqgan_paper_f8,
+    "light-f8-8192": dfvqgan_light_f8,
     "paper-f16-1024": lambda: dfvqgan_paper_f16(1024),
     "paper-f16-12288": lambda: dfvqgan_paper_f16(12288),
     "vqgan-mini": dfvqgan_vqgan_mini,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig
@@ -392,6 +393,24 @@ def test_the_official_settings_have_the_official_size() -> None:
     assert parameters("paper-f8-8192") == pytest.approx(48.5, abs=0.1)
     assert (config.factor, config.grid, config.codebook_size) == (8, 32, 8192)
     assert config.decoder_blocks == 2 and config.commitment == 0.25
+
+
+def test_the_light_settings_give_the_same_tokens_for_less() -> None:
+    light, paper = (DFVQGANConfig.preset(f"{name}-f8-8192") for name in ("light", "paper"))
+    assert dataclasses.replace(light, channels=paper.channels) == paper
+
+    def arithmetic(config: DFVQGANConfig) -> int:
+        with torch.device("meta"):
+            model = DFVQGAN(config)
+            codes = torch.empty(1, config.codebook_dim, config.grid, config.grid)
+            h = torch.empty(1, 3, config.resolution, config.resolution)
+        with FlopCounterMode(display=False) as counter:
+            for i in range(len(config.channels)):
+                h = model.encoder.stage(i, h, None)[0]
+            model.decoder(codes, lambda _, x: x)
+        return counter.get_total_flops()
+
+    assert arithmetic(light) / arithmetic(paper) == pytest.approx(0.59, abs=0.01)
 
 
 @pytest.mark.parametrize("size", [1024, 12288])
