@@ -18,8 +18,6 @@ from nuwa_lip.models.transformer import CrossAttention, Kernel, SelfAttention
 
 ZERO = 128
 """What `int8` takes for 0 in its activations: the kernel is at its best with unsigned ones."""
-
-
 STEP_OPTIONS = {"size_asserts": False, "cpp.min_chunk_size": 1 << 13}
 """Of the compiler: sizes are checked before a graph is run, not within it; and a thread gets so many numbers at least,
 for those of one row are worked on in less time than threads take to meet. Together 2 % of a step of one row."""

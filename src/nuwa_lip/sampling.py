@@ -25,7 +25,7 @@ from torch import Tensor
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.decoder import Memory
-from nuwa_lip.models.groups import Rows, check_schedule, group_sizes, rows_of, rows_of_steps
+from nuwa_lip.models.groups import check_schedule, group_sizes, rows_of, rows_of_steps
 from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import check_order, decoding_order
 
@@ -278,8 +278,8 @@ class _Cached:
     def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
         device = plan.positions.device
-        # now: a copy to a GPU between steps would wait for those before it
-        self.rows = [Rows(*(row.to(device) for row in rows)) for rows in rows_of_steps(plan.sizes, plan.surest)]
+        # all now: a copy to a GPU between steps would wait for those before it
+        self.rows = rows_of_steps(plan.sizes, plan.surest, device)
         # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
         distinct = plan.distinct if device.type == "cpu" else None
         candidates, tokens = plan.positions.shape
@@ -299,7 +299,7 @@ class _Cached:
         rows, asked, at = self.rows[step], self.plan.asked(step), self.plan.positions
         # beyond these nothing is visible; and one more, for `torch.compile` takes sizes that are equal for the same
         length = min(math.ceil(asked.stop / SLOTS) * SLOTS, at.shape[1]) + 1
-        previous, previous_at = rows.told(chosen, at)
+        previous, previous_at = rows.say(chosen, at)
         states = self.mps2s.decode_rows(
             self.cache,
             previous.repeat(self.memories, 1),

@@ -27,12 +27,14 @@ def tokenizer(bench: Bench) -> list[Row]:
     plain = random_dfvqgan(bench.sizes.dfvqgan, "fp32")
     image, mask = shape.picture(plain.config.resolution)
     for precision in precisions():
-        model = random_dfvqgan(bench.sizes.dfvqgan, precision)
-        encoding = model.encode(image, mask)
+        model, light = (random_dfvqgan(of, precision) for of in (bench.sizes.dfvqgan, bench.sizes.light_dfvqgan))
+        encoding, lightly = model.encode(image, mask), light.encode(image, mask)
         cases: dict[str, Callable[[], object]] = {
             "defect-free encoding": partial(model.encode, image, mask),
             "plain encoding": partial(model.encode, image),
             "decoding with skips": partial(model.decode, encoding.tokens, encoding.skips),
+            "light defect-free encoding": partial(light.encode, image, mask),
+            "light decoding with skips": partial(light.decode, lightly.tokens, lightly.skips),
             OFFICIAL: partial(official.masked_encode, plain, image, mask),
         }
         peer = peers.optional(bench, "diffusers", partial(shape.diffusers_model, plain.config, DTYPES[precision]))
@@ -50,20 +52,29 @@ def tokenizer(bench: Bench) -> list[Row]:
             rows.append(share(bench, f"{name}, {precision}", cases[name], found[name], precision))
         what = f"{OFFICIAL}, fp32 / defect-free, {precision}"
         rows.append(times(what, theirs, found["defect-free encoding"], OFFICIAL_BARS[precision]))
+        what = f"ours / light, encoding with the mask and decoding, {precision}"
+        rows.append(times(what, together(found, OWN), together(found, LIGHT)))
         if peer is not None:
-            theirs, own = (per_gflop(cases, found, names) for names in BOTH)
+            theirs, own = (per_gflop(cases, found, names) for names in (PEER, OWN))
             what = f"VQModel / ours, encoding with the mask and decoding, per GFLOP, {precision}"
             rows.append(times(what, theirs, own, PEER_BARS.get(precision)))
     return rows
 
 
-BOTH = (("VQModel encoding", "VQModel decoding"), ("defect-free encoding", "decoding with skips"))
+OWN = ("defect-free encoding", "decoding with skips")
+LIGHT = ("light defect-free encoding", "light decoding with skips")
+PEER = ("VQModel encoding", "VQModel decoding")
+
+
+def together(found: Mapping[str, Timing], names: tuple[str, ...]) -> Timing:
+    """One after the other."""
+    return Timing(sum(found[name].seconds for name in names), max(found[name].noise for name in names))
 
 
 def per_gflop(cases: Mapping[str, Callable[[], object]], found: Mapping[str, Timing], names: tuple[str, ...]) -> Timing:
-    """One after the other, for each billion of operations: VQModel's decoder has two thirds more of them than ours."""
-    count = sum(gflop(cases[name]) for name in names)
-    return Timing(sum(found[name].seconds for name in names) / count, max(found[name].noise for name in names))
+    """`together`, for each billion of operations: VQModel's decoder has two thirds more of them than ours."""
+    both = together(found, names)
+    return both._replace(seconds=both.seconds / sum(gflop(cases[name]) for name in names))
 
 
 @torch.inference_mode()

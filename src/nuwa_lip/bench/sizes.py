@@ -26,6 +26,8 @@ class Sizes:
 
     mps2s: MPS2SConfig
     dfvqgan: DFVQGANConfig
+    light_dfvqgan: DFVQGANConfig
+    """The same tokens for less."""
     lengths: tuple[int, ...]
     """Tokens in the cache at which a decoding step is timed."""
     candidates: tuple[int, ...] = (1, 4)
@@ -61,6 +63,7 @@ class Sizes:
 OFFICIAL = Sizes(
     mps2s=MPS2SConfig.preset("paper"),
     dfvqgan=DFVQGANConfig.preset("paper-f8-8192"),
+    light_dfvqgan=DFVQGANConfig.preset("light-f8-8192"),
     lengths=(1, 128, 256, 512),
     parallel_steps=32,
     matrix=4096,
@@ -76,6 +79,7 @@ OFFICIAL = Sizes(
 SMALL = Sizes(
     mps2s=MPS2SConfig.preset("tiny"),
     dfvqgan=DFVQGANConfig.preset("tiny"),
+    light_dfvqgan=dataclasses.replace(DFVQGANConfig.preset("tiny"), channels=(8, 32, 32)),
     lengths=(1, 32),
     parallel_steps=4,
     matrix=64,

@@ -67,7 +67,11 @@ class Rows(NamedTuple):
         column = torch.arange(columns, device=self.slots.device)
         return (column < self.reach[..., None]) | (column == self.slots[..., None])
 
-    def told(self, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    def to(self, device: torch.device) -> Rows:
+        """The same on a device."""
+        return Rows(*(row.to(device) for row in self))
+
+    def say(self, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         """What each row says: the token, or `NO_TOKEN`, and where that one stands, each int64 [B, R].
 
         Args:
@@ -115,22 +119,23 @@ def rows_of_each(sizes: Sequence[Sequence[int]]) -> Rows:
     return Rows(slots, said, reach)
 
 
-def rows_of_steps(sizes: Sequence[int], surest: bool) -> list[Rows]:
-    """The rows that each of S steps runs, on the CPU.
+def rows_of_steps(sizes: Sequence[int], surest: bool, device: torch.device | None = None) -> list[Rows]:
+    """The rows that each of S steps runs.
 
     Args:
         sizes: of the groups.
+        device: of the result.
         surest: every step asks for all that are missing ("confidence"). What the last step decided has changed places
             since then, so that its rows are run once more, as they stand now.
     """
-    whole, steps, start = rows_of(sizes), [], 0
-    for step, size in enumerate(sizes):
-        if surest:
-            again = start - (sizes[step - 1] if step else 0)
-            steps.append(Rows(*(row[again:] for row in rows_of([*sizes[:step], sum(sizes[step:])]))))
-        else:
-            steps.append(Rows(*(row[start : start + size] for row in whole)))
-        start += size
+    if not surest:
+        parts = (row.to(device).split(list(sizes)) for row in rows_of(sizes))
+        return [Rows(*rows) for rows in zip(*parts, strict=True)]
+    steps = []
+    for step in range(len(sizes)):
+        again = sum(sizes[: max(0, step - 1)])
+        rows = rows_of([*sizes[:step], sum(sizes[step:])])
+        steps.append(Rows(*(row[again:].to(device) for row in rows)))
     return steps
 
 

@@ -220,11 +220,11 @@ class MPS2S(nn.Module):
             slots = torch.arange(count, device=order.device)
             rows = Rows(slots, slots - 1, slots)
         elif rows.slots.shape in ((count,), order.shape):
-            rows = Rows(*(row.to(order.device) for row in rows))
+            rows = rows.to(order.device)
             mask = rows.visible(count).unsqueeze(-3)  # for all heads
         else:
             raise InputError(f"rows have shape {list(rows.slots.shape)}; needed: [{count}] or {list(order.shape)}")
-        previous, previous_at = rows.told(targets, order)
+        previous, previous_at = rows.say(targets, order)
         states = self._token_states(memory).repeat_interleave(len(order) // len(memory.states), 0)
         x = self.decoder.embed(self.embedding, states, previous, previous_at, order)
         visible, turn = ~memory.mask[:, None, None], self._memory_turn(memory)
