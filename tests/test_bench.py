@@ -12,8 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
+from nuwa_lip.assets import asset
 from nuwa_lip.bench import (
     compare,
     decoding,
@@ -27,6 +29,7 @@ from nuwa_lip.bench import (
     quality,
     stages,
     tokenizer,
+    training,
     whole,
 )
 from nuwa_lip.bench.compare import changes, differences
@@ -49,7 +52,10 @@ from nuwa_lip.bench.sizes import SMALL, Bench, photo, random_dfvqgan, random_mps
 from nuwa_lip.commands import bench
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.errors import InputError
+from nuwa_lip.models.perceptual import squeezenet
 from nuwa_lip.sampling import CHUNK
+from nuwa_lip.training.dfvqgan import SQUEEZENET
+from tests.fake_gpu import GPU, fake_gpu
 
 
 def test_interleaved_takes_turns_after_a_warm_up() -> None:
@@ -183,6 +189,43 @@ def test_every_stage_runs_small(
     assert not differences(report, {**machine(), **stages.settings(small=True)})
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize("name", ["limits", "tokenizer", "encoders", "step", "image", "training"])
+def test_every_stage_stays_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in it is computed, but what would be mixed with the CPU, or left on it, fails."""
+    weights = load_file(asset(SQUEEZENET))
+    monkeypatch.setattr(decoding, "LEAST", 0.0)
+    monkeypatch.setattr(decoding, "against_generate", lambda *_: [])  # it asks what is in tensors, for ever
+    monkeypatch.setattr(whole, "pipelines", lambda _: [])
+    monkeypatch.setattr(quality, "measure", lambda *_: None)
+    monkeypatch.setattr(training, "child", lambda *_: Child(1.0, 1.0, "7.0"))
+    monkeypatch.setattr(peers, "optional", lambda *_: None)
+    with fake_gpu(monkeypatch, SMALL.defective):
+        states = {key: torch.empty(weight.shape) for key, weight in weights.items()}
+        monkeypatch.setattr(training, "load_perceptual", lambda _: squeezenet(states))
+        found, skipped = stages.run([name], 1, small=True, device=GPU)
+    rows = {row.what: row for row in found[name]}
+    assert rows and not skipped
+    bars = {what: row.bar for what, row in rows.items() if row.bar is not None}
+    if name == "step":
+        share = "share of the rate of reading, bf16 compiled"
+        assert bars == {
+            f"{share}, 1 candidate, 32 tokens": 0.35,
+            f"{share}, layers of a 7 B model, 1 candidate, 32 tokens": 0.7,
+        }
+    elif name == "training":
+        assert bars == {"training step, stage 2, ours, compiled: share of the matrix rate, bf16": 0.45}
+        assert [row.value for row in rows.values() if row.unit == "MB"] == [7.0, 7.0]
+    else:
+        assert not bars, "those of two CPU cores mean nothing here"
+
+
+def test_the_cpu_keeps_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages.limits, "measure", lambda *_: Limits(products={}, size=1, read=1.0))
+    found, skipped = stages.run(["data", "evaluation"], 1, small=True, device=GPU)
+    assert not found and [line.partition(":")[0] for line in skipped] == ["data", "evaluation"]
+
+
 def test_what_the_system_does_not_tell_is_no_end_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,7 +237,7 @@ def test_what_the_system_does_not_tell_is_no_end_of_a_run(
         return Child(1.0, math.nan, '{"added": NaN}')
 
     monkeypatch.setattr(memory, "child", unknown)
-    monkeypatch.setattr(memory, "precisions", lambda: ["fp32", "bf16"])
+    monkeypatch.setattr("nuwa_lip.bench.sizes.precisions", lambda device: ["fp32", "bf16"])
     out = tmp_path / "out.json"
     for before in (None, out):  # which is read back, too
         bench.bench(stages="memory", rounds=1, small=True, json=out, compare=before)
@@ -209,12 +252,12 @@ def test_memory_is_held_to_its_bars_at_the_official_sizes(monkeypatch: pytest.Mo
     def measured(code: str, folder: str, *words: str) -> Child:
         if code == memory.SAVE:
             (Path(folder) / "model.safetensors").write_bytes(bytes(10**6))
-        elif words == ("int8",):
+        elif words[0] == "int8":
             raise RuntimeError("no VNNI")
         return Child(1.0, 5000.0, '{"added": 0.2}')
 
     monkeypatch.setattr(memory, "child", measured)
-    monkeypatch.setattr(memory, "precisions", lambda: ["fp32", "bf16"])
+    monkeypatch.setattr("nuwa_lip.bench.sizes.precisions", lambda device: ["fp32", "bf16"])
     sizes = dataclasses.replace(SMALL, small=False)
     bench_ = Bench(sizes=sizes, limits=Limits(products={}, size=1, read=1.0), rounds=1)
     rows = [(row.what.rpartition(", ")[::2], row.value, row.bar) for row in memory.run(bench_)]
@@ -312,7 +355,7 @@ def test_each_form_is_compared_with_the_tokens_before_and_after_it(monkeypatch: 
     seconds = iter(range(100))
     monkeypatch.setattr(whole, "once", lambda work: float(next(seconds)))
     cases = ("one", "parallel", "loop", "parallel loop")
-    monkeypatch.setattr(whole, "one_form", lambda *given: {case: Timing(2.0, 0.0) for case in cases})
+    monkeypatch.setattr(whole, "one_form", lambda *given, **graph: {case: Timing(2.0, 0.0) for case in cases})
     monkeypatch.setattr(whole, "form", lambda *given, **compiled: None)
     monkeypatch.setattr(quality, "measure", lambda *given: None)
     bench = Bench(sizes=SMALL, limits=Limits(products={}, size=1, read=1.0), rounds=1)
@@ -401,6 +444,15 @@ def test_bad_numbers_are_named() -> None:
         bench.inpaint(threads=0)
     with pytest.raises(InputError, match="'speed'; there are: limits, tokenizer"):
         bench.bench(stages="limits,speed")
+    for name, says in (
+        ("gpu", "cannot be used: Expected one of cpu"),
+        ("meta", "cannot be measured: take cpu or cuda"),
+    ):
+        with pytest.raises(InputError, match=f"--device {name} {says}"):
+            bench.bench(device=name)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda cannot be used: .*"):
+            bench.bench(device="cuda")
 
 
 @pytest.mark.parametrize("option", ["json", "markdown"])

@@ -468,9 +468,7 @@ def test_it_runs_within_autocast(model: MPS2S) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_it_draws_the_same(model: MPS2S) -> None:
     memory, _ = make_memories(model, HOLE)
-    moved = dataclasses.replace(
-        memory, **{name: getattr(memory, name).cuda() for name in ("states", "mask", "tokens", "token_mask")}
-    )
+    moved = memory.to("cuda")
     gpu = make_model().cuda()
     for order in ORDERS:
         for steps in STEPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import sys
@@ -58,6 +59,8 @@ def prepare(device: torch.device, backend: str = "inductor") -> None:
         compiler()
         if not (headers := Path(sysconfig.get_path("include"), "Python.h")).is_file():
             raise InputError(f"compiling needs {headers}, which is not installed: install python3-dev, or leave it out")
+    if device.type == "cuda" and backend == "inductor" and importlib.util.find_spec("triton") is None:
+        raise InputError("compiling for a GPU needs triton, which is not installed: install it, or leave it out")
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
 
 

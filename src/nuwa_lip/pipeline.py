@@ -101,6 +101,7 @@ class InpaintPipeline:
         self.dfvqgan, self.mps2s, self.tokenizer = dfvqgan, mps2s, tokenizer
         self.sampling = sampling or SamplingDefaults()
         self.card = card
+        self.compiled = False
 
     @classmethod
     def from_pretrained(
@@ -157,10 +158,13 @@ class InpaintPipeline:
     def compile(self) -> Self:
         """Make decoding faster for all photos but the first ones, by `torch.compile`; see `kernels.compile_step`.
 
+        On a GPU a step of one token becomes a CUDA graph besides (`nuwa_lip.graphs`).
+
         Raises:
             InputError: the tools that it needs are not installed, or do not work.
         """
         compile_step(self.mps2s)
+        self.compiled = True
         return self
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
@@ -340,6 +344,7 @@ class InpaintPipeline:
                 num_inference_steps=sampling.num_inference_steps,
                 schedule=sampling.schedule,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                graph=self.compiled,
                 callback=callback,
             )
         # one by one: a candidate's picture must not depend on how many there are

@@ -234,7 +234,7 @@ def quality_loss(exact: MPS2S, other: MPS2S, batches: Iterable[Inputs]) -> Loss:
         p, q = (x[real].double().log_softmax(-1) for x in (logits, other(*inputs)[0]))
         true = torch.stack([x.gather(-1, targets[:, None]).sum() for x in (p, q)])
         divergence, same = (p.exp() * (p - q)).sum(), (p.argmax(-1) == q.argmax(-1)).sum()
-        total += torch.stack([-true[0], -true[1], divergence, same.double()])
+        total += torch.stack([-true[0], -true[1], divergence, same.double()]).cpu()
         count += len(targets)
     if count == 0:
         raise InputError("the batches hold 0 defective tokens; 1 at least is needed")

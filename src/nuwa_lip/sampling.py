@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.graphs import Graph
 from nuwa_lip.models.decoder import Memory
-from nuwa_lip.models.groups import check_schedule, group_sizes, rows_of, rows_of_steps
+from nuwa_lip.models.groups import Rows, check_schedule, group_sizes, rows_of, rows_of_steps
 from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import check_order, decoding_order
 
@@ -129,6 +130,7 @@ def sample(
     schedule: str = "cosine",
     generator: Generators = None,
     use_cache: bool = True,
+    graph: bool = False,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fill in the defective tokens of B photos, n candidates for each.
@@ -149,6 +151,7 @@ def sample(
         generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
             one for each candidate of a photo, or of all photos; None: a random seed.
         use_cache: False runs the whole decoder in every step, which gives the same and is slow.
+        graph: on a GPU, with one token a step, capture a step as a CUDA graph, and replay that for every token.
         callback: called as f(step, steps) after each step, from 1; steps: of all photos and candidates.
 
     Returns:
@@ -171,14 +174,16 @@ def sample(
     chunks = [candidates_at_once(sizes, memory.states.device, surest) for sizes in groups]
     rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
     progress = _Progress(callback, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
-    decoder = _Cached if use_cache else _Uncached
+    graph = graph and memory.states.is_cuda
     tokens, scores = [], []
     for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             filled_up = few + few[-1:] * (chunk - len(few))
             plan = _Plan.make(order, one[0].token_mask, filled_up, len(few), sizes, surest)
-            drawn, logp = _decode(decoder(mps2s, _together(one), plan), draw, progress)
+            given = mps2s, _together(one), plan
+            decoder = _Cached(*given, alike=graph and plan.one_by_one) if use_cache else _Uncached(*given)
+            drawn, logp = _decode(decoder, draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
@@ -225,10 +230,20 @@ class _Plan:
         drawn_by = torch.stack(uniform).to(token_mask.device)
         return cls(torch.stack(positions), drawn_by, distinct, sizes, surest)
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether every step decides one token, the next one."""
+        return not self.surest and len(self.sizes) == sum(self.sizes)
+
     def asked(self, step: int) -> slice:
         """Which tokens a step draws."""
         start = sum(self.sizes[:step])
         return slice(start, sum(self.sizes) if self.surest else start + self.sizes[step])
+
+    def rows(self) -> list[Rows]:
+        """Those that each step runs; the last ones are of the tokens that it draws."""
+        # all now: a copy to a GPU between steps would wait for those before it
+        return rows_of_steps(self.sizes, self.surest, self.positions.device)
 
 
 class _Progress:
@@ -243,25 +258,36 @@ class _Progress:
             self.callback(self.step, self.total)
 
 
-def _decode(steps: _Cached | _Uncached, draw: Draw, progress: _Progress) -> tuple[Tensor, Tensor]:
+def _decode(decoder: _Cached | _Uncached, draw: Draw, progress: _Progress) -> tuple[Tensor, Tensor]:
     """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
 
     With "confidence" every step draws all that are missing, keeps the group of which the model is surest, and brings
     the plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
     with a fresh one (MaskGIT) an unlikely code would have to come up again in every step, and rarely stay.
     """
-    plan = steps.plan
+    plan = decoder.plan
     chosen = torch.zeros_like(plan.positions)
     logp = torch.zeros_like(plan.uniform)
-    for step in range(len(plan.sizes)):
-        asked = plan.asked(step)
-        logits = draw.guide(steps(chosen, step))  # [C, R, V], a row for each that is asked for
-        chosen[:, asked] = draw(logits, plan.uniform[:, asked])
-        logp[:, asked] = logits.log_softmax(-1).gather(-1, chosen[:, asked, None])[..., 0]
+
+    def decide(rows: Rows, step: int) -> None:
+        """One group. Nothing in here waits for a GPU."""
+        logits = draw.guide(decoder(chosen, rows, step))  # [C, R, V], a row for each that is asked for
+        asked = rows.slots[-logits.shape[1] :]
+        drawn = draw(logits, plan.uniform[:, asked])
+        chosen.index_copy_(1, asked, drawn)
+        logp.index_copy_(1, asked, logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0])
         if plan.surest:
             first = logp[:, asked].argsort(dim=-1, descending=True, stable=True)
             for row in (plan.positions, plan.uniform, chosen, logp):
-                row[:, asked] = row[:, asked].gather(-1, first)
+                row.index_copy_(1, asked, row[:, asked].gather(-1, first))
+
+    steps = plan.rows()
+    graph = Graph(lambda *rows: decide(Rows(*rows), 0), *steps[0]) if decoder.alike and steps else None
+    for step, rows in enumerate(steps):
+        if graph is None:
+            decide(rows, step)
+        else:
+            graph(*rows)
         progress()
     return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
 
@@ -273,57 +299,56 @@ class _Cached:
         mps2s: the model.
         memory: of G photos.
         plan: of the candidates.
+        alike: every step does the same but for its rows, so that one graph serves all: each reads the whole cache,
+            whose later slots are masked. With one token a step only.
     """
 
-    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
-        self.mps2s, self.memories, self.plan = mps2s, len(memory.states), plan
-        device = plan.positions.device
-        # all now: a copy to a GPU between steps would wait for those before it
-        self.rows = rows_of_steps(plan.sizes, plan.surest, device)
+    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan, *, alike: bool = False) -> None:
+        self.mps2s, self.memories, self.plan, self.alike = mps2s, len(memory.states), plan, alike
         # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
-        distinct = plan.distinct if device.type == "cpu" else None
+        distinct = plan.distinct if plan.positions.device.type == "cpu" else None
         candidates, tokens = plan.positions.shape
         # never one slot, and never all: for these `torch.compile` makes kernels of their own
         self.cache = mps2s.prefill(memory, candidates, tokens + 2, distinct=distinct)
 
-    def __call__(self, chosen: Tensor, step: int) -> Tensor:
+    def __call__(self, chosen: Tensor, rows: Rows, step: int) -> Tensor:
         """Logits of the tokens that a step asks for.
 
         Args:
             chosen: int64 [C, K], the tokens, of which those of earlier steps are decided.
+            rows: of this step.
             step: from 0; each must run once, in order.
 
         Returns:
             float32 [G · C, R, V].
         """
-        rows, asked, at = self.rows[step], self.plan.asked(step), self.plan.positions
+        previous, previous_at = (x.repeat(self.memories, 1) for x in rows.say(chosen, self.plan.positions))
+        at = self.plan.positions[:, rows.slots].repeat(self.memories, 1)
+        if self.alike:
+            one = previous[:, 0], previous_at[:, 0], at[:, 0]
+            return self.mps2s.decode_one_token(self.cache, *one, rows.slots)[:, None]
+        asked, tokens = self.plan.asked(step), self.plan.positions.shape[1]
         # beyond these nothing is visible; and one more, for `torch.compile` takes sizes that are equal for the same
-        length = min(math.ceil(asked.stop / SLOTS) * SLOTS, at.shape[1]) + 1
-        previous, previous_at = rows.say(chosen, at)
-        states = self.mps2s.decode_rows(
-            self.cache,
-            previous.repeat(self.memories, 1),
-            previous_at.repeat(self.memories, 1),
-            at[:, rows.slots].repeat(self.memories, 1),
-            rows.slots,
-            rows.visible(length),
-        )
+        length = min(math.ceil(asked.stop / SLOTS) * SLOTS, tokens) + 1
+        states = self.mps2s.decode_rows(self.cache, previous, previous_at, at, rows.slots, rows.visible(length))
         return self.mps2s.head(states[:, asked.start - asked.stop :])
 
 
 class _Uncached:
     """The slow twin of `_Cached`: teacher-forced prediction of everything from the beginning, in every step."""
 
+    alike = False
+
     def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
         self.mps2s, self.memory, self.plan = mps2s, memory, plan
 
-    def __call__(self, chosen: Tensor, step: int) -> Tensor:
+    def __call__(self, chosen: Tensor, rows: Rows, step: int) -> Tensor:  # noqa: ARG002 - it runs all rows
         """As `_Cached.__call__`."""
         asked, memories = self.plan.asked(step), len(self.memory.states)
         size = asked.stop - asked.start
         targets, order = (x[:, : asked.stop].repeat(memories, 1) for x in (chosen, self.plan.positions))
-        rows = rows_of([*self.plan.sizes[:step], size])
-        return self.mps2s.predict(self.memory, targets, order, rows)[:, -size:]
+        everything = rows_of([*self.plan.sizes[:step], size])
+        return self.mps2s.predict(self.memory, targets, order, everything)[:, -size:]
 
 
 def _together(memories: list[Memory]) -> Memory:

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,21 @@ def test_open_photos_chooses_the_cache(folder: Path) -> None:
     assert isinstance(open_photos(folder, SIZE, cache="none"), StreamedPhotos)
     for cache in ("ram", "device"):
         assert isinstance(open_photos(folder, SIZE, cache=cache, device="cpu"), PhotoSet)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_streamed_batches_lie_where_a_gpu_fetches_them(
+    device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def loader(stream: object, **options: object) -> list[str]:
+        given.append(options)
+        return ["a batch"]
+
+    monkeypatch.setattr("nuwa_lip.data.photos.DataLoader", loader)
+    assert [*open_photos(folder, SIZE, cache="none", device=device).batches(2, seed=0)] == ["a batch"]
+    assert [options["pin_memory"] for options in given] == [device == "cuda"]
 
 
 def damaged(folder: Path) -> Path:

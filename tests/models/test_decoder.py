@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -62,14 +64,30 @@ def test_a_compiler_takes_both_units_as_one_graph_for_all_steps(model: MPS2S, me
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("surest", [False, True])
 @pytest.mark.parametrize("steps", [None, 3])
-def test_no_step_waits_for_the_device(model: MPS2S, memory: Memory, steps: int | None, surest: bool) -> None:
-    """Fake tensors have no values: whatever asked for one, as waiting for a device does, would fail."""
+def test_no_step_waits_for_a_gpu_or_mixes_it_with_the_cpu(
+    model: MPS2S, memory: Memory, steps: int | None, surest: bool, scale: float
+) -> None:
+    """Fake tensors have a device and no values: whatever asked for one, as waiting does, would fail."""
     sizes = group_sizes(K, steps)
     plan = sampling._Plan.make("raster", memory.token_mask, [0] * CANDIDATES, CANDIDATES, sizes, surest)
-    draw = Draw(guidance_scale=1.0, temperature=0.9, top_k=5, top_p=0.9)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        decoder = sampling._Cached(model, memory, plan)
-        chosen, logp = sampling._decode(decoder, draw, sampling._Progress(None, len(sizes)))
-    assert chosen.shape == (CANDIDATES, K) and logp.shape == (CANDIDATES,)
+    draw = Draw(guidance_scale=scale, temperature=0.9, top_k=5, top_p=0.9)
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            gpu = make_model(rotary=model.config.rotary, pointer=model.config.pointer)
+            states = torch.empty(1 if scale == 1 else 2, *memory.states.shape[1:])
+            batch = dataclasses.replace(memory, states=states, mask=states[..., 0] > 0)
+            positions = torch.empty(CANDIDATES, K, dtype=torch.int64)
+            uniform = torch.empty(CANDIDATES, K, dtype=torch.float64)
+        there = dataclasses.replace(plan, positions=positions, uniform=uniform)
+        for alike in {False, there.one_by_one}:
+            decoder = sampling._Cached(gpu, batch, there, alike=alike)
+            for step, rows in enumerate(there.rows()):
+                logits = draw.guide(decoder(there.positions, rows, step))
+                assert logits.is_cuda and len(logits) == CANDIDATES
+        if there.one_by_one:
+            return
+        chosen, logp = sampling._decode(sampling._Cached(gpu, batch, there), draw, sampling._Progress(None, len(sizes)))
+    assert chosen.is_cuda and logp.is_cuda and chosen.shape == (CANDIDATES, K) and logp.shape == (CANDIDATES,)

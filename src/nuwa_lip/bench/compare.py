@@ -14,7 +14,7 @@ from nuwa_lip.json_files import parse_json
 
 LEAST = 0.03
 """Share below which a change is not worth a line."""
-SETTINGS = ("small", "threads", "torch", "cpu", "cpus", "precisions", "sizes")
+SETTINGS = ("small", "device", "threads", "torch", "cpu", "cpus", "precisions", "sizes")
 """Notes of a report that must be the same for its figures to mean the same."""
 TOLD = 3
 """Differences that are named."""
@@ -35,6 +35,7 @@ def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
     try:
         report = parse_json(path.read_text(encoding="utf-8"))
         rows = [_row(row) for row in report["rows"]]
+        report.setdefault("device", "cpu")  # before there was a choice
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no report of nuwa-lip bench: {error}") from error
     found = differences(report, now)

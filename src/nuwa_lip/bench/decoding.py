@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from nuwa_lip.bench import peers, quality
-from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Row, times, timings
 from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s, step_weights
 from nuwa_lip.errors import InputError
+from nuwa_lip.graphs import Graph
 from nuwa_lip.kernels import compile_step
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import DecoderCache
@@ -34,9 +34,17 @@ FORMS: tuple[tuple[str, str | None, bool], ...] = (
     *(("bf16", weights, compiled) for weights in ("packed", "int8", "int4") for compiled in (False, True)),
 )
 """Precision, form of the weights (`quantise.LAYERS`), and whether it is compiled."""
+GPU_FORMS: tuple[tuple[str, str | None, bool], ...] = (
+    ("fp32", None, False),
+    ("bf16", None, False),
+    ("bf16", None, True),
+)
+"""On a GPU a compiled step is a CUDA graph besides."""
+WIDE = "bf16 compiled, layers of a 7 B model"
 BITS = {"int8": 8.0, "int8-weights": 8.0, "int4": 4.0 + 2 * 16 / GROUPS[0]}
 READ_BARS = {"bf16": 0.65, "bf16 packed": 0.65, "bf16 packed compiled": 0.65}
 """Least share of the rate of reading, for one candidate at half of the longest cache."""
+GPU_READ_BARS = {"bf16 compiled": 0.35, WIDE: 0.7}
 ALONE_BAR = 0.9
 PEER_BARS = {"fp32": 1.2, "bf16": 1.5}
 TOP_K = 128
@@ -48,9 +56,7 @@ def run(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     # encoders take no part, and need memory
     config = dataclasses.replace(bench.sizes.mps2s, text_layers=1, pixel_layers=1, token_layers=1)
-    for precision, weights, compiled in FORMS:
-        if precision not in precisions():
-            continue
+    for precision, weights, compiled in forms(bench):
         name = form_name(precision, weights, compiled=compiled)
         try:
             model = form(bench, config, precision, weights, compiled=compiled)
@@ -61,7 +67,18 @@ def run(bench: Bench) -> list[Row]:
         if weights == "packed" or name == "bf16":
             rows += against_generate(bench, model, name)
         del model
-    return rows
+    return rows + (wide(bench) if bench.gpu else [])
+
+
+def forms(bench: Bench) -> list[tuple[str, str | None, bool]]:
+    """Those worth measuring here."""
+    return [form for form in (GPU_FORMS if bench.gpu else FORMS) if form[0] in bench.precisions]
+
+
+def wide(bench: Bench) -> list[Row]:
+    """A step of fewer but larger layers: on a GPU kernels as small as ours cannot reach its rate of reading."""
+    config = dataclasses.replace(bench.sizes.wide_mps2s, text_layers=1, pixel_layers=1, token_layers=1)
+    return measure_form(bench, form(bench, config, "bf16", None, compiled=True), WIDE, None)
 
 
 def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
@@ -71,7 +88,7 @@ def form_name(precision: str, weights: str | None, *, compiled: bool = False) ->
 
 def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None, *, compiled: bool = False) -> MPS2S:
     """A model of noise with its weights in some form."""
-    model = random_mps2s(config, precision)
+    model = random_mps2s(config, precision, bench.device)
     if weights is not None:
         quantise(model, weights)
     if compiled:
@@ -83,15 +100,16 @@ def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None,
 @torch.inference_mode()
 def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None) -> list[Row]:
     """One form: its steps and its linear layers alone."""
-    sizes = bench.sizes
-    caches = {c: empty_cache(model, c, max(sizes.lengths) + 1) for c in sizes.candidates}
-    cases: dict[str, Callable[[], object]] = {
-        step_name(name, c, length): step(model, caches[c], c, length)
-        for c in sizes.candidates
-        for length in sizes.lengths
-    }
+    sizes, graph = bench.sizes, bench.gpu and "compiled" in name
+    cases: dict[str, Callable[[], object]] = {}
+    for c in sizes.candidates:
+        cache = empty_cache(model, c, max(sizes.lengths) + 1)
+        for length in sizes.lengths:
+            if graph:  # which reads all of a cache
+                cache = empty_cache(model, c, length + 1)
+            cases[step_name(name, c, length)] = step(model, cache, c, length, graph=graph)
     alone, usual = f"its linear layers alone, {name}", sizes.lengths[len(sizes.lengths) // 2]
-    cases[alone] = linear_layers(model)
+    cases[alone] = linear_layers(model, graph=graph)
     found = timings(cases, bench.rounds, least=LEAST)
     rows = [timing.row(what, "ms") for what, timing in found.items()]
     one = found[step_name(name, 1, usual)]
@@ -101,14 +119,14 @@ def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None) -> 
             what=f"share of the rate of reading, {name}, 1 candidate, {usual} tokens",
             value=rate / bench.limits.read,
             unit="x",
-            bar=READ_BARS.get(name),
+            bar=bench.bar(READ_BARS.get(name), gpu=GPU_READ_BARS.get(name)),
             at_least=True,
             noise=one.noise,
         )
     )
     alone_rate = step_bytes(model, weights, 0, 0, memory=False) / found[alone].seconds / 1e9
     what, noise = f"rate of a step / of its linear layers alone, {name}", one.noise + found[alone].noise
-    rows.append(Row(what=what, value=rate / alone_rate, unit="x", bar=ALONE_BAR, at_least=True, noise=noise))
+    rows.append(Row(what=what, value=rate / alone_rate, unit="x", bar=bench.bar(ALONE_BAR), at_least=True, noise=noise))
     return rows
 
 
@@ -122,11 +140,18 @@ def empty_cache(model: MPS2S, candidates: int, capacity: int) -> DecoderCache:
     return model.prefill(random_memory(model), max(candidates, CHUNK), capacity, distinct=candidates)
 
 
-def step(model: MPS2S, cache: DecoderCache, candidates: int, length: int) -> Callable[[], Tensor]:
+def step(
+    model: MPS2S, cache: DecoderCache, candidates: int, length: int, *, graph: bool = False
+) -> Callable[[], Tensor]:
     """One token of every candidate, as `sampling` runs it, with so many tokens in the cache."""
+    device = cache.tokens.device
     # candidates differ, or layers that leave out copies (`kernels.without_copies`) would take them for one
-    at = torch.arange(len(cache.tokens)).clamp(max=candidates - 1)[:, None]
-    slots, visible = torch.tensor([length - 1]), torch.ones(1, length, dtype=torch.bool)
+    at = torch.arange(len(cache.tokens), device=device).clamp(max=candidates - 1)[:, None]
+    slots = torch.tensor([length - 1], device=device)
+    if graph:
+        arguments = (*[at[:, 0]] * 3, slots)
+        return partial(Graph(partial(model.decode_one_token, cache), *arguments), *arguments)
+    visible = torch.ones(1, length, dtype=torch.bool, device=device)
     return lambda: model.head(model.decode_rows(cache, at, at, at, slots, visible))
 
 
@@ -137,16 +162,19 @@ def layers_of(block: Block) -> list[nn.Module]:
     return [block.get_submodule(name) for name in (*names, "mlp.layer.hidden", "mlp.layer.out")]
 
 
-def linear_layers(model: MPS2S) -> Callable[[], list[Tensor]]:
+def linear_layers(model: MPS2S, *, graph: bool = False) -> Callable[[], list[Tensor]]:
     """These alone, with the output table: what a step could take at best."""
-    config = model.config
-    dtype = model.embedding.weight.dtype
+    config, like = model.config, model.embedding.weight
     # one candidate and its copies, as in the step that this is compared to
-    narrow = torch.randn(1, 1, config.width).to(dtype).repeat(CHUNK, 1, 1)
-    wide = torch.randn(1, 1, round(config.width * config.mlp_ratio)).to(dtype).repeat(CHUNK, 1, 1)
+    widths = config.width, round(config.width * config.mlp_ratio)
+    arguments = [torch.randn(1, 1, width).to(like).repeat(CHUNK, 1, 1) for width in widths]
     layers = [layer for block in model.decoder.layers for layer in layers_of(block)]
     last = {id(layers_of(block)[-1]) for block in model.decoder.layers}
-    return lambda: [*(layer(wide if id(layer) in last else narrow) for layer in layers), model.head(narrow)]
+
+    def run(narrow: Tensor, hidden: Tensor) -> list[Tensor]:
+        return [*(layer(hidden if id(layer) in last else narrow) for layer in layers), model.head(narrow)]
+
+    return partial(Graph(run, *arguments) if graph else run, *arguments)
 
 
 def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, *, memory: bool = True) -> float:
@@ -163,12 +191,12 @@ def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, 
 def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
     """A token of `transformers`' `generate` on a T5 of the same dimensions, in the same precision."""
     sizes, precision = bench.sizes, name.split()[0]
-    made: Any = peers.optional(bench, "transformers", lambda: peers.t5(model.config, DTYPES[precision]))
+    made: Any = peers.optional(bench, "transformers", lambda: peers.t5(model.config, DTYPES[precision], bench.device))
     if made is None:
         return []
     rows: list[Row] = []
     logits, draw = step(model, empty_cache(model, 1, sizes.generated + 1), 1, sizes.generated), Draw(top_k=TOP_K)
-    uniform = torch.full((CHUNK, 1), 0.5, dtype=torch.float64)
+    uniform = torch.full((CHUNK, 1), 0.5, dtype=torch.float64, device=bench.device)
 
     def own() -> Tensor:
         """`generate` draws too."""
@@ -183,6 +211,6 @@ def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
         token = (found["long"].seconds - found["short"].seconds) / sizes.generated
         peer = found["long"]._replace(seconds=max(token, 1e-9))
         rows.append(peer.row(f"T5 of the same dimensions, generate, {cache} cache, a token, {precision}", "ms"))
-        bar = PEER_BARS[precision] if cache == "dynamic" else None
+        bar = bench.bar(PEER_BARS[precision]) if cache == "dynamic" else None
         rows.append(times(f"generate, {cache} cache / step and drawing, {name}", peer, found["own"], bar))
     return rows

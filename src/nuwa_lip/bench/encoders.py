@@ -10,8 +10,7 @@ import torch
 
 from nuwa_lip.bench import official, peers
 from nuwa_lip.bench import tokenizer as shape
-from nuwa_lip.bench.limits import precisions
-from nuwa_lip.bench.measure import Row, Timing, gflop, times, timings
+from nuwa_lip.bench.measure import CPU, Row, Timing, gflop, times, timings
 from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_mps2s
 
 OFFICIAL = "official masked encoding, re-created"
@@ -24,10 +23,11 @@ PEER_BARS = {"fp32": 1.0}
 def tokenizer(bench: Bench) -> list[Row]:
     """Encoding and decoding a photo with a hole, against the official way and diffusers' VQModel."""
     rows: list[Row] = []
-    plain = random_dfvqgan(bench.sizes.dfvqgan, "fp32")
-    image, mask = shape.picture(plain.config.resolution)
-    for precision in precisions():
-        model, light = (random_dfvqgan(of, precision) for of in (bench.sizes.dfvqgan, bench.sizes.light_dfvqgan))
+    kinds = bench.sizes.dfvqgan, bench.sizes.light_dfvqgan
+    plain = random_dfvqgan(bench.sizes.dfvqgan, "fp32", bench.device)
+    image, mask = (x.to(bench.device) for x in shape.picture(plain.config.resolution))
+    for precision in bench.precisions:
+        model, light = (random_dfvqgan(kind, precision, bench.device) for kind in kinds)
         encoding, lightly = model.encode(image, mask), light.encode(image, mask)
         cases: dict[str, Callable[[], object]] = {
             "defect-free encoding": partial(model.encode, image, mask),
@@ -39,6 +39,7 @@ def tokenizer(bench: Bench) -> list[Row]:
         }
         peer = peers.optional(bench, "diffusers", partial(shape.diffusers_model, plain.config, DTYPES[precision]))
         if peer is not None:
+            peer = peer.to(bench.device)
             pixels = image.to(DTYPES[precision])
             latents = peer.encode(pixels).latents
             cases["VQModel encoding"] = partial(peer.encode, pixels)
@@ -51,13 +52,13 @@ def tokenizer(bench: Bench) -> list[Row]:
         for name in ("plain encoding", "decoding with skips"):
             rows.append(share(bench, f"{name}, {precision}", cases[name], found[name], precision))
         what = f"{OFFICIAL}, fp32 / defect-free, {precision}"
-        rows.append(times(what, theirs, found["defect-free encoding"], OFFICIAL_BARS[precision]))
+        rows.append(times(what, theirs, found["defect-free encoding"], bench.bar(OFFICIAL_BARS[precision])))
         what = f"ours / light, encoding with the mask and decoding, {precision}"
         rows.append(times(what, together(found, OWN), together(found, LIGHT)))
         if peer is not None:
-            theirs, own = (per_gflop(cases, found, names) for names in (PEER, OWN))
+            theirs, own = (per_gflop(cases, found, names, bench.device) for names in (PEER, OWN))
             what = f"VQModel / ours, encoding with the mask and decoding, per GFLOP, {precision}"
-            rows.append(times(what, theirs, own, PEER_BARS.get(precision)))
+            rows.append(times(what, theirs, own, bench.bar(PEER_BARS.get(precision))))
     return rows
 
 
@@ -71,10 +72,15 @@ def together(found: Mapping[str, Timing], names: tuple[str, ...]) -> Timing:
     return Timing(sum(found[name].seconds for name in names), max(found[name].noise for name in names))
 
 
-def per_gflop(cases: Mapping[str, Callable[[], object]], found: Mapping[str, Timing], names: tuple[str, ...]) -> Timing:
+def per_gflop(
+    cases: Mapping[str, Callable[[], object]],
+    found: Mapping[str, Timing],
+    names: tuple[str, ...],
+    device: torch.device = CPU,
+) -> Timing:
     """`together`, for each billion of operations: VQModel's decoder has two thirds more of them than ours."""
     both = together(found, names)
-    return both._replace(seconds=both.seconds / sum(gflop(cases[name]) for name in names))
+    return both._replace(seconds=both.seconds / sum(gflop(cases[name], device) for name in names))
 
 
 @torch.inference_mode()
@@ -82,15 +88,15 @@ def encoders(bench: Bench) -> list[Row]:
     """Caption, pixels and tokens of one photo, against T5's encoder of the same width on as many positions."""
     rows: list[Row] = []
     config = bench.sizes.mps2s
-    for precision in precisions():
-        model = random_mps2s(config, precision)
-        inputs = photo(config)
+    for precision in bench.precisions:
+        model = random_mps2s(config, precision, bench.device)
+        inputs = photo(config, device=bench.device)
         cases: dict[str, Callable[[], object]] = {"own": partial(model.encode, *inputs)}
         # its decoder is of no interest here, and needs memory
         short = dataclasses.replace(config, decoder_layers=1)
-        peer = peers.optional(bench, "transformers", partial(peers.t5, short, DTYPES[precision]))
+        peer = peers.optional(bench, "transformers", partial(peers.t5, short, DTYPES[precision], bench.device))
         if peer is not None:
-            states = torch.randn(peer.memory_shape).to(DTYPES[precision])
+            states = torch.randn(peer.memory_shape).to(bench.device, DTYPES[precision])
             cases["T5"] = partial(peer.encoder, inputs_embeds=states)
         found = timings(cases, bench.rounds)
         rows.append(found["own"].row(f"three perspectives, {precision}"))
@@ -104,6 +110,6 @@ def encoders(bench: Bench) -> list[Row]:
 
 def share(bench: Bench, name: str, run: Callable[[], object], timing: Timing, precision: str) -> Row:
     """Of the rate of a square matrix product, by the operations that PyTorch counts."""
-    rate = gflop(run) / timing.seconds
+    rate = gflop(run, bench.device) / timing.seconds
     what = f"{name}: share of the matrix rate"
     return Row(what=what, value=rate / bench.limits.rate(precision), unit="x", noise=timing.noise)

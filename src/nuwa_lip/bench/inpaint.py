@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from nuwa_lip.assets import asset
-from nuwa_lip.bench.measure import Child, Row, children, interleaved
+from nuwa_lip.bench.measure import CPU, Child, Row, children, interleaved
 from nuwa_lip.pipeline import InpaintPipeline
 
 COMMAND = "import sys; from nuwa_lip.cli import main; main()"
@@ -67,9 +67,9 @@ def repaint_big(folder: Path, pair: tuple[Path, Path], model: str, rounds: int) 
     return found["rewrite"], found["command"]
 
 
-def own_work(model: str, prompt: str, rounds: int) -> float:
+def own_work(model: str, prompt: str, rounds: int, device: torch.device = CPU) -> float:
     """Median seconds of one candidate once everything is loaded."""
-    pipe = InpaintPipeline.from_pretrained(model)
+    pipe = InpaintPipeline.from_pretrained(model).to(device)
     photo = Image.open(asset("demo/photos/mountains.jpg")).convert("RGB")
     mask = Image.open(asset("demo/masks/mountains.png")).convert("L")
 

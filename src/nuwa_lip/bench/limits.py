@@ -1,4 +1,4 @@
-"""What the machine itself can do: how fast it multiplies matrices, by precision, and how fast it reads memory.
+"""What a CPU or a GPU itself can do: how fast it multiplies matrices, by precision, and how fast it reads memory.
 
 Other stages are stated as shares of these, so that a figure means something on another machine.
 """
@@ -6,20 +6,19 @@ Other stages are stated as shares of these, so that a figure means something on 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from nuwa_lip.bench.measure import Row, Timing, timings
+from nuwa_lip.bench.measure import CPU, Row, Timing, now, timings
 
 READS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Of this machine, with the number of threads that torch is set to."""
+    """Of a GPU, or of the CPU with the number of threads that torch is set to."""
 
     products: dict[str, Timing]
     """Seconds of a square matrix product, by precision: fp32, bf16 and int8 where the CPU has them."""
@@ -43,41 +42,44 @@ class Limits:
         return [*rows, Row(what="reading memory, best of ten", value=self.read, unit="GB/s")]
 
 
-def has_bf16() -> bool:
-    """Whether this CPU computes in bf16: emulated, it is a hundred times slower."""
+def has_bf16(device: torch.device = CPU) -> bool:
+    """Whether it computes in bf16: emulated, it is a hundred times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def precisions() -> list[str]:
+def precisions(device: torch.device = CPU) -> list[str]:
     """Those worth measuring here."""
-    return ["fp32", "bf16"] if has_bf16() else ["fp32"]
+    return ["fp32", "bf16"] if has_bf16(device) else ["fp32"]
 
 
-def measure(size: int, buffer_bytes: int, rounds: int) -> Limits:
+def measure(size: int, buffer_bytes: int, rounds: int, device: torch.device = CPU) -> Limits:
     """Measure the machine.
 
     Args:
         size: side of the matrices.
         buffer_bytes: of the buffer that is read; 2 GB and more for a figure to rely on.
         rounds: interleaved repeats of the products.
+        device: the CPU, or a GPU.
     """
-    a = torch.randn(size, size)
+    a = torch.randn(size, size, device=device)
     cases: dict[str, Callable[[], object]] = {"fp32": lambda: a @ a}
-    if has_bf16():
+    if has_bf16(device):
         b = a.bfloat16()
         cases["bf16"] = lambda: b @ b
-    if torch.cpu._is_vnni_supported():
-        c = torch.randint(-8, 8, (size, size), dtype=torch.int8)
+    if device.type == "cuda" or torch.cpu._is_vnni_supported():
+        c = torch.randint(-8, 8, (size, size), dtype=torch.int8, device=device)
         cases["int8"] = lambda: torch._int_mm(c, c)
-    return Limits(products=timings(cases, rounds), size=size, read=read_rate(buffer_bytes))
+    return Limits(products=timings(cases, rounds), size=size, read=read_rate(buffer_bytes, device))
 
 
-def read_rate(buffer_bytes: int) -> float:
+def read_rate(buffer_bytes: int, device: torch.device = CPU) -> float:
     """GB/s, the best of ten reads."""
-    buffer = torch.ones(buffer_bytes // 4)  # written, or all its pages would be the same one
+    buffer = torch.ones(buffer_bytes // 4, device=device)  # written, or all its pages would be the same one
     best = math.inf
     for _ in range(READS):
-        start = time.perf_counter()
+        start = now()
         buffer.sum()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, now() - start)
     return buffer.numel() * 4 / best / 1e9

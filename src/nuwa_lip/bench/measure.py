@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+CPU = torch.device("cpu")
 EVERY = 0.05
 """Seconds between two looks at the memory of a measured process's workers."""
 
@@ -80,6 +81,13 @@ class Child(NamedTuple):
     output: str
 
 
+def now() -> float:
+    """Seconds of a clock, once a GPU, if there is one in use, has done what it was asked for."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each case: one warm-up, then `rounds` times all of them in turn."""
     return {name: timing.seconds for name, timing in timings(cases, rounds).items()}
@@ -91,7 +99,7 @@ def timings(
     *,
     warm_up: bool = True,
     least: float = 0.0,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = now,
 ) -> dict[str, Timing]:
     """Each case's median: one warm-up, then `rounds` times all of them in turn.
 
@@ -216,9 +224,10 @@ def children(cases: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, Chi
     }
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device = CPU) -> dict[str, Any]:
     """What the figures depend on, for the record."""
     return {
+        "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": cpu_name(),
@@ -236,10 +245,11 @@ def cpu_name() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def gflop(run: Callable[[], object]) -> float:
+def gflop(run: Callable[[], object], device: torch.device = CPU) -> float:
     """Billions of operations in the matrix products and convolutions of a call."""
     # the fused attention of the CPU counts as nothing: take it apart
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    apart = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with apart, FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() / 1e9
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Child, Row, child, peak_mb
 from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, random_dfvqgan, random_mps2s
@@ -36,17 +35,18 @@ FILL = "import sys; from nuwa_lip.bench.memory import load_and_fill; load_and_fi
 
 def run(bench: Bench) -> list[Row]:
     """Peaks of loading and of filling a photo, with the weights as they are and in their other forms."""
-    if PRECISION not in precisions():
-        bench.skipped.append(f"memory: this CPU has no {PRECISION} arithmetic; a photo would take it hours")
+    if PRECISION not in bench.precisions:
+        bench.skipped.append(f"memory: there is no {PRECISION} arithmetic here; a photo would take hours")
         return []
     small = bench.sizes.small  # where the interpreter is larger than the model, and nothing is held to a bar
     filled: dict[str | None, Child] = {}
+    others = [] if bench.gpu else list(LAYERS)[: 1 if small else None]
     with tempfile.TemporaryDirectory() as folder:
         child(SAVE, folder, "small" if small else "official")
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / 1e6
-        for weights in [None, *LAYERS][: 2 if small else None]:
+        for weights in (None, *others):
             try:
-                filled[weights] = child(FILL, folder, weights or "")
+                filled[weights] = child(FILL, folder, weights or "", str(bench.device))
             except RuntimeError as error:
                 bench.skipped.append(f"memory of {form_name(PRECISION, weights)}: {error}")
     rows = [Row(what=f"model files, {PRECISION}", value=size, unit="MB")]
@@ -54,8 +54,12 @@ def run(bench: Bench) -> list[Row]:
         added, what = json.loads(filled[None].output)["added"], f"peak that loading adds / the files' size, {PRECISION}"
         rows.append(Row(what=what, value=added / size, unit="x", bar=None if small else LOAD_BAR))
     for weights, done in filled.items():
-        what = f"peak of loading and filling a photo, {form_name(PRECISION, weights)}"
-        rows.append(Row(what=what, value=done.peak_mb, unit="MB", bar=None if small else FILL_BARS.get(weights)))
+        what = f"loading and filling a photo, {form_name(PRECISION, weights)}"
+        bar = None if small else FILL_BARS.get(weights)
+        rows.append(Row(what=f"peak of {what}", value=done.peak_mb, unit="MB", bar=bench.bar(bar)))
+        if bench.gpu:
+            gpu = json.loads(done.output)["gpu"]
+            rows.append(Row(what=f"peak on the GPU of {what}", value=gpu, unit="MB", bar=bar))
     return rows
 
 
@@ -67,13 +71,18 @@ def save_random(folder: str, sizes: str) -> None:
     save_model(folder, dfvqgan=dfvqgan, mps2s=mps2s, tokenizer=captions)
 
 
-def load_and_fill(folder: str, weights: str) -> None:
-    """What a process does whose memory is measured; prints by how many MB loading raised its peak."""
+def load_and_fill(folder: str, weights: str, where: str) -> None:
+    """What a process does whose memory is measured; prints by how many MB loading raised its peak, and a GPU's peak."""
     before = peak_mb()
     parts = load_model(folder, dtype=DTYPES[PRECISION])
-    print(json.dumps({"added": peak_mb() - before}))
+    added, device = peak_mb() - before, torch.device(where)
     assert parts.mps2s is not None
     if weights:
         quantise(parts.mps2s, weights)
+    if device.type != "cpu":
+        parts.dfvqgan.to(device)
+        parts.mps2s.to(device)
     with torch.inference_mode():
         image(parts.dfvqgan, parts.mps2s, STEPS)()
+    gpu = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0
+    print(json.dumps({"added": added, "gpu": gpu}))

@@ -61,7 +61,7 @@ def token(model: MPS2S, inputs: Photo) -> Tensor:
         model: in float32.
         inputs: of one photo.
     """
-    order = torch.arange(inputs[3][0].numel())[None]
+    order = torch.arange(inputs[3][0].numel(), device=inputs[3].device)[None]
     with sdpa_kernel(SDPBackend.MATH):
         return model.predict(model.encode(*inputs), inputs[3].flatten(1), order)
 

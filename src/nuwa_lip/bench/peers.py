@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from nuwa_lip.bench.measure import CPU
 from nuwa_lip.bench.sizes import Bench, fill
 from nuwa_lip.hub import Uninitialised
 from nuwa_lip.models import MPS2SConfig
 
 T = TypeVar("T")
-Pipeline = Callable[[torch.dtype, bool], Callable[[int], object]]
-"""f(precision, whether tiny) → g(steps)."""
+Pipeline = Callable[[torch.dtype, bool, torch.device], Callable[[int], object]]
+"""f(precision, whether tiny, device) → g(steps)."""
 
 
 def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") -> T | None:
@@ -44,15 +45,15 @@ def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") 
         return None
 
 
-def build(make: Callable[[], Any], dtype: torch.dtype) -> Any:
+def build(make: Callable[[], Any], dtype: torch.dtype, device: torch.device = CPU) -> Any:
     """A model of noise: initial values of a billion weights would take minutes."""
-    with Uninitialised():
+    with device, Uninitialised():
         model: nn.Module = make()
     fill(model)
     return model.to(dtype)
 
 
-def t5(config: MPS2SConfig, dtype: torch.dtype) -> Any:
+def t5(config: MPS2SConfig, dtype: torch.dtype, device: torch.device = CPU) -> Any:
     """T5 1.1 with the widths and depths of an MP-S2S."""
     from transformers import T5Config, T5ForConditionalGeneration
     from transformers.utils import logging
@@ -74,7 +75,7 @@ def t5(config: MPS2SConfig, dtype: torch.dtype) -> Any:
         pad_token_id=0,
         eos_token_id=None,
     )
-    model = build(lambda: T5ForConditionalGeneration(sizes), dtype)
+    model = build(lambda: T5ForConditionalGeneration(sizes), dtype, device)
     model.config.num_layers = max(encoder, decoder)  # transformers 5 sizes the decoder's cache by the encoder's depth
     patches = (config.image_size // config.patch_size) ** 2
     model.memory_shape = (1, config.text_length + patches + config.grid[0] * config.grid[1], config.width)
@@ -85,7 +86,7 @@ def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], ob
     """So many tokens from a memory that is ready, with a "dynamic" or a "static" cache; tried once."""
     from transformers.modeling_outputs import BaseModelOutput
 
-    states = torch.randn(model.memory_shape).to(model.dtype)
+    states = torch.randn(model.memory_shape).to(model.device, model.dtype)
     options: dict[str, Any] = {} if cache == "dynamic" else {"cache_implementation": "static", "disable_compile": True}
 
     def run() -> object:
@@ -128,7 +129,7 @@ def clip_text(projection: bool, small: bool) -> Any:
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
-def amused(dtype: torch.dtype, small: bool) -> Callable[[int], object]:
+def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
     """The inpainting pipeline of aMUSEd-256 → f(steps)."""
     from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
 
@@ -180,8 +181,8 @@ def amused(dtype: torch.dtype, small: bool) -> Callable[[int], object]:
     )
     text = build(lambda: clip_text(True, small), dtype)
     pipe: Any = AmusedInpaintPipeline(vq, None, text, transformer, AmusedScheduler(mask_token_id=8255))
-    pipe.set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)), picture(side)
+    pipe.to(device).set_progress_bar_config(disable=True)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), picture(side)
 
     @torch.inference_mode()
     def run(steps: int) -> object:
@@ -203,7 +204,7 @@ def amused(dtype: torch.dtype, small: bool) -> Callable[[int], object]:
     return run
 
 
-def stable_diffusion(dtype: torch.dtype, small: bool) -> Callable[[int], object]:
+def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
     """An inpainting pipeline of Stable Diffusion 1.5's size at 256 x 256 → f(steps)."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 
@@ -245,8 +246,8 @@ def stable_diffusion(dtype: torch.dtype, small: bool) -> Callable[[int], object]
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)), picture(side)
+    pipe.to(device).set_progress_bar_config(disable=True)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), picture(side)
 
     @torch.inference_mode()
     def run(steps: int) -> object:

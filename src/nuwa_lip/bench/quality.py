@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from nuwa_lip.assets import asset
-from nuwa_lip.bench.limits import precisions
 from nuwa_lip.bench.measure import Row
 from nuwa_lip.bench.sizes import DTYPES, Bench
 from nuwa_lip.errors import InputError
@@ -31,8 +30,8 @@ MODEL = "nuwa-lip-mini"
 def run(bench: Bench) -> list[Row]:
     """Every form of MP-S2S' weights, then the tokenizer in bf16."""
     rows: list[Row] = []
-    for precision in precisions():
-        for weights in (None, *LAYERS):
+    for precision in bench.precisions:
+        for weights in (None, *(() if bench.gpu else LAYERS)):
             loss = measure(bench, precision, weights)
             if loss is None:
                 continue
@@ -42,7 +41,7 @@ def run(bench: Bench) -> list[Row]:
                 Row(what=f"{name}, divergence", value=loss.divergence, unit="nats a token"),
                 Row(what=f"{name}, likeliest token changes", value=changed, unit="%"),
             ]
-    return rows + (tokenizer(bench) if "bf16" in precisions() else [])
+    return rows + (tokenizer(bench) if "bf16" in bench.precisions else [])
 
 
 def form_name(precision: str, weights: str | None) -> str:
@@ -68,30 +67,30 @@ def measure(bench: Bench, precision: str, weights: str | None) -> Loss | None:
     if name not in bench.losses:
         bench.losses[name] = None
         try:
-            bench.losses[name] = loss_of(precision, weights, bench.sizes.small)
+            bench.losses[name] = loss_of(bench, precision, weights)
         except InputError as error:
             bench.skipped.append(f"loss of {name}: {error}")
     return bench.losses[name]
 
 
-def loss_of(precision: str, weights: str | None, small: bool) -> Loss:
+def loss_of(bench: Bench, precision: str, weights: str | None) -> Loss:
     """A form against float32.
 
     Raises:
         InputError: this form does not run here.
     """
-    other = second_stage(load_model(MODEL, dtype=DTYPES[precision]))
+    other = second_stage(load_model(MODEL, dtype=DTYPES[precision])).to(bench.device)
     if weights is not None:
         quantise(other, weights)
-    return quality_loss(second_stage(exact()), other, hidden_halves(small))
+    return quality_loss(second_stage(exact(bench.device)), other, hidden_halves(bench.device, bench.sizes.small))
 
 
 def tokenizer(bench: Bench) -> list[Row]:
     """DF-VQGAN in bf16: known tokens that become others, and how far pictures of the same tokens differ."""
-    few = load_model(MODEL, dtype=torch.bfloat16, need_mps2s=False).dfvqgan
-    model, changed, known, differences = exact().dfvqgan, 0, 0, []
+    few = load_model(MODEL, dtype=torch.bfloat16, need_mps2s=False).dfvqgan.to(bench.device)
+    model, changed, known, differences = exact(bench.device).dfvqgan, 0, 0, []
     with torch.inference_mode():
-        for _, image, mask, _, token_mask in hidden_halves(bench.sizes.small):
+        for _, image, mask, _, token_mask in hidden_halves(bench.device, bench.sizes.small):
             one, other = model.encode(image, mask), few.encode(image, mask)
             here = ~token_mask[:, 0]
             changed, known = changed + int((one.tokens != other.tokens)[here].sum()), known + int(here.sum())
@@ -105,9 +104,12 @@ def tokenizer(bench: Bench) -> list[Row]:
 
 
 @cache
-def exact() -> ModelParts:
+def exact(device: torch.device) -> ModelParts:
     """The model in float32."""
-    return load_model(MODEL)
+    parts = load_model(MODEL)
+    parts.dfvqgan.to(device)
+    second_stage(parts).to(device)
+    return parts
 
 
 def second_stage(parts: ModelParts) -> MPS2S:
@@ -117,22 +119,22 @@ def second_stage(parts: ModelParts) -> MPS2S:
 
 
 @cache
-def hidden_halves(small: bool) -> list[Inputs]:
+def hidden_halves(device: torch.device, small: bool) -> list[Inputs]:
     """The demo photos, or two of them, whose lower halves are to be predicted."""
     paths = sorted(asset("demo/photos").glob("*.jpg"))[: 2 if small else None]
-    return [hidden_half(exact(), Image.open(path).convert("RGB")) for path in paths]
+    return [hidden_half(exact(device), Image.open(path).convert("RGB"), device) for path in paths]
 
 
 @torch.inference_mode()
-def hidden_half(parts: ModelParts, photo: Image.Image) -> Inputs:
+def hidden_half(parts: ModelParts, photo: Image.Image, device: torch.device) -> Inputs:
     """A photo whose lower half is to be predicted, without a caption."""
     assert parts.tokenizer is not None
     side = parts.dfvqgan.config.resolution
     pixels = torch.from_numpy(np.array(photo.resize((side, side)), dtype=np.float32))
-    image = pixels.permute(2, 0, 1)[None] / 127.5 - 1
-    mask = torch.zeros(1, 1, side, side, dtype=torch.bool)
+    image = (pixels.permute(2, 0, 1)[None] / 127.5 - 1).to(device)
+    mask = torch.zeros(1, 1, side, side, dtype=torch.bool, device=device)
     mask[:, :, side // 2 :] = True
     known, whole = parts.dfvqgan.encode(image, mask), parts.dfvqgan.encode(image)
     assert known.token_mask is not None
     tokens = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
-    return parts.tokenizer([""]), image, mask, tokens, known.token_mask
+    return parts.tokenizer([""]).to(device), image, mask, tokens, known.token_mask

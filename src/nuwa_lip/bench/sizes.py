@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nuwa_lip.bench.limits import Limits
+from nuwa_lip.bench.limits import Limits, precisions
+from nuwa_lip.bench.measure import CPU
 from nuwa_lip.hub import Uninitialised
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
@@ -51,6 +52,8 @@ class Sizes:
     """Finished photos that are evaluated against their originals."""
     generated: int
     """Tokens that a language model's `generate` is timed over."""
+    wide_mps2s: MPS2SConfig
+    """Whose decoder's layers have the shape of a language model's of seven billion weights; for a GPU."""
     small: bool = False
     """Peers are tiny too."""
 
@@ -75,6 +78,9 @@ OFFICIAL = Sizes(
     photo_size=(640, 480),
     pairs=1000,
     generated=24,
+    wide_mps2s=dataclasses.replace(
+        MPS2SConfig.preset("paper"), width=4096, heads=32, mlp_ratio=11008 / 4096, decoder_layers=8
+    ),
 )
 SMALL = Sizes(
     mps2s=MPS2SConfig.preset("tiny"),
@@ -91,6 +97,7 @@ SMALL = Sizes(
     photo_size=(64, 48),
     pairs=4,
     generated=2,
+    wide_mps2s=MPS2SConfig.preset("tiny"),
     small=True,
 )
 
@@ -102,10 +109,25 @@ class Bench:
     sizes: Sizes
     limits: Limits
     rounds: int
+    device: torch.device = CPU
     skipped: list[str] = field(default_factory=list)
     """Lines about what could not be measured."""
     losses: dict[str, Loss | None] = field(default_factory=dict)
     """By the name of a form of the weights, as far as they were asked for; None where there is no such form here."""
+
+    @property
+    def gpu(self) -> bool:
+        """Whether a GPU is measured, not the CPU."""
+        return self.device.type != "cpu"
+
+    @property
+    def precisions(self) -> list[str]:
+        """Those worth measuring here."""
+        return precisions(self.device)
+
+    def bar(self, cpu: float | None = None, *, gpu: float | None = None) -> float | None:
+        """A row's bar, which is set for one of both."""
+        return gpu if self.gpu else cpu
 
 
 def step_weights(config: MPS2SConfig) -> tuple[int, int]:
@@ -115,12 +137,12 @@ def step_weights(config: MPS2SConfig) -> tuple[int, int]:
     return config.decoder_layers * layer, config.codebook_size * width
 
 
-def random_mps2s(config: MPS2SConfig, precision: str) -> MPS2S:
+def random_mps2s(config: MPS2SConfig, precision: str, device: torch.device = CPU) -> MPS2S:
     """A model whose weights are noise that is quickly made."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(DTYPES[precision])
     try:
-        with Uninitialised():
+        with device, Uninitialised():
             model = MPS2S(config)
     finally:
         torch.set_default_dtype(default)
@@ -128,16 +150,17 @@ def random_mps2s(config: MPS2SConfig, precision: str) -> MPS2S:
     return model
 
 
-def random_dfvqgan(config: DFVQGANConfig, precision: str) -> DFVQGAN:
+def random_dfvqgan(config: DFVQGANConfig, precision: str, device: torch.device = CPU) -> DFVQGAN:
     """The same of a tokenizer, small enough for initial values of its own."""
     torch.manual_seed(0)
-    return DFVQGAN(config).eval().requires_grad_(False).to(DTYPES[precision])
+    return DFVQGAN(config).eval().requires_grad_(False).to(device, DTYPES[precision])
 
 
 @torch.no_grad()
 def fill(model: nn.Module) -> None:
     """Write noise of a model's usual size into every weight; not zeros, which share pages of memory."""
     noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)) * 0.02
+    noise = noise.to(next(model.parameters()).device)
     for weight in model.parameters():
         if weight.ndim < 2:
             weight.fill_(0.1)
@@ -147,7 +170,7 @@ def fill(model: nn.Module) -> None:
     model.eval().requires_grad_(False)
 
 
-def photo(config: MPS2SConfig, batch: int = 1, rows: int | None = None) -> Photo:
+def photo(config: MPS2SConfig, batch: int = 1, rows: int | None = None, device: torch.device = CPU) -> Photo:
     """Photos whose lower half, or `rows` rows of tokens, are missing, with captions as long as they may be."""
     generator = torch.Generator().manual_seed(0)
     height, width = config.grid
@@ -158,7 +181,7 @@ def photo(config: MPS2SConfig, batch: int = 1, rows: int | None = None) -> Photo
     image = torch.rand(batch, 3, config.image_size, config.image_size, generator=generator) * 2 - 1
     tokens = torch.randint(config.codebook_size, (batch, height, width), generator=generator)
     ids = torch.randint(3, config.text_vocab, (batch, config.text_length), generator=generator)
-    return ids, image, mask, tokens, token_mask
+    return ids.to(device), image.to(device), mask.to(device), tokens.to(device), token_mask.to(device)
 
 
 @torch.inference_mode()
@@ -168,4 +191,5 @@ def random_memory(model: MPS2S, rows: int | None = None) -> Memory:
     ids, _, _, tokens, token_mask = photo(config, rows=rows)
     length = ids.shape[1] + (config.image_size // config.patch_size) ** 2 + tokens[0].numel()
     states = torch.randn(1, length, config.width).to(model.embedding.weight.dtype)
-    return Memory(states, torch.zeros(1, length, dtype=torch.bool), tokens, token_mask, ids.shape[1])
+    memory = Memory(states, torch.zeros(1, length, dtype=torch.bool), tokens, token_mask, ids.shape[1])
+    return memory.to(model.embedding.weight.device)

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from nuwa_lip.bench import decoding, encoders, evaluation, limits, loading, memory, quality, training, whole
-from nuwa_lip.bench.measure import Row
-from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench
+from nuwa_lip.bench.measure import CPU, Row
+from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes
 from nuwa_lip.errors import InputError
 
 STAGES: dict[str, Callable[[Bench], list[Row]]] = {
@@ -25,6 +27,9 @@ STAGES: dict[str, Callable[[Bench], list[Row]]] = {
     "data": loading.run,
     "evaluation": evaluation.run,
 }
+CPU_STAGES = ("data", "evaluation")
+GPU_BATCH = 16
+"""Photos of a training step; a few would leave a GPU waiting."""
 
 
 def choose(names: str) -> list[str]:
@@ -40,18 +45,31 @@ def choose(names: str) -> list[str]:
     return [name for name in STAGES if name in wanted]
 
 
-def settings(small: bool) -> dict[str, Any]:
+def sizes_of(small: bool, device: torch.device) -> Sizes:
+    """What is measured."""
+    if small:
+        return SMALL
+    return OFFICIAL if device.type == "cpu" else dataclasses.replace(OFFICIAL, training_batch=GPU_BATCH)
+
+
+def settings(small: bool, device: torch.device = CPU) -> dict[str, Any]:
     """What figures of one run depend on beside the machine, for the report."""
-    sizes = dataclasses.asdict(SMALL if small else OFFICIAL)
-    return {"small": small, "precisions": limits.precisions(), "sizes": sizes}
+    sizes = dataclasses.asdict(sizes_of(small, device))
+    return {"small": small, "precisions": limits.precisions(device), "sizes": sizes}
 
 
-def run(names: Sequence[str], rounds: int, *, small: bool) -> tuple[dict[str, list[Row]], list[str]]:
+def run(
+    names: Sequence[str], rounds: int, *, small: bool, device: torch.device = CPU
+) -> tuple[dict[str, list[Row]], list[str]]:
     """Measure the machine, then the stages → rows by stage, and lines about what was skipped."""
-    sizes = SMALL if small else OFFICIAL
-    bench = Bench(sizes=sizes, limits=limits.measure(sizes.matrix, sizes.read_bytes, max(3, rounds)), rounds=rounds)
+    sizes = sizes_of(small, device)
+    limit = limits.measure(sizes.matrix, sizes.read_bytes, max(3, rounds), device)
+    bench = Bench(sizes=sizes, limits=limit, rounds=rounds, device=device)
     found: dict[str, list[Row]] = {}
     for name in names:
+        if bench.gpu and name in CPU_STAGES:
+            bench.skipped.append(f"{name}: it is the CPU's work; measure it without --device")
+            continue
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         found[name] = STAGES[name](bench)
         gc.collect()  # models of gigabytes that refer to themselves

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from nuwa_lip.bench.limits import has_bf16
-from nuwa_lip.bench.measure import Row, child, times, timings
+from nuwa_lip.bench.measure import Row, child, gflop, times, timings
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
 from nuwa_lip.compiling import compile_blocks
 from nuwa_lip.errors import InputError
@@ -30,8 +30,10 @@ from nuwa_lip.training.mps2s import MPS2SStage, run_again_for_gradients
 from nuwa_lip.training.stage import Stage, repeated
 
 BAR = 1.5
+GPU_BAR = 0.45
+"""Share of the GPU's measured bf16 matrix rate, for a compiled step of stage 2."""
 Loss = Callable[[], Tensor]
-Build = Callable[[Sizes, bool], tuple[nn.Module, Loss]]
+Build = Callable[[Sizes, bool, torch.device], tuple[nn.Module, Loss]]
 CHECKPOINTED = "ours, blocks run again for gradients"
 PHOTOS = 8
 """Of a step whose memory is measured: with fewer, weights and their moments are nearly all of it."""
@@ -43,54 +45,62 @@ def run(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     batch = bench.sizes.training_batch
     for name, build, stage in (("stage 1", stage1, DFVQGANStage), ("stage 2", stage2, MPS2SStage)):
-        kinds = {kind: build(bench.sizes, kind != "plain") for kind in ("plain", "ours")}
+        kinds = {kind: build(bench.sizes, kind != "plain", bench.device) for kind in ("plain", "ours")}
         try:
             kinds["ours, compiled"] = compiled(bench, build, stage)
         except InputError as error:
             bench.skipped.append(f"training step, {name}, compiled: {error}")
-        found = timings(
-            {kind: training_step(*made, ours=kind != "plain") for kind, made in kinds.items()}, bench.rounds
-        )
+        steps = {kind: training_step(*made, ours=kind != "plain") for kind, made in kinds.items()}
+        found, best = timings(steps, bench.rounds), bench.precisions[-1]
+        work = gflop(steps["ours"], bench.device)
         rows += [timing.row(f"training step, {name}, {batch} photos, {kind}") for kind, timing in found.items()]
         for kind in ("ours", "ours, compiled"):
             if kind in found:
-                rows.append(times(f"training step, {name}, plain float32 / {kind}", found["plain"], found[kind], BAR))
+                what = f"training step, {name}, plain float32 / {kind}"
+                rows.append(times(what, found["plain"], found[kind], bench.bar(BAR)))
+                what = f"training step, {name}, {kind}: share of the matrix rate, {best}"
+                rate = work / found[kind].seconds / bench.limits.rate(best)
+                bar = bench.bar(gpu=GPU_BAR) if (name, kind) == ("stage 2", "ours, compiled") else None
+                rows.append(Row(what=what, value=rate, unit="x", bar=bar, at_least=True, noise=found[kind].noise))
     chosen = "small" if bench.sizes.small else "official"
     for kind in ("ours", CHECKPOINTED):
         what = f"peak of a process that takes a step, stage 2, {PHOTOS} photos, {kind}"
-        rows.append(Row(what=what, value=child(STEP, chosen, kind).peak_mb, unit="MB"))
+        done = child(STEP, chosen, kind, str(bench.device))
+        rows.append(Row(what=what, value=float(done.output) if bench.gpu else done.peak_mb, unit="MB"))
     return rows
 
 
 def compiled(bench: Bench, build: Build, stage: type[Stage[Any]]) -> tuple[nn.Module, Loss]:
     """Ours, with its blocks compiled as the stages do it."""
-    model, loss = build(bench.sizes, True)
+    model, loss = build(bench.sizes, True, bench.device)
     backend = "eager" if bench.sizes.small else "inductor"
-    compile_blocks(repeated(model, stage.blocks), torch.device("cpu"), backend, dynamic=stage.sizes_vary)
+    compile_blocks(repeated(model, stage.blocks), bench.device, backend, dynamic=stage.sizes_vary)
     return model, loss
 
 
-def one_step(sizes: str, kind: str) -> None:
-    """What a process does whose memory is measured."""
+def one_step(sizes: str, kind: str, where: str) -> None:
+    """What a process does whose memory is measured; prints a GPU's peak, MB."""
     chosen = dataclasses.replace(SMALL if sizes == "small" else OFFICIAL, training_batch=PHOTOS)
-    model, loss = stage2(chosen, True)
+    device = torch.device(where)
+    model, loss = stage2(chosen, True, device)
     if kind == CHECKPOINTED:
         run_again_for_gradients(model)
     training_step(model, loss, ours=True)()
+    print(torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0)
 
 
-def stage1(sizes: Sizes, ours: bool) -> tuple[nn.Module, Loss]:
+def stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, Loss]:
     """DF-VQGAN and what L_V + L_P of a batch are (Eq. 13)."""
     torch.manual_seed(0)
-    model = DFVQGAN(sizes.trained_dfvqgan).train()
+    model = DFVQGAN(sizes.trained_dfvqgan).train().to(device)
     side, batch = model.config.resolution, sizes.training_batch
-    image = torch.rand(batch, 3, side, side) * 2 - 1
-    mask = torch.zeros(batch, 1, side, side, dtype=torch.bool)
+    image = torch.rand(batch, 3, side, side, device=device) * 2 - 1
+    mask = torch.zeros(batch, 1, side, side, dtype=torch.bool, device=device)
     mask[..., side // 4 : side // 2] = True
     if ours:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         image = image.contiguous(memory_format=torch.channels_last)
-    connect, q = torch.ones(batch, dtype=torch.bool), load_perceptual("squeezenet")
+    connect, q = torch.ones(batch, dtype=torch.bool, device=device), load_perceptual("squeezenet").to(device)
 
     def loss() -> Tensor:
         output = model(image, mask, connect)
@@ -100,11 +110,11 @@ def stage1(sizes: Sizes, ours: bool) -> tuple[nn.Module, Loss]:
     return model, loss
 
 
-def stage2(sizes: Sizes, ours: bool) -> tuple[MPS2S, Loss]:
+def stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]:
     """MP-S2S and Eq. 15 of a batch."""
     torch.manual_seed(0)
-    model = MPS2S(sizes.trained_mps2s).train()
-    inputs = photo(model.config, sizes.training_batch)
+    model = MPS2S(sizes.trained_mps2s).train().to(device)
+    inputs = photo(model.config, sizes.training_batch, device=device)
     order = raster_order(inputs[4])[0]
 
     def loss() -> Tensor:
@@ -116,10 +126,10 @@ def stage2(sizes: Sizes, ours: bool) -> tuple[MPS2S, Loss]:
 
 def training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], None]:
     """Forward, backward, clipping, optimizer."""
-    optimizer = AdamW(model.parameters(), lr=1e-4, fused=ours)
+    optimizer, device = AdamW(model.parameters(), lr=1e-4, fused=ours), next(model.parameters()).device
 
     def step() -> None:
-        with precision(ours):
+        with precision(ours, device):
             value = loss()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -129,6 +139,6 @@ def training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], N
     return step
 
 
-def precision(ours: bool) -> AbstractContextManager[object]:
+def precision(ours: bool, device: torch.device) -> AbstractContextManager[object]:
     """bf16 for ours, if the machine is fast in it."""
-    return torch.autocast("cpu", torch.bfloat16) if ours and has_bf16() else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if ours and has_bf16(device) else nullcontext()

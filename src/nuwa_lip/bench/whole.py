@@ -12,9 +12,8 @@ from functools import partial
 
 import torch
 
-from nuwa_lip.bench import inpaint, official, peers, quality
-from nuwa_lip.bench.decoding import FORMS, empty_cache, form, form_name, step
-from nuwa_lip.bench.limits import precisions
+from nuwa_lip.bench import decoding, inpaint, official, peers, quality
+from nuwa_lip.bench.decoding import empty_cache, form, form_name, step
 from nuwa_lip.bench.measure import Row, Timing, times, timing, timings
 from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_memory, random_mps2s
 from nuwa_lip.errors import InputError
@@ -36,13 +35,13 @@ def run(bench: Bench) -> list[Row]:
 
 def forms(bench: Bench) -> list[Row]:
     """Every form in turn beside the model of the official pattern, together 12 GB in bf16."""
-    precision, config = precisions()[-1], bench.sizes.mps2s
-    tokenizer = random_dfvqgan(bench.sizes.dfvqgan, precision)
-    official_token = partial(official.token, random_mps2s(config, "fp32"), photo(config))
+    precision, config, device = bench.precisions[-1], bench.sizes.mps2s, bench.device
+    tokenizer = random_dfvqgan(bench.sizes.dfvqgan, precision, device)
+    official_token = partial(official.token, random_mps2s(config, "fp32", device), photo(config, device=device))
     rows: list[Row] = []
     once(official_token)  # the first call is slower
     seconds = [once(official_token)]
-    for own_precision, weights, compiled in FORMS:
+    for own_precision, weights, compiled in decoding.forms(bench):
         if own_precision != precision:
             continue
         name = form_name(precision, weights, compiled=compiled)
@@ -51,10 +50,10 @@ def forms(bench: Bench) -> list[Row]:
         except InputError as error:
             bench.skipped.append(f"whole image in {name}: {error}")
             continue
-        found = one_form(bench, tokenizer, model, name)
+        found = one_form(bench, tokenizer, model, name, graph=bench.gpu and compiled)
         del model
         seconds.append(once(official_token))
-        bar = OFFICIAL_BARS[weights] if precision == "bf16" else None
+        bar = bench.bar(OFFICIAL_BARS[weights]) if precision == "bf16" else None
         rows += quality.beside(bench, compared(bench, found, name, timing(seconds[-2:]), bar), precision, weights)
     return [timing(seconds).row("a token of the official pattern, fp32"), *rows]
 
@@ -65,7 +64,7 @@ def once(work: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str) -> dict[str, Timing]:
+def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, *, graph: bool = False) -> dict[str, Timing]:
     """One token a step and parallel steps; the loop alone; four candidates."""
     steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
     memory = random_memory(model)
@@ -73,9 +72,9 @@ def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str) -> dict[
     image(tokenizer, model, steps)()
     step(model, empty_cache(model, 1, tokens), 1, 2)()
     cases: dict[str, Callable[[], object]] = {
-        "one": image(tokenizer, model, None),
+        "one": image(tokenizer, model, None, graph=graph),
         "parallel": image(tokenizer, model, steps),
-        "loop": lambda: sample(model, memory),
+        "loop": lambda: sample(model, memory, graph=graph),
         "parallel loop": lambda: sample(model, memory, num_inference_steps=steps),
     }
     if name in ("bf16", "fp32"):
@@ -87,29 +86,31 @@ def compared(bench: Bench, found: dict[str, Timing], name: str, token: Timing, b
     """One form's times beside a token of the official pattern."""
     steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
     whole = token._replace(seconds=token.seconds * tokens)
+    parallel, loops = bench.bar(PARALLEL_BAR), (found["loop"], found["parallel loop"])
     rows = [
         found["one"].row(f"whole image, {tokens} tokens, one a step, {name}"),
         found["parallel"].row(f"whole image, {tokens} tokens, {steps} parallel steps, {name}"),
         times(f"official pattern / ours, one token a step, {name}", whole, found["one"], bar),
-        times(f"official pattern / ours, {steps} parallel steps, {name}", whole, found["parallel"], PARALLEL_BAR),
-        times(f"loop alone, {tokens} / {steps} steps, {name}", found["loop"], found["parallel loop"], LOOP_BAR),
+        times(f"official pattern / ours, {steps} parallel steps, {name}", whole, found["parallel"], parallel),
+        times(f"loop alone, {tokens} / {steps} steps, {name}", *loops, bench.bar(LOOP_BAR)),
     ]
     if "four" in found:
-        rows.append(
-            times(f"four candidates / one, {name}", found["four"], found["one"], FOUR_BAR, at_least=False),
-        )
+        bar = bench.bar(FOUR_BAR)
+        rows.append(times(f"four candidates / one, {name}", found["four"], found["one"], bar, at_least=False))
     return rows
 
 
-def image(tokenizer: DFVQGAN, model: MPS2S, steps: int | None, candidates: int = 1) -> Callable[[], list[torch.Tensor]]:
+def image(
+    tokenizer: DFVQGAN, model: MPS2S, steps: int | None, candidates: int = 1, *, graph: bool = False
+) -> Callable[[], list[torch.Tensor]]:
     """Encoding, filling and decoding of one photo, as `pipeline` does it."""
-    ids, pixels, mask, _, _ = photo(model.config)
+    ids, pixels, mask, _, _ = photo(model.config, device=model.embedding.weight.device)
 
     def run() -> list[torch.Tensor]:
         encoding = tokenizer.encode(pixels, mask)
         assert encoding.token_mask is not None
         memory = model.encode(ids, pixels, mask, encoding.tokens, encoding.token_mask)
-        tokens, _ = sample(model, memory, num_candidates=candidates, num_inference_steps=steps)
+        tokens, _ = sample(model, memory, num_candidates=candidates, num_inference_steps=steps, graph=graph)
         return [tokenizer.decode(one[None], encoding.skips) for one in tokens]
 
     return run
@@ -117,15 +118,16 @@ def image(tokenizer: DFVQGAN, model: MPS2S, steps: int | None, candidates: int =
 
 def pipelines(bench: Bench) -> list[Row]:
     """The bundled model on a photo of 256 x 256, warm, and diffusers' pipelines at that size."""
-    own = timing([inpaint.own_work("nuwa-lip-mini", "people skiing", 1) for _ in range(1 if bench.sizes.small else 3)])
+    runs = range(1 if bench.sizes.small else 3)
+    own = timing([inpaint.own_work("nuwa-lip-mini", "people skiing", 1, bench.device) for _ in runs])
     rows = [own.row("nuwa-lip-mini, a photo of 256 x 256, warm")]
-    rows[0] = Row(what=rows[0].what, value=own.seconds, unit="s", bar=inpaint.OWN_BAR, noise=own.noise)
+    rows[0] = Row(what=rows[0].what, value=own.seconds, unit="s", bar=bench.bar(inpaint.OWN_BAR), noise=own.noise)
     for name, make, steps in (
         ("aMUSEd-256", peers.amused, AMUSED_STEPS),
         ("Stable-Diffusion-1.5-sized", peers.stable_diffusion, DIFFUSION_STEPS),
     ):
-        for precision in precisions():
-            work = partial(pipeline, make, precision, bench.sizes.small, steps)
+        for precision in bench.precisions:
+            work = partial(pipeline, bench, make, precision, steps)
             peer = peers.optional(bench, "diffusers", work)
             if peer is not None:
                 rows.append(peer.row(f"{name} inpainting, {steps} steps, extrapolated, {precision}"))
@@ -133,9 +135,9 @@ def pipelines(bench: Bench) -> list[Row]:
     return rows
 
 
-def pipeline(make: peers.Pipeline, precision: str, small: bool, steps: int) -> Timing:
+def pipeline(bench: Bench, make: peers.Pipeline, precision: str, steps: int) -> Timing:
     """A call of so many steps, from calls of one and of three."""
-    call = make(DTYPES[precision], small)
+    call = make(DTYPES[precision], bench.sizes.small, bench.device)
     found = timings({"one": lambda: call(1), "three": lambda: call(3)}, 2)
     step = (found["three"].seconds - found["one"].seconds) / 2
     return found["one"]._replace(seconds=found["one"].seconds + (steps - 1) * step)

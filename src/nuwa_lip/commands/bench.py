@@ -1,4 +1,4 @@
-"""`nuwa-lip bench`, `bench growth`, `bench tokenizer`, `bench inpaint`: speed and memory on this machine's CPU.
+"""`nuwa-lip bench`, on this machine's CPU or GPU; `bench growth`, `bench tokenizer`, `bench inpaint`, on the CPU.
 
 `nuwa-lip bench steps`: what parallel steps cost in quality.
 """
@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from nuwa_lip.bench.measure import Row, as_json, machine, markdown
+from nuwa_lip.bench.measure import CPU, Row, as_json, machine, markdown
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.images import check_extras
 from nuwa_lip.evaluation.report import command_line, write_json, write_text
@@ -29,6 +29,7 @@ def bench(
     stages: str = STAGES,
     rounds: int = 5,
     threads: int | None = None,
+    device: str = "cpu",
     small: bool = False,
     compare: Path | None = None,
     json: Path | None = None,
@@ -46,6 +47,7 @@ def bench(
             evaluation.
         rounds: Interleaved repeats; medians are reported. What takes minutes is repeated half as often.
         threads: Of torch; as many as it chooses by default.
+        device: What to measure: cpu, or cuda for a GPU, of which data and evaluation are left out.
         small: Tiny sizes, to see that everything runs; the figures mean nothing.
         compare: A file that --json has written on the same machine with the same threads, torch and sizes: say what
             changed beyond noise.
@@ -55,11 +57,11 @@ def bench(
     from nuwa_lip.bench import compare as comparison
     from nuwa_lip.bench import stages as all_stages
 
-    chosen = all_stages.choose(stages)
-    notes = {**_prepare(rounds, threads, json, markdown), **all_stages.settings(small)}
+    chosen, where = all_stages.choose(stages), _device(device)
+    notes = {**_prepare(rounds, threads, json, markdown, device=where), **all_stages.settings(small, where)}
     # a file that cannot be compared with is told before the work
     before = None if compare is None else comparison.read(compare, notes)
-    found, skipped = all_stages.run(chosen, rounds, small=small)
+    found, skipped = all_stages.run(chosen, rounds, small=small, device=where)
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
     rows = [row for stage in found.values() for row in stage]
@@ -224,7 +226,23 @@ def _numbers(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _prepare(rounds: int, threads: int | None, *reports: Path | None) -> dict[str, object]:
+def _device(name: str) -> torch.device:
+    """One that can be measured.
+
+    Raises:
+        InputError: it is none, or not here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name} cannot be measured: take cpu or cuda")
+    return device
+
+
+def _prepare(rounds: int, threads: int | None, *reports: Path | None, device: torch.device = CPU) -> dict[str, object]:
     if rounds < 1:
         raise InputError(f"--rounds {rounds} is too small: 1 at least")
     if threads is not None:
@@ -232,7 +250,7 @@ def _prepare(rounds: int, threads: int | None, *reports: Path | None) -> dict[st
             raise InputError(f"--threads {threads} is too small: 1 at least")
         torch.set_num_threads(threads)
     _check_reports(*reports)
-    return machine()
+    return machine(device)
 
 
 def _check_reports(*reports: Path | None) -> None:

@@ -82,7 +82,7 @@ class Options:
     """cpu, cuda, ...; by default a GPU if there is one, but for --weights."""
     compile: bool = False
     """Compile the decoding step: for large models and many photos. It takes a quarter of a minute or more, and on a CPU
-    needs a C++ compiler and Python's headers."""
+    needs a C++ compiler and Python's headers; on a GPU steps of one token become a CUDA graph besides."""
 
 
 def inpaint(

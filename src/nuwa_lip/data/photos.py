@@ -84,11 +84,11 @@ def open_photos(
         size: side S of the squares, in pixels.
         cache: hold all photos decoded in memory ("ram"), on the card ("device"), or read them as they are
             needed ("none").
-        device: the card, for cache="device".
+        device: where the batches are used.
         workers: threads that fill the cache, or processes that read and decode.
     """
     if cache == "none":
-        return StreamedPhotos(urls, size, workers=workers)
+        return StreamedPhotos(urls, size, workers=workers, pin=torch.device(device).type == "cuda")
     photos = PhotoSet.load(urls, size, workers=workers)
     return photos.to(device) if cache == "device" else photos
 
@@ -197,10 +197,12 @@ class StreamedPhotos:
         size: side S of the squares, in pixels.
         workers: processes that read and decode; 0 does it in this one.
         buffer: how many samples (still compressed) are shuffled at a time.
+        pin: lay batches where a GPU can fetch them while it computes.
     """
 
-    def __init__(self, urls: Urls, size: int, *, workers: int = 2, buffer: int = 2000) -> None:
+    def __init__(self, urls: Urls, size: int, *, workers: int = 2, buffer: int = 2000, pin: bool = False) -> None:
         self.shards, self.size, self.workers, self.buffer = expand_shards(urls), size, workers, buffer
+        self.pin = pin
 
     def batches(
         self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
@@ -212,7 +214,7 @@ class StreamedPhotos:
         """
         part = _part(batch_size, rank, world_size)
         stream = _Stream(self, batch_size, seed, start_step, part)
-        yield from DataLoader(stream, batch_size=None, num_workers=self.workers)
+        yield from DataLoader(stream, batch_size=None, num_workers=self.workers, pin_memory=self.pin)
 
 
 class _Stream(IterableDataset[PhotoBatch]):

@@ -43,6 +43,16 @@ class Memory:
             token_mask=self.token_mask[one],
         )
 
+    def to(self, device: torch.device | str) -> Memory:
+        """The same on a device."""
+        return dataclasses.replace(
+            self,
+            states=self.states.to(device),
+            mask=self.mask.to(device),
+            tokens=self.tokens.to(device),
+            token_mask=self.token_mask.to(device),
+        )
+
 
 @dataclass(frozen=True)
 class DecoderCache:

@@ -109,7 +109,9 @@ class DFVQGANStage(Stage[DFVQGAN]):
         recipe, size = self.recipe, self.recipe.model.resolution
         seeds, device = self.seeds(step), self.accelerator.device
         generator = generator_for("cpu", 1, *seeds)
-        image = augment(photos.images.to(device), photos.aspects, size, recipe.augmentation, generator)
+        image = augment(
+            photos.images.to(device, non_blocking=True), photos.aspects, size, recipe.augmentation, generator
+        )
         rng = np.random.default_rng([2, *seeds])
         mask = random_masks(len(image), size, size, recipe.masks, rng)
         connect = torch.from_numpy(rng.random(len(image)) < recipe.connect) & mask.flatten(1).any(1)
