@@ -17,6 +17,7 @@ namespace {
 constexpr int LANES = 16;
 constexpr int TOGETHER = 4;  // rows of a pass: their sums stay in registers
 constexpr float HIDDEN = -FLT_MAX;
+constexpr int AHEAD = 3072;  // bytes; half or twice as many are about as good
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
@@ -79,14 +80,25 @@ inline Floats exponential(Floats x) {  // of what is not above 0: 2^n times a po
     return x < hidden_below ? Floats{} : y;
 }
 
+// Ask for memory that is read AHEAD bytes after row m of `rows` at `p`; behind the last of these come those at `next`.
+template <typename T, int CHUNKS>
+inline void ask(const T* p, int64_t stride, int64_t m, int64_t rows, const T* next, int64_t next_stride) {
+    constexpr int BYTES = CHUNKS * LANES * sizeof(T);
+    const int64_t at = m + AHEAD / BYTES;
+    const T* row = at < rows ? p + at * stride : next + (at - rows) * next_stride;
+    for (int byte = 0; byte < BYTES; byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(row) + byte);
+}
+
 // One pass over the keys and one over the values of a head, for ROWS rows of it.
 template <typename T, int CHUNKS, int ROWS>
 void attend(const T* q, int64_t q_row, const T* k, int64_t k_row, const T* v, int64_t v_row, const uint8_t* visible,
-            int64_t visible_row, T* y, int64_t y_row, int64_t keys, float scale, float* weights, int64_t padded) {
+            int64_t visible_row, T* y, int64_t y_row, int64_t keys, float scale, float* weights, int64_t padded,
+            const T* next) {
     Floats query[ROWS][CHUNKS];
     for (int r = 0; r < ROWS; ++r)
         for (int c = 0; c < CHUNKS; ++c) query[r][c] = load(q + r * q_row + c * LANES) * scale;
     for (int64_t m = 0; m < keys; ++m) {
+        ask<T, CHUNKS>(k, k_row, m, keys, v, v_row);
         Floats products[ROWS] = {};
         for (int c = 0; c < CHUNKS; ++c) {
             const Floats key = load(k + m * k_row + c * LANES);
@@ -117,11 +129,13 @@ void attend(const T* q, int64_t q_row, const T* k, int64_t k_row, const T* v, in
         total[r] = sum(totals);
     }
     Floats result[ROWS][CHUNKS] = {};
-    for (int64_t m = 0; m < keys; ++m)
+    for (int64_t m = 0; m < keys; ++m) {
+        ask<T, CHUNKS>(v, v_row, m, keys, next, k_row);
         for (int c = 0; c < CHUNKS; ++c) {
             const Floats value = load(v + m * v_row + c * LANES);
             for (int r = 0; r < ROWS; ++r) result[r][c] += weights[r * padded + m] * value;
         }
+    }
     for (int r = 0; r < ROWS; ++r)
         for (int c = 0; c < CHUNKS; ++c) store(y + r * y_row + c * LANES, result[r][c] / total[r]);
 }
@@ -142,11 +156,13 @@ void attend_all(const T* q, const T* k, const T* v, const uint8_t* visible, T* y
             const int64_t b = part / passes / heads, h = part / passes % heads, first = part % passes * TOGETHER;
             const T* head_k = k + b * at[1].batch + h * at[1].head;
             const T* head_v = v + b * at[2].batch + h * at[2].head;
+            const int64_t after = (part + 1) / passes;
+            const T* next = k + after / heads * at[1].batch + after % heads * at[1].head;
             auto run = [&](auto pass) {
                 pass(q + b * at[0].batch + h * at[0].head + first * at[0].row, at[0].row, head_k, at[1].row, head_v,
                      at[2].row, visible ? visible + b * at[3].batch + h * at[3].head + first * at[3].row : nullptr,
                      at[3].row, y + b * at[4].batch + h * at[4].head + first * at[4].row, at[4].row, keys, scale,
-                     weights.data(), padded);
+                     weights.data(), padded, next);
             };
             switch (rows - first) {
                 case 1: run(attend<T, CHUNKS, 1>); break;
@@ -159,8 +175,13 @@ void attend_all(const T* q, const T* k, const T* v, const uint8_t* visible, T* y
 }
 
 template <typename T>
-void attend_width(const T* q, const T* k, const T* v, const uint8_t* visible, T* y, const Place* at,
-                  const int64_t* sizes) {
+void attend_width(const T* q, const T* k, const T* v, const uint8_t* visible, T* y, const int64_t* numbers) {
+    const Place at[5] = {{numbers[0], numbers[1], numbers[2]},
+                         {numbers[3], numbers[4], numbers[5]},
+                         {numbers[6], numbers[7], numbers[8]},
+                         {numbers[9], numbers[10], numbers[11]},
+                         {numbers[12], numbers[13], numbers[14]}};
+    const int64_t* sizes = numbers + 15;
     const int64_t batch = sizes[0], heads = sizes[1], rows = sizes[2], keys = sizes[3], width = sizes[4];
     switch (width / LANES) {
         case 1: return attend_all<T, 1>(q, k, v, visible, y, at, batch, heads, rows, keys);
@@ -173,11 +194,11 @@ void attend_width(const T* q, const T* k, const T* v, const uint8_t* visible, T*
 }  // namespace
 
 extern "C" void attend_bfloat16(const BFloat16* q, const BFloat16* k, const BFloat16* v, const uint8_t* visible,
-                                BFloat16* y, const Place* at, const int64_t* sizes) {
-    attend_width(q, k, v, visible, y, at, sizes);
+                                BFloat16* y, const int64_t* numbers) {
+    attend_width(q, k, v, visible, y, numbers);
 }
 
 extern "C" void attend_float32(const float* q, const float* k, const float* v, const uint8_t* visible, float* y,
-                               const Place* at, const int64_t* sizes) {
-    attend_width(q, k, v, visible, y, at, sizes);
+                               const int64_t* numbers) {
+    attend_width(q, k, v, visible, y, numbers);
 }

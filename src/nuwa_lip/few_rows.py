@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import platform
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,8 @@ WIDTHS = (16, 32, 64, 128)
 """Of a head."""
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 """Contraction is off because it is the compiler's choice, loop by loop, and with it the last bit of a row."""
+NUMBERS = struct.Struct("=20q")
+"""Strides of batch, head and row of q, k, v, what is visible, and the result; B, heads, R, M, d."""
 MACHINES = ("x86_64", "aarch64")
 """On Linux; other compilers have other flags, and that of macOS no OpenMP."""
 ROWS = 8
@@ -64,7 +68,8 @@ def build() -> ctypes.CDLL:
                 f"cannot load what {command[0]} has made of {SOURCE.name}: {error}; name a folder for it in TMPDIR"
             ) from error
     for name in FUNCTIONS.values():
-        getattr(loaded, name).restype = None
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = None, [*[ctypes.c_void_p] * 5, ctypes.c_char_p]
     return loaded
 
 
@@ -97,15 +102,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
     kernel = getattr(build(), FUNCTIONS[q.dtype])
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     y = _rows_first(q)
-    sizes = (*q.shape[:3], k.shape[2], q.shape[3])
+    batch, heads, rows, width = q.shape
+    keys = k.shape[2]
     if visible is not None:
-        visible = visible.expand(*sizes[:4])
+        visible = visible.expand(batch, heads, rows, keys)
         visible = visible if visible.stride(-1) == 1 else visible.contiguous()
     strides = [x.stride()[:3] if x is not None else (0, 0, 0) for x in (q, k, v, visible, y)]
-    flat = [n for three in strides for n in three]
-    kernel(
-        *(ctypes.c_void_p(x.data_ptr() if x is not None else None) for x in (q, k, v, visible, y)),
-        (ctypes.c_int64 * 15)(*flat),
-        (ctypes.c_int64 * 5)(*sizes),
-    )
+    numbers = NUMBERS.pack(*itertools.chain(*strides), batch, heads, rows, keys, width)
+    kernel(*(x.data_ptr() if x is not None else None for x in (q, k, v, visible, y)), numbers)
     return y
