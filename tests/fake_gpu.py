@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda")
 
@@ -36,15 +38,27 @@ class Answers(TorchFunctionMode):
         return func(*args, **options)
 
 
+class Apart(TorchDispatchMode):
+    """Nothing comes from the CPU to the GPU: that would wait, and cannot be recorded."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        devices = [{x.device.type for x in tree_leaves(tree) if isinstance(x, Tensor)} for tree in (args, result)]
+        assert devices != [{"cpu"}, {"cuda"}], f"{func} fetches {result} from the CPU"
+        return result
+
+
 class Ungraphed:
-    """Instead of a CUDA graph."""
+    """Instead of a CUDA graph: what would be recorded, with the conditions for it."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Tensor) -> None:
         self.function = function
-        function(*arguments)
+        self(*arguments)
 
     def __call__(self, *arguments: Tensor) -> Any:
-        return self.function(*arguments)
+        assert all(argument.is_cuda for argument in arguments)
+        with Apart():
+            return self.function(*arguments)
 
 
 def move(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
@@ -64,6 +78,7 @@ def move(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
 def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
     """Within, what runs on `GPU` computes nothing; `count` is the answer to every question for a number."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(nn.Module, "to", move)
     monkeypatch.setattr(Tensor, "backward", lambda *_, **__: None)  # its engine wants a driver
     monkeypatch.setattr("nuwa_lip.sampling.Graph", Ungraphed)

@@ -222,6 +222,7 @@ def test_every_stage_stays_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_cpu_keeps_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages.limits, "measure", lambda *_: Limits(products={}, size=1, read=1.0))
+    monkeypatch.setattr(stages.limits, "settle", lambda _: None)
     found, skipped = stages.run(["data", "evaluation"], 1, small=True, device=GPU)
     assert not found and [line.partition(":")[0] for line in skipped] == ["data", "evaluation"]
 

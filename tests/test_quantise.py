@@ -15,7 +15,17 @@ from torch import Tensor
 from nuwa_lip import InpaintPipeline
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
-from nuwa_lip.quantise import LAYERS, Inputs, QuantisedLinear, is_quantised, quality_loss, quantise, to_int4, to_int8
+from nuwa_lip.quantise import (
+    LAYERS,
+    Inputs,
+    PackedLinear,
+    QuantisedLinear,
+    is_quantised,
+    quality_loss,
+    quantise,
+    to_int4,
+    to_int8,
+)
 from nuwa_lip.sampling import sample
 
 VNNI = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs products of 8-bit numbers (VNNI)")
@@ -99,6 +109,17 @@ def test_a_model_in_few_bits_predicts_nearly_the_same(name: str) -> None:
     assert name == "packed" or loss.divergence > 0
     assert abs(loss.nats - loss.exact_nats) < 0.1
     assert loss.agreement > 0.5
+
+
+@ONEDNN
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_form_packs_the_output_table(name: str) -> None:
+    model = make_model()
+    rows = random(5, model.config.width)
+    expected = model.head(rows)
+    quantise(model, name)
+    assert isinstance(model.output, PackedLinear)
+    torch.testing.assert_close(model.head(rows), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_loss_of_bf16_is_measured_too() -> None:

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from nuwa_lip import sampling
 from nuwa_lip.commands import bench, inpaint
+from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
 from nuwa_lip.models.groups import SCHEDULES, group_sizes
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.sampling import Draw, candidates_at_once, decoding_order, sample
+from nuwa_lip.models.transformer import Block
+from nuwa_lip.sampling import candidates_at_once, decoding_order, sample
 
 VOCAB, K = 64, 12
 STEPS = (None, 1, 3, K)
@@ -335,6 +337,20 @@ def test_commands_offer_what_there_is(name: str, known: tuple[str, ...]) -> None
     for place in (inpaint.Options, bench.steps):
         choice, none = get_args(get_type_hints(place)[name])
         assert get_args(choice) == known and none is type(None)
+
+
+@pytest.mark.parametrize(("count", "steps"), [(3, 2), (6, None)])
+def test_what_is_read_of_a_photo_is_made_once_for_all_candidates(
+    model: MPS2S, count: int, steps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, _ = make_memories(model, HOLE)
+    made, keys_values = [], Block.keys_values
+    monkeypatch.setattr(Block, "keys_values", lambda *given: made.append(1) or keys_values(*given))
+    tokens, _ = sample(model, memory, num_candidates=count, num_inference_steps=steps, generator=seeded(5))
+    assert len(made) == model.config.decoder_layers
+    for i in range(count):
+        alone, _ = sample(model, memory, num_inference_steps=steps, generator=seeded(5 + i))
+        assert torch.equal(tokens[i], alone[0])
 
 
 def test_candidates_at_once_know_nothing_of_their_number() -> None:

@@ -27,6 +27,7 @@ from torch import Tensor
 from nuwa_lip import calls, hub
 from nuwa_lip.clip import clip_scores, load_clip
 from nuwa_lip.errors import InputError
+from nuwa_lip.gpu import without_plans
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images import Hole, Patch, Photo
 from nuwa_lip.kernels import compile_step
@@ -153,12 +154,13 @@ class InpaintPipeline:
             )
         self.dfvqgan.to(*args, **kwargs)
         self.mps2s.to(*args, **kwargs)
+        without_plans(self.device)
         return self
 
     def compile(self) -> Self:
         """Make decoding faster for all photos but the first ones, by `torch.compile`; see `kernels.compile_step`.
 
-        On a GPU a step of one token becomes a CUDA graph besides (`nuwa_lip.graphs`).
+        On a GPU a step of one token becomes a CUDA graph besides (`nuwa_lip.gpu`).
 
         Raises:
             InputError: the tools that it needs are not installed, or do not work.

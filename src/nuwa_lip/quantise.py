@@ -10,9 +10,10 @@
 (AVX-512 with bf16 and VNNI, in the core's own time, on a busy machine.) `packed` weights are the same numbers in the
 order in which oneDNN's kernel reads them, which it otherwise makes anew in every step. Only the linear layers that
 every step reads are replaced; the encoders, what the decoder makes of the memory once, and the embedding stay as they
-are. Among as many rows a row's result does not depend on what is in the others: activations are scaled row by row.
-The kernels are PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones. `torch.compile` calls
-them as they are (`nuwa_lip.kernels`), and fuses what stands around them.
+are. As output table the embedding is packed besides, with every form: the same logits in half the time. Among as many
+rows a row's result does not depend on what is in the others: activations are scaled row by row. The kernels are
+PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones. `torch.compile` calls them as they
+are (`nuwa_lip.kernels`), and fuses what stands around them.
 
 Legend: N outputs, K inputs, R rows, g inputs of a group.
 """
@@ -20,6 +21,7 @@ Legend: N outputs, K inputs, R rows, g inputs of a group.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -183,6 +185,10 @@ def quantise(mps2s: MPS2S, weights: str) -> None:
         _try(weights, shape, dtype)
     for name in names:
         blocks.set_submodule(name, LAYERS[weights](layers.pop(name)))
+    table = mps2s.embedding.weight
+    with suppress(InputError):  # then it stays as it is
+        _try("packed", table.shape, table.dtype)
+        mps2s.output = PackedLinear(table)
 
 
 def _try(weights: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:

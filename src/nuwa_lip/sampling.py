@@ -1,4 +1,4 @@
-"""Sampling of the missing tokens: orders of decoding, parallel steps, guidance, filters, candidates.
+"""Sampling of the missing tokens: orders of decoding, parallel steps, candidates.
 
 K defective tokens are decided in S groups, one group a step. A step runs a row for each of its tokens, which says a
 token of the group before (`models.groups`), and its rows stay in the cache; with one token a step that is the paper's
@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
-from nuwa_lip.graphs import Graph
-from nuwa_lip.models.decoder import Memory
+from nuwa_lip.gpu import Graph
+from nuwa_lip.models.decoder import DecoderCache, Memory
 from nuwa_lip.models.groups import Rows, check_schedule, group_sizes, rows_of, rows_of_steps
 from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import check_order, decoding_order
@@ -40,78 +41,6 @@ SLOTS = 32
 
 Callback = Callable[[int, int], None]
 Generators = torch.Generator | Sequence[torch.Generator] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """How a token is drawn from its logits.
-
-    Args:
-        guidance_scale: 1 is the model itself, above it the caption counts for more.
-        temperature: 0 takes the likeliest.
-        top_k: draw from the k likeliest only.
-        top_p: draw from the likeliest only, as many as have this probability together (after `temperature`).
-
-    Raises:
-        InputError: a value is out of range.
-    """
-
-    guidance_scale: float = 1.0
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.guidance_scale):
-            raise InputError(f"guidance_scale is {self.guidance_scale}; it must be a finite number")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise InputError(f"temperature is {self.temperature}; it must be a finite number, 0 or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k is {self.top_k}; it must be 1 or more, or None for all tokens")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-
-    @property
-    def guided(self) -> bool:
-        """Whether the unconditional memory takes part."""
-        return self.guidance_scale != 1
-
-    def guide(self, logits: Tensor) -> Tensor:
-        """Logits of the memories [G · C, ..., V] → those to draw from, float64 [C, ..., V]."""
-        logits = logits.double()
-        if not self.guided:
-            return logits
-        conditional, unconditional = logits.chunk(2)
-        return unconditional + self.guidance_scale * (conditional - unconditional)
-
-    def __call__(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """Draw tokens int64 [...] from logits [..., V] by inverting the distribution function at `uniform`.
-
-        Args:
-            logits: float.
-            uniform: float64 [...], from 0 to below 1.
-        """
-        if self.temperature == 0:
-            return logits.argmax(-1)
-        # the largest is taken off first, so that no temperature can overflow
-        scaled = (logits.double() - logits.amax(-1, keepdim=True)) / self.temperature
-        probabilities = scaled.softmax(-1)
-        if self.top_k is None and self.top_p is None:
-            return _invert(probabilities, uniform)
-        probabilities, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-        if self.top_k is not None:
-            probabilities[..., self.top_k :] = 0
-        if self.top_p is not None:
-            before = probabilities.cumsum(-1) - probabilities  # probability of all that are likelier
-            probabilities.masked_fill_(before >= self.top_p * probabilities.sum(-1, keepdim=True), 0)
-        return tokens.gather(-1, _invert(probabilities, uniform)[..., None])[..., 0]
-
-
-def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The token [...] under which each of `uniform` [...] falls; probabilities [..., V] in any scale."""
-    total = probabilities.cumsum(-1)
-    index = torch.searchsorted(total, uniform[..., None] * total[..., -1:], right=True)
-    return index[..., 0].clamp(max=probabilities.shape[-1] - 1)
 
 
 @torch.no_grad()
@@ -177,13 +106,17 @@ def sample(
     graph = graph and memory.states.is_cuda
     tokens, scores = [], []
     for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
+        batch, cache = _together(one), None
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             filled_up = few + few[-1:] * (chunk - len(few))
             plan = _Plan.make(order, one[0].token_mask, filled_up, len(few), sizes, surest)
-            given = mps2s, _together(one), plan
-            decoder = _Cached(*given, alike=graph and plan.one_by_one) if use_cache else _Uncached(*given)
-            drawn, logp = _decode(decoder, draw, progress)
+            if use_cache:
+                decoder = _Cached(mps2s, batch, plan, alike=graph and plan.one_by_one, earlier=cache)
+                drawn, logp = _decode(decoder, draw, progress)
+                cache = decoder.cache
+            else:
+                drawn, logp = _decode(_Uncached(mps2s, batch, plan), draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
@@ -301,15 +234,24 @@ class _Cached:
         plan: of the candidates.
         alike: every step does the same but for its rows, so that one graph serves all: each reads the whole cache,
             whose later slots are masked. With one token a step only.
+        earlier: the cache of other candidates of the same memories.
     """
 
-    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan, *, alike: bool = False) -> None:
+    def __init__(
+        self,
+        mps2s: MPS2S,
+        memory: Memory,
+        plan: _Plan,
+        *,
+        alike: bool = False,
+        earlier: DecoderCache | None = None,
+    ) -> None:
         self.mps2s, self.memories, self.plan, self.alike = mps2s, len(memory.states), plan, alike
         # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
         distinct = plan.distinct if plan.positions.device.type == "cpu" else None
         candidates, tokens = plan.positions.shape
         # never one slot, and never all: for these `torch.compile` makes kernels of their own
-        self.cache = mps2s.prefill(memory, candidates, tokens + 2, distinct=distinct)
+        self.cache = mps2s.prefill(memory, candidates, tokens + 2, distinct=distinct, earlier=earlier)
 
     def __call__(self, chosen: Tensor, rows: Rows, step: int) -> Tensor:
         """Logits of the tokens that a step asks for.

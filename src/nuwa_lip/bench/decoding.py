@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from nuwa_lip.bench import peers, quality
 from nuwa_lip.bench.measure import Row, times, timings
 from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s, step_weights
+from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
-from nuwa_lip.graphs import Graph
+from nuwa_lip.gpu import Graph
 from nuwa_lip.kernels import compile_step
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import DecoderCache
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.quantise import GROUPS, quantise
-from nuwa_lip.sampling import CHUNK, Draw
+from nuwa_lip.sampling import CHUNK
 
 FORMS: tuple[tuple[str, str | None, bool], ...] = (
     ("fp32", None, False),
@@ -63,11 +64,12 @@ def run(bench: Bench) -> list[Row]:
         except InputError as error:
             bench.skipped.append(f"decoding in {name}: {error}")
             continue
-        rows += quality.beside(bench, measure_form(bench, model, name, weights), precision, weights)
+        found = measure_form(bench, model, name, weights, graph=bench.gpu and compiled)
+        rows += quality.beside(bench, found, precision, weights)
         if weights == "packed" or name == "bf16":
             rows += against_generate(bench, model, name)
         del model
-    return rows + (wide(bench) if bench.gpu else [])
+    return rows + (wide(bench) if bench.gpu and "bf16" in bench.precisions else [])
 
 
 def forms(bench: Bench) -> list[tuple[str, str | None, bool]]:
@@ -78,7 +80,12 @@ def forms(bench: Bench) -> list[tuple[str, str | None, bool]]:
 def wide(bench: Bench) -> list[Row]:
     """A step of fewer but larger layers: on a GPU kernels as small as ours cannot reach its rate of reading."""
     config = dataclasses.replace(bench.sizes.wide_mps2s, text_layers=1, pixel_layers=1, token_layers=1)
-    return measure_form(bench, form(bench, config, "bf16", None, compiled=True), WIDE, None)
+    try:
+        model = form(bench, config, "bf16", None, compiled=True)
+    except InputError as error:
+        bench.skipped.append(f"decoding in {WIDE}: {error}")
+        return []
+    return measure_form(bench, model, WIDE, None, graph=bench.gpu)
 
 
 def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
@@ -98,15 +105,14 @@ def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None,
 
 
 @torch.inference_mode()
-def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None) -> list[Row]:
-    """One form: its steps and its linear layers alone."""
-    sizes, graph = bench.sizes, bench.gpu and "compiled" in name
+def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *, graph: bool = False) -> list[Row]:
+    """One form: its steps, as CUDA graphs or not, and its linear layers alone."""
+    sizes = bench.sizes
     cases: dict[str, Callable[[], object]] = {}
     for c in sizes.candidates:
-        cache = empty_cache(model, c, max(sizes.lengths) + 1)
+        shared = None if graph else empty_cache(model, c, max(sizes.lengths) + 1)
         for length in sizes.lengths:
-            if graph:  # which reads all of a cache
-                cache = empty_cache(model, c, length + 1)
+            cache = shared or empty_cache(model, c, length + 1)  # a graph reads all of its cache
             cases[step_name(name, c, length)] = step(model, cache, c, length, graph=graph)
     alone, usual = f"its linear layers alone, {name}", sizes.lengths[len(sizes.lengths) // 2]
     cases[alone] = linear_layers(model, graph=graph)
@@ -137,7 +143,10 @@ def step_name(name: str, candidates: int, length: int) -> str:
 
 def empty_cache(model: MPS2S, candidates: int, capacity: int) -> DecoderCache:
     """As `sampling` makes it."""
-    return model.prefill(random_memory(model), max(candidates, CHUNK), capacity, distinct=candidates)
+    memory = random_memory(model)
+    return model.prefill(
+        memory, max(candidates, CHUNK), capacity, distinct=None if memory.states.is_cuda else candidates
+    )
 
 
 def step(

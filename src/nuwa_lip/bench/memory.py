@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from nuwa_lip.bench.limits import settle
 from nuwa_lip.bench.measure import Child, Row, child, peak_mb
 from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, random_dfvqgan, random_mps2s
@@ -76,6 +77,7 @@ def load_and_fill(folder: str, weights: str, where: str) -> None:
     before = peak_mb()
     parts = load_model(folder, dtype=DTYPES[PRECISION])
     added, device = peak_mb() - before, torch.device(where)
+    settle(device)
     assert parts.mps2s is not None
     if weights:
         quantise(parts.mps2s, weights)

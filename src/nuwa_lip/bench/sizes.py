@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from dataclasses import dataclass, field
 
 import torch
@@ -124,6 +125,12 @@ class Bench:
     def precisions(self) -> list[str]:
         """Those worth measuring here."""
         return precisions(self.device)
+
+    def release(self) -> None:
+        """Give memory back that nothing holds any more."""
+        gc.collect()  # models of gigabytes that refer to themselves
+        if self.gpu:
+            torch.cuda.empty_cache()
 
     def bar(self, cpu: float | None = None, *, gpu: float | None = None) -> float | None:
         """A row's bar, which is set for one of both."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,6 +61,7 @@ def run(
     names: Sequence[str], rounds: int, *, small: bool, device: torch.device = CPU
 ) -> tuple[dict[str, list[Row]], list[str]]:
     """Measure the machine, then the stages → rows by stage, and lines about what was skipped."""
+    limits.settle(device)
     sizes = sizes_of(small, device)
     limit = limits.measure(sizes.matrix, sizes.read_bytes, max(3, rounds), device)
     bench = Bench(sizes=sizes, limits=limit, rounds=rounds, device=device)
@@ -71,6 +71,12 @@ def run(
             bench.skipped.append(f"{name}: it is the CPU's work; measure it without --device")
             continue
         print(f"measuring: {name}", file=sys.stderr, flush=True)
-        found[name] = STAGES[name](bench)
-        gc.collect()  # models of gigabytes that refer to themselves
+        try:
+            found[name] = STAGES[name](bench)
+        except RuntimeError as error:
+            if not bench.gpu:
+                raise
+            # it may be too small for a stage, and time on it too dear to lose the others
+            bench.skipped.append(f"{name} failed and is left out: {str(error).splitlines()[0]}")
+        bench.release()
     return found, list(dict.fromkeys(bench.skipped))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from nuwa_lip.bench.limits import has_bf16
+from nuwa_lip.bench.limits import has_bf16, settle
 from nuwa_lip.bench.measure import Row, child, gflop, times, timings
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
 from nuwa_lip.compiling import compile_blocks
@@ -62,6 +62,8 @@ def run(bench: Bench) -> list[Row]:
                 rate = work / found[kind].seconds / bench.limits.rate(best)
                 bar = bench.bar(gpu=GPU_BAR) if (name, kind) == ("stage 2", "ours, compiled") else None
                 rows.append(Row(what=what, value=rate, unit="x", bar=bar, at_least=True, noise=found[kind].noise))
+    del kinds, steps  # their memory is the next processes'
+    bench.release()
     chosen = "small" if bench.sizes.small else "official"
     for kind in ("ours", CHECKPOINTED):
         what = f"peak of a process that takes a step, stage 2, {PHOTOS} photos, {kind}"
@@ -82,6 +84,7 @@ def one_step(sizes: str, kind: str, where: str) -> None:
     """What a process does whose memory is measured; prints a GPU's peak, MB."""
     chosen = dataclasses.replace(SMALL if sizes == "small" else OFFICIAL, training_batch=PHOTOS)
     device = torch.device(where)
+    settle(device)
     model, loss = stage2(chosen, True, device)
     if kind == CHECKPOINTED:
         run_again_for_gradients(model)
@@ -126,7 +129,11 @@ def stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]
 
 def training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], None]:
     """Forward, backward, clipping, optimizer."""
-    optimizer, device = AdamW(model.parameters(), lr=1e-4, fused=ours), next(model.parameters()).device
+    # plain: as PyTorch does it by default
+    optimizer, device = (
+        AdamW(model.parameters(), lr=1e-4, fused=True if ours else None),
+        next(model.parameters()).device,
+    )
 
     def step() -> None:
         with precision(ours, device):

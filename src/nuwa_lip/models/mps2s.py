@@ -52,6 +52,8 @@ class MPS2S(nn.Module):
 
         # one table for the token encoder, the decoder's input and its output
         self.embedding = nn.Embedding(config.codebook_size, config.width)
+        self.output: nn.Module | None = None
+        """The embedding as output table in another form, if it has one (`nuwa_lip.quantise`)."""
         self.decoder = Decoder(config)
         self.pixels = PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
         self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
@@ -236,9 +238,18 @@ class MPS2S(nn.Module):
 
     def head(self, rows: Tensor) -> Tensor:
         """Logits, float32 [..., V], of the decoder's output [..., D]."""
-        return F.linear(rows, self.embedding.weight).float()
+        logits = F.linear(rows, self.embedding.weight) if self.output is None else self.output(rows)
+        return logits.float()
 
-    def prefill(self, memory: Memory, candidates: int, capacity: int, *, distinct: int | None = None) -> DecoderCache:
+    def prefill(
+        self,
+        memory: Memory,
+        candidates: int,
+        capacity: int,
+        *,
+        distinct: int | None = None,
+        earlier: DecoderCache | None = None,
+    ) -> DecoderCache:
         """Prepare cached decoding of C sequences for each of G memories.
 
         Args:
@@ -246,13 +257,17 @@ class MPS2S(nn.Module):
             candidates: C.
             capacity: most tokens of a sequence.
             distinct: only so many of C differ, the rest will always be copies of the last of these.
+            earlier: of the same memories and C; what it has made of them is taken.
         """
         config, states, turn = self.config, memory.states, self._memory_turn(memory)
         copies = None if distinct is None or distinct == candidates else Copies(distinct, candidates)
         batch = len(states) * (candidates if copies is None else copies.distinct)
         head_width = config.width // config.heads
+        layers = [KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers]
+        if earlier is not None:
+            return dataclasses.replace(earlier, layers=layers, copies=copies)
         return DecoderCache(
-            layers=[KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers],
+            layers=layers,
             # in one piece for each head: read where the layer left them, every row is on another page of memory
             memory=[_in_one_piece(block.keys_values(states, turn)) for block in self.decoder.layers],
             memory_mask=~memory.mask[:, None, None],

@@ -21,6 +21,7 @@ from torch.optim import AdamW, Optimizer
 
 from nuwa_lip.compiling import compile_blocks
 from nuwa_lip.errors import InputError
+from nuwa_lip.gpu import without_plans
 from nuwa_lip.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder
 
@@ -50,6 +51,7 @@ class Stage(ABC, Generic[Model]):
 
     def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model) -> None:
         self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
+        without_plans(accelerator.device)
         self.average = Average(deepcopy(model), recipe.schedule.ema)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
         if recipe.schedule.compile:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nuwa_lip import sampling
-from nuwa_lip.graphs import Graph
+from nuwa_lip import gpu, sampling
+from nuwa_lip.draw import Draw
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.groups import group_sizes
-from nuwa_lip.sampling import Draw, sample
+from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.sampling import sample
 from tests.test_sampling import HOLE, K, make_memories, make_model, seeded
 
 CANDIDATES = 3
@@ -57,8 +60,9 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         with tape:
             yield
 
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(gpu, "_stream", lambda _: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Tape)
     monkeypatch.setattr(torch.cuda, "graph", graph)
@@ -80,14 +84,27 @@ def test_a_function_runs_twice_and_is_then_replayed() -> None:
         return (x * y).view(1, 2) + 1
 
     x, y = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
-    graph = Graph(add, x, y)
+    graph = gpu.Graph(add, x, y)
     before = total.clone()
     first = graph(x, y)
-    assert first is not None and first.tolist() == [[4.0, 9.0]]
+    assert first.tolist() == [[4.0, 9.0]]
     second = graph(y, y)
     assert second is first and first.tolist() == [[10.0, 17.0]], "in the same memory"
     assert len(calls) == 2 and (total - before).tolist() == [20.0, 20.0]
     assert x.tolist() == [1.0, 2.0], "arguments stay the caller's"
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_graph_holds_what_its_function_holds() -> None:
+    """It is replayed in that memory, which must not become another's."""
+    held = torch.zeros(2)
+    kept = weakref.ref(held)
+    graph = gpu.Graph(lambda x, y=held: x + y, torch.ones(2))
+    graph._graph.operations.clear()  # type: ignore[attr-defined] # unlike a CUDA graph the stand-in holds tensors
+    del held
+    assert kept() is not None
+    del graph
+    assert kept() is None
 
 
 @pytest.mark.usefixtures("tape")
@@ -114,12 +131,37 @@ def test_a_captured_step_decodes_as_one_that_is_run(model: MPS2S, scale: float, 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_graph_on_a_gpu_draws_what_steps_draw(model: MPS2S) -> None:
-    gpu = make_model(rotary=model.config.rotary, pointer=model.config.pointer).cuda()
+    there = make_model(rotary=model.config.rotary, pointer=model.config.pointer).cuda()
     memory, none = make_memories(model, HOLE)
     memory, none = memory.to("cuda"), none.to("cuda")
     for scale in (1.0, 3.0):
         options: dict[str, Any] = {"num_candidates": CANDIDATES, "unconditional": none, "guidance_scale": scale}
-        plain = sample(gpu, memory, generator=seeded(0), **options)
-        graph = sample(gpu, memory, generator=seeded(0), graph=True, **options)
+        plain = sample(there, memory, generator=seeded(0), **options)
+        graph = sample(there, memory, generator=seeded(0), graph=True, **options)
         assert torch.equal(plain[0], graph[0])
         torch.testing.assert_close(plain[1], graph[1], atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_compiled_pipeline_on_a_gpu_repaints_holes_of_any_size() -> None:
+    pipe = InpaintPipeline.from_pretrained("nuwa-lip-mini").to("cuda", torch.bfloat16).compile()
+    photo = np.random.default_rng(0).integers(0, 255, (96, 80, 3), dtype=np.uint8)
+    for size in (20, 45):
+        mask = np.zeros((96, 80), dtype=bool)
+        mask[10 : 10 + size, 10 : 10 + size] = True
+        options: dict[str, Any] = {"image": photo, "mask_image": mask, "output_type": "np", "num_images_per_prompt": 2}
+        one, other = (pipe("grass", generator=seeded(0), top_p=0.9, **options).images for _ in range(2))
+        assert np.array_equal(one, other), "the same seed gives the same pictures"
+        assert np.array_equal(one[0][~mask], photo[~mask]) and not np.array_equal(one[0][mask], photo[mask])
+
+
+def test_attention_of_cudnn_is_left_out_where_a_gpu_is_used() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        gpu.without_plans(torch.device("cpu"))
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        gpu.without_plans(torch.device("cuda"))
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
