@@ -83,5 +83,10 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "backward", lambda *_, **__: None)  # its engine wants a driver
     monkeypatch.setattr("nuwa_lip.sampling.Graph", Ungraphed)
     monkeypatch.setattr("nuwa_lip.bench.decoding.Graph", Ungraphed)
-    with FakeTensorMode(), Answers(count):
-        yield
+    settings = torch.backends.cudnn.allow_tf32, torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        with FakeTensorMode(), Answers(count):
+            yield
+    finally:  # what `limits.settle` has set
+        torch.backends.cudnn.allow_tf32 = settings[0]
+        torch.backends.cuda.enable_cudnn_sdp(settings[1])

@@ -7,6 +7,7 @@ Captured once and replayed for every token, they follow one another without a ga
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result")
+_one_at_a_time = threading.Lock()
+"""A process may capture one graph at a time, and all captures share a stream."""
 
 
 def without_plans(device: torch.device) -> None:
@@ -42,13 +45,13 @@ class Graph(Generic[Result]):
         self._function = function  # replays read and write what it holds
         self._arguments = [argument.clone() for argument in arguments]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(arguments[0].device):
+        with _one_at_a_time, torch.cuda.device(arguments[0].device):
             now, aside = torch.cuda.current_stream(), _stream(arguments[0].device)
             aside.wait_stream(now)
             with torch.cuda.stream(aside):
                 function(*self._arguments)
             now.wait_stream(aside)
-            # what other threads do with the GPU is no concern of this one
+            # what other threads do with the GPU meanwhile, captures apart, is no concern of this one
             with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
                 self._result = function(*self._arguments)
 

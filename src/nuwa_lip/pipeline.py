@@ -140,6 +140,8 @@ class InpaintPipeline:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU.
 
+        To a GPU: cuDNN's attention is then left out in this process (`gpu.without_plans`).
+
         Raises:
             InputError: its weights have a form that stays where it was made, or the device lacks what is needed.
         """

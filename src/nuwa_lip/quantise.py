@@ -10,10 +10,10 @@
 (AVX-512 with bf16 and VNNI, in the core's own time, on a busy machine.) `packed` weights are the same numbers in the
 order in which oneDNN's kernel reads them, which it otherwise makes anew in every step. Only the linear layers that
 every step reads are replaced; the encoders, what the decoder makes of the memory once, and the embedding stay as they
-are. As output table the embedding is packed besides, with every form: the same logits in half the time. Among as many
-rows a row's result does not depend on what is in the others: activations are scaled row by row. The kernels are
-PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones. `torch.compile` calls them as they
-are (`nuwa_lip.kernels`), and fuses what stands around them.
+are. As output table the embedding is packed besides, with every form: the same logits, but for last bits, in half the
+time. Among as many rows a row's result does not depend on what is in the others: activations are scaled row by row. The
+kernels are PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones. `torch.compile` calls
+them as they are (`nuwa_lip.kernels`), and fuses what stands around them.
 
 Legend: N outputs, K inputs, R rows, g inputs of a group.
 """

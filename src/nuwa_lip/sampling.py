@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +114,8 @@ def sample(
             if use_cache:
                 decoder = _Cached(mps2s, batch, plan, alike=graph and plan.one_by_one, earlier=cache)
                 drawn, logp = _decode(decoder, draw, progress)
-                cache = decoder.cache
+                cache = replace(decoder.cache, layers=[])  # theirs are not the next ones'
+                del decoder
             else:
                 drawn, logp = _decode(_Uncached(mps2s, batch, plan), draw, progress)
             known = one[0].tokens.flatten(1).expand(chunk, -1)

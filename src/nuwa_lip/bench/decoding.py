@@ -110,9 +110,9 @@ def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *, 
     sizes = bench.sizes
     cases: dict[str, Callable[[], object]] = {}
     for c in sizes.candidates:
-        shared = None if graph else empty_cache(model, c, max(sizes.lengths) + 1)
+        # a graph reads all of its cache, which `sampling` makes so large
+        cache = empty_cache(model, c, sizes.defective + 2 if graph else max(sizes.lengths) + 1)
         for length in sizes.lengths:
-            cache = shared or empty_cache(model, c, length + 1)  # a graph reads all of its cache
             cases[step_name(name, c, length)] = step(model, cache, c, length, graph=graph)
     alone, usual = f"its linear layers alone, {name}", sizes.lengths[len(sizes.lengths) // 2]
     cases[alone] = linear_layers(model, graph=graph)

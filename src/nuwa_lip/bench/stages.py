@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,8 @@ def sizes_of(small: bool, device: torch.device) -> Sizes:
 def settings(small: bool, device: torch.device = CPU) -> dict[str, Any]:
     """What figures of one run depend on beside the machine, for the report."""
     sizes = dataclasses.asdict(sizes_of(small, device))
+    if device.type == "cpu":
+        del sizes["wide_mps2s"]  # which is for a GPU
     return {"small": small, "precisions": limits.precisions(device), "sizes": sizes}
 
 
@@ -73,10 +76,12 @@ def run(
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         try:
             found[name] = STAGES[name](bench)
+            bench.release()
         except RuntimeError as error:
             if not bench.gpu:
                 raise
             # it may be too small for a stage, and time on it too dear to lose the others
-            bench.skipped.append(f"{name} failed and is left out: {str(error).splitlines()[0]}")
-        bench.release()
+            traceback.print_exc()
+            reason = (str(error).splitlines() or [""])[0]
+            bench.skipped.append(f"{name} failed and is left out: {type(error).__name__}: {reason}")
     return found, list(dict.fromkeys(bench.skipped))

@@ -129,11 +129,8 @@ def stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]
 
 def training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], None]:
     """Forward, backward, clipping, optimizer."""
-    # plain: as PyTorch does it by default
-    optimizer, device = (
-        AdamW(model.parameters(), lr=1e-4, fused=True if ours else None),
-        next(model.parameters()).device,
-    )
+    optimizer = AdamW(model.parameters(), lr=1e-4, fused=True if ours else None)  # None: as PyTorch does by default
+    device = next(model.parameters()).device
 
     def step() -> None:
         with precision(ours, device):

@@ -259,13 +259,14 @@ class MPS2S(nn.Module):
             distinct: only so many of C differ, the rest will always be copies of the last of these.
             earlier: of the same memories and C; what it has made of them is taken.
         """
-        config, states, turn = self.config, memory.states, self._memory_turn(memory)
+        config, states = self.config, memory.states
         copies = None if distinct is None or distinct == candidates else Copies(distinct, candidates)
         batch = len(states) * (candidates if copies is None else copies.distinct)
         head_width = config.width // config.heads
         layers = [KeyValueCache(batch, config.heads, capacity, head_width, states) for _ in self.decoder.layers]
         if earlier is not None:
             return dataclasses.replace(earlier, layers=layers, copies=copies)
+        turn = self._memory_turn(memory)
         return DecoderCache(
             layers=layers,
             # in one piece for each head: read where the layer left them, every row is on another page of memory
