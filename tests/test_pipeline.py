@@ -16,10 +16,10 @@ from PIL import Image, ImageOps
 import nuwa_lip
 from nuwa_lip import pipeline
 from nuwa_lip.errors import InputError
+from nuwa_lip.images.windows import Box
 from nuwa_lip.models.groups import SCHEDULES
 from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline, _back, window_seed
 from nuwa_lip.sampling import candidate_seeds
-from nuwa_lip.windows import Box
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)

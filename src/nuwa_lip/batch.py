@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.files import READABLE
+from nuwa_lip.images.files import READABLE
 from nuwa_lip.json_files import parse_json
 from nuwa_lip.text_files import lines_of
 

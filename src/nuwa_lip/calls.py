@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images import Hole, Photo, as_hole, as_photo, upright
+from nuwa_lip.images.photo import Hole, Photo, as_hole, as_photo, upright
 
 if TYPE_CHECKING:
-    from nuwa_lip.images import Picture
+    from nuwa_lip.images.photo import Picture
 
 NOT_HERE = {
     "height": "the result has the photo's size: leave it out, and resize the photo if need be",

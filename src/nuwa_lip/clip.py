@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images import viewable
+from nuwa_lip.images.photo import viewable
 
 
 @lru_cache(maxsize=1)

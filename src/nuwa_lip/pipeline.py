@@ -29,17 +29,17 @@ from nuwa_lip.clip import clip_scores, load_clip
 from nuwa_lip.errors import InputError
 from nuwa_lip.gpu import without_plans
 from nuwa_lip.hub import SamplingDefaults
-from nuwa_lip.images import Hole, Patch, Photo
+from nuwa_lip.images.photo import Hole, Patch, Photo
+from nuwa_lip.images.seams import blend as blend_in
+from nuwa_lip.images.windows import Box, View, find_windows, look
 from nuwa_lip.kernels import compile_step
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.quantise import is_quantised, quantise
 from nuwa_lip.sampling import candidate_seeds, sample
-from nuwa_lip.seams import blend as blend_in
 from nuwa_lip.tokenizer import CaptionTokenizer
-from nuwa_lip.windows import Box, View, find_windows, look
 
 if TYPE_CHECKING:
-    from nuwa_lip.images import Picture
+    from nuwa_lip.images.photo import Picture
 
 Callback = Callable[["InpaintPipeline", int, int, dict[str, Any]], Any]
 WINDOW_STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two windows of one candidate; far from any seed + i
@@ -233,7 +233,7 @@ class InpaintPipeline:
             output_type: "pil", "np" or "pt".
             rank: what puts the best first: the model's likelihood, or CLIP's similarity to the caption.
             callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
-            blend: fit the colours of what is painted to the known pixels at the hole's edge (see `nuwa_lip.seams`).
+            blend: fit the colours of what is painted to the known pixels at the hole's edge (`nuwa_lip.images.seams`).
             composite: off, to study a model: the whole of each window is the model's, known pixels too.
             height, width, strength, negative_prompt: of diffusers' pipelines; they do not apply here, and any but the
                 default is refused with what to do instead.

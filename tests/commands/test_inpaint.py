@@ -15,7 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.commands.inpaint import Options
-from nuwa_lip.files import read_image, save_image
+from nuwa_lip.images.files import read_image, save_image
 from nuwa_lip.models.groups import SCHEDULES
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.pipeline import InpaintPipeline

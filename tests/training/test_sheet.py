@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from nuwa_lip.sheets import GAP, draw_sheet, show_hole
+from nuwa_lip.images.sheets import GAP, draw_sheet, show_hole
 from nuwa_lip.training.sheet import grey_hole, sample_sheet, to_pil
 
 

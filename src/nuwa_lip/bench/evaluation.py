@@ -22,7 +22,7 @@ from nuwa_lip.data.masks import RULE_KINDS
 from nuwa_lip.data.objects import OBJECT_KINDS
 from nuwa_lip.data.shards import write_shards
 from nuwa_lip.data.sources import open_source
-from nuwa_lip.png import write_png
+from nuwa_lip.images.png import write_png
 
 RULES = tuple(f"{kind}-40-60" for kind in RULE_KINDS if kind not in OBJECT_KINDS)
 """Those that need no annotated objects."""

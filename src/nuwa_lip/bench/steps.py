@@ -32,10 +32,10 @@ from nuwa_lip.evaluation.images import MEANS, SETS, Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import SamplingDefaults
+from nuwa_lip.images.windows import View
 from nuwa_lip.models.groups import group_sizes, rows_of
 from nuwa_lip.models.orders import decoding_order, target_tokens
 from nuwa_lip.pipeline import InpaintPipeline
-from nuwa_lip.windows import View
 
 RATIOS = ("fsd", "fsd_hole", "lpips_squeeze", "lpips_squeeze_hole")
 """Figures that are told as multiples of those with the fewest tokens a step."""

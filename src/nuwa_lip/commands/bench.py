@@ -19,7 +19,7 @@ from nuwa_lip.bench.measure import CPU, Row, as_json, machine, markdown
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.images import check_extras
 from nuwa_lip.evaluation.report import command_line, write_json, write_text
-from nuwa_lip.files import check_writable
+from nuwa_lip.images.files import check_writable
 
 STAGES = "limits,tokenizer,encoders,step,image,memory,quality,training,data,evaluation"
 

@@ -11,8 +11,8 @@ import tyro
 
 from nuwa_lip.assets import asset
 from nuwa_lip.errors import InputError
-from nuwa_lip.files import check_output, read_image, save_image
-from nuwa_lip.sheets import draw_sheet, show_hole
+from nuwa_lip.images.files import check_output, read_image, save_image
+from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 
 def demo(

@@ -21,8 +21,8 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
 from nuwa_lip.evaluation.images import check_extras, parse_extras, summarise
-from nuwa_lip.files import check_writable
 from nuwa_lip.hub import read_sampling
+from nuwa_lip.images.files import check_writable
 
 
 def images(

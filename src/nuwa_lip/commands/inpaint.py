@@ -19,9 +19,9 @@ from PIL import Image
 
 from nuwa_lip.batch import Job, caption_for, is_captions_file, plan, read_captions
 from nuwa_lip.errors import InputError
-from nuwa_lip.files import check_fits, check_output, read_image, save_image
-from nuwa_lip.images import Hole, Photo, as_photo, examine, grow, read_hole
-from nuwa_lip.sheets import draw_sheet, show_hole
+from nuwa_lip.images.files import check_fits, check_output, read_image, save_image
+from nuwa_lip.images.photo import Hole, Photo, as_photo, examine, grow, read_hole
+from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
     from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline

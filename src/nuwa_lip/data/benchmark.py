@@ -29,8 +29,8 @@ from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
 from nuwa_lip.data.official import is_official, list_official, read_mask_pickle
 from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
+from nuwa_lip.images.png import write_png
 from nuwa_lip.json_files import parse_json
-from nuwa_lip.png import write_png
 
 FORMAT_VERSION = 1
 MASK_OPTIONS = {"compress_level": 1, "compress_type": 3}

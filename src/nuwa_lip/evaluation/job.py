@@ -37,7 +37,7 @@ from nuwa_lip.evaluation.methods import Repaint
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tables.rows import model_hash
 from nuwa_lip.evaluation.weights import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
-from nuwa_lip.files import check_writable
+from nuwa_lip.images.files import check_writable
 from nuwa_lip.models.perceptual import squeezenet
 
 SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"

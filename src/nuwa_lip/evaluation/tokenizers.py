@@ -25,9 +25,9 @@ from nuwa_lip.evaluation.distances import bootstrap_interval
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.images import Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
-from nuwa_lip.images import as_photo
+from nuwa_lip.images.photo import as_photo
+from nuwa_lip.images.windows import Box, look
 from nuwa_lip.models import DFVQGAN
-from nuwa_lip.windows import Box, look
 
 METHODS = ("reconstruction", "oracle", "pasted")
 KEPT = 16

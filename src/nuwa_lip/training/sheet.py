@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from nuwa_lip.sheets import HOLE, draw_sheet
+from nuwa_lip.images.sheets import HOLE, draw_sheet
 
 
 def sample_sheet(columns: Mapping[str, Tensor], captions: Sequence[str]) -> Image.Image:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nuwa_lip.images import viewable
+from nuwa_lip.images.photo import viewable
 
 GAP = 8
 HOLE = 200  # grey that a hole is shown in

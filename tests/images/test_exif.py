@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from nuwa_lip.exif import describing_tags, read_exif, without_thumbnail
+from nuwa_lip.images.exif import describing_tags, read_exif, without_thumbnail
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8))
 DATE, NORTH = ExifTags.Base.DateTimeOriginal, ExifTags.GPS.GPSLatitudeRef

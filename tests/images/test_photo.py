@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images import STRIP, Hole, Patch, Photo, as_hole, as_photo, grow, upright, viewable
+from nuwa_lip.images.photo import STRIP, Hole, Patch, Photo, as_hole, as_photo, grow, upright, viewable
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B", "I", "F")
 H, W = 6, 9

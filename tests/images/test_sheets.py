@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nuwa_lip.sheets import GAP, HOLE, draw_sheet, show_hole
+from nuwa_lip.images.sheets import GAP, HOLE, draw_sheet, show_hole
 
 
 def test_the_hole_is_grey_and_the_rest_is_the_photo() -> None:

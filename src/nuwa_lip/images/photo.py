@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.exif import read_exif
+from nuwa_lip.images.exif import read_exif
 
 if TYPE_CHECKING:
     from torch import Tensor

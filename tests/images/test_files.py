@@ -15,8 +15,8 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.files import FORMATS, MODES, check_fits, check_output, check_writable, read_image, save_image
-from nuwa_lip.images import as_photo
+from nuwa_lip.images.files import FORMATS, MODES, check_fits, check_output, check_writable, read_image, save_image
+from nuwa_lip.images.photo import as_photo
 
 EXACT = [
     (ending, mode)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuwa_lip.images import Photo, as_photo
-from nuwa_lip.windows import MAX_ASPECT, Box, find_holes, find_windows, look, resize_weights
+from nuwa_lip.images.photo import Photo, as_photo
+from nuwa_lip.images.windows import MAX_ASPECT, Box, find_holes, find_windows, look, resize_weights
 
 S = 32
 masks = st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32), st.floats(0.001, 1))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nuwa_lip.images import Photo
+from nuwa_lip.images.photo import Photo
 
 CONTEXT = 1.5  # side of a window over the longer side of its hole: the hole is 44 % of the window, as in training
 MAX_ASPECT = 1.5  # a window may be squeezed to the square up to this; the models are trained so

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuwa_lip.seams import LARGEST, blend
+from nuwa_lip.images.seams import LARGEST, blend
 
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from nuwa_lip import png
 from nuwa_lip.errors import InputError
-from nuwa_lip.exif import describing_tags
-from nuwa_lip.images import reduce_depth
+from nuwa_lip.images import png
+from nuwa_lip.images.exif import describing_tags
+from nuwa_lip.images.photo import reduce_depth
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 1}),

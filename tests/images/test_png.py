@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from nuwa_lip import png
-from nuwa_lip.files import LARGE, read_image, save_image
-from nuwa_lip.png import MODES, write_png
+from nuwa_lip.images.files import LARGE, read_image, save_image
+from nuwa_lip.images.photo import png
+from nuwa_lip.images.png import MODES, write_png
 
 
 def picture(mode: str, height: int, width: int, seed: int = 0) -> Image.Image:
