@@ -27,14 +27,14 @@ from torch import Tensor
 from nuwa_lip import calls, hub
 from nuwa_lip.clip import clip_scores, load_clip
 from nuwa_lip.errors import InputError
-from nuwa_lip.gpu import without_plans
+from nuwa_lip.fast.cuda_graphs import without_plans
+from nuwa_lip.fast.kernels import compile_step
+from nuwa_lip.fast.quantise import is_quantised, quantise
 from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images.photo import Hole, Patch, Photo
 from nuwa_lip.images.seams import blend as blend_in
 from nuwa_lip.images.windows import Box, View, find_windows, look
-from nuwa_lip.kernels import compile_step
 from nuwa_lip.models import DFVQGAN, MPS2S
-from nuwa_lip.quantise import is_quantised, quantise
 from nuwa_lip.sampling import candidate_seeds, sample
 from nuwa_lip.tokenizer import CaptionTokenizer
 
@@ -113,7 +113,7 @@ class InpaintPipeline:
         Args:
             name: "nuwa-lip-mini", a folder, or "organisation/name".
             torch_dtype: precision of the weights, float32 by default.
-            weights: form of what every decoding step on a CPU reads (see `nuwa_lip.quantise`): "packed" for speed
+            weights: form of what every decoding step on a CPU reads (see `nuwa_lip.fast.quantise`): "packed" for speed
                 alone, "int8", "int8-weights" or "int4" for few bits, best with torch_dtype=torch.bfloat16; None: as
                 they are.
 
@@ -162,7 +162,7 @@ class InpaintPipeline:
     def compile(self) -> Self:
         """Make decoding faster for all photos but the first ones, by `torch.compile`; see `kernels.compile_step`.
 
-        On a GPU a step of one token becomes a CUDA graph besides (`nuwa_lip.gpu`).
+        On a GPU a step of one token becomes a CUDA graph besides (`nuwa_lip.fast.cuda_graphs`).
 
         Raises:
             InputError: the tools that it needs are not installed, or do not work.

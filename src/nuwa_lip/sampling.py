@@ -25,7 +25,7 @@ from torch import Tensor
 
 from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
-from nuwa_lip.gpu import Graph
+from nuwa_lip.fast.cuda_graphs import Graph
 from nuwa_lip.models.decoder import DecoderCache, Memory
 from nuwa_lip.models.groups import Rows, check_schedule, group_sizes, rows_of, rows_of_steps
 from nuwa_lip.models.mps2s import MPS2S

@@ -15,11 +15,11 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.commands.inpaint import Options
+from nuwa_lip.fast.quantise import LAYERS, is_quantised
 from nuwa_lip.images.files import read_image, save_image
 from nuwa_lip.models.groups import SCHEDULES
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.pipeline import InpaintPipeline
-from nuwa_lip.quantise import LAYERS, is_quantised
 
 Run = Callable[..., Any]
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
+from nuwa_lip.images import png
 from nuwa_lip.images.files import LARGE, read_image, save_image
-from nuwa_lip.images.photo import png
 from nuwa_lip.images.png import MODES, write_png
 
 

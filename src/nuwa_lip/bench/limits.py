@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from nuwa_lip.bench.measure import CPU, Row, Timing, now, timings
-from nuwa_lip.gpu import without_plans
+from nuwa_lip.fast.cuda_graphs import without_plans
 
 READS = 10
 LEAST = 0.2

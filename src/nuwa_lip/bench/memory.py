@@ -18,8 +18,8 @@ from nuwa_lip.bench.measure import Child, Row, child, peak_mb
 from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, random_dfvqgan, random_mps2s
 from nuwa_lip.bench.whole import image
+from nuwa_lip.fast.quantise import LAYERS, quantise
 from nuwa_lip.hub import load_model, save_model
-from nuwa_lip.quantise import LAYERS, quantise
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 PRECISION = "bf16"

@@ -20,9 +20,9 @@ from nuwa_lip.assets import asset
 from nuwa_lip.bench.measure import Row
 from nuwa_lip.bench.sizes import DTYPES, Bench
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast.quantise import LAYERS, Inputs, Loss, quality_loss, quantise
 from nuwa_lip.hub import ModelParts, load_model
 from nuwa_lip.models import MPS2S
-from nuwa_lip.quantise import LAYERS, Inputs, Loss, quality_loss, quantise
 
 MODEL = "nuwa-lip-mini"
 

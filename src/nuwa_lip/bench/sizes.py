@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from nuwa_lip.bench.limits import Limits, precisions
 from nuwa_lip.bench.measure import CPU
+from nuwa_lip.fast.quantise import Loss
 from nuwa_lip.hub import Uninitialised
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
-from nuwa_lip.quantise import Loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NOISE = 1 << 20

@@ -19,8 +19,8 @@ from torch.optim import AdamW
 from nuwa_lip.bench.limits import has_bf16, settle
 from nuwa_lip.bench.measure import Row, child, gflop, times, timings
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
-from nuwa_lip.compiling import compile_blocks
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast.compiling import compile_blocks
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import raster_order, target_tokens

@@ -12,7 +12,7 @@ from rich.progress import track
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
-from nuwa_lip.memory import keep_freed_memory
+from nuwa_lip.fast.allocator import keep_freed_memory
 
 MASKS = MaskRecipe(rectangles=0.7, strokes=0.1, border=0.15, everything=0.05)
 AUGMENTATION = Augmentation()

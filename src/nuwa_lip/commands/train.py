@@ -16,9 +16,9 @@ from rich.console import Console
 
 from nuwa_lip import recipes
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast.allocator import keep_freed_memory
 from nuwa_lip.hub import load_model
 from nuwa_lip.json_files import parse_json
-from nuwa_lip.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -53,7 +53,7 @@ class MPS2S(nn.Module):
         # one table for the token encoder, the decoder's input and its output
         self.embedding = nn.Embedding(config.codebook_size, config.width)
         self.output: nn.Module | None = None
-        """The embedding as output table in another form, if it has one (`nuwa_lip.quantise`)."""
+        """The embedding as output table in another form, if it has one (`nuwa_lip.fast.quantise`)."""
         self.decoder = Decoder(config)
         self.pixels = PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
         self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from nuwa_lip.compiling import prepare
+from nuwa_lip.fast.compiling import prepare
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.groups import group_sizes, rows_of_each

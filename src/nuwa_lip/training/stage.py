@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from nuwa_lip.compiling import compile_blocks
 from nuwa_lip.errors import InputError
-from nuwa_lip.gpu import without_plans
+from nuwa_lip.fast.compiling import compile_blocks
+from nuwa_lip.fast.cuda_graphs import without_plans
 from nuwa_lip.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder
 

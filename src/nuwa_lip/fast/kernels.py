@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nuwa_lip import few_rows
-from nuwa_lip.compiling import compile_blocks, opaque, prepare
+from nuwa_lip.fast import few_rows
+from nuwa_lip.fast.compiling import compile_blocks, opaque, prepare
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.transformer import CrossAttention, Kernel, SelfAttention
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nuwa_lip.compiling import compiler, opaque
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast.compiling import compiler, opaque
 
 SOURCE = Path(__file__).with_name("few_rows.cpp")
 FUNCTIONS = {torch.bfloat16: "attend_bfloat16", torch.float32: "attend_float32"}

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nuwa_lip import few_rows
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast import few_rows
 from nuwa_lip.models.transformer import CachedRows, Copies, CrossAttention, Kernel, KeyValueCache
 
 pytestmark = pytest.mark.skipif(not (few_rows.supported() and shutil.which("g++")), reason="needs Linux and g++")

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from nuwa_lip import InpaintPipeline
 from nuwa_lip.errors import InputError
-from nuwa_lip.models import MPS2S, MPS2SConfig
-from nuwa_lip.quantise import (
+from nuwa_lip.fast.quantise import (
     LAYERS,
     Inputs,
     PackedLinear,
@@ -26,6 +25,7 @@ from nuwa_lip.quantise import (
     to_int4,
     to_int8,
 )
+from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.sampling import sample
 
 VNNI = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs products of 8-bit numbers (VNNI)")

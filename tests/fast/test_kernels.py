@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from nuwa_lip import compiling, few_rows, kernels
 from nuwa_lip.bench.sizes import random_memory, random_mps2s
 from nuwa_lip.errors import InputError
-from nuwa_lip.kernels import compile_step
+from nuwa_lip.fast import compiling, few_rows, kernels
+from nuwa_lip.fast.kernels import compile_step
+from nuwa_lip.fast.quantise import LAYERS, quantise
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.transformer import CrossAttention, Kernel, SelfAttention
-from nuwa_lip.quantise import LAYERS, quantise
 from nuwa_lip.sampling import sample
+from tests.fast.test_quantise import MARKS
 from tests.small_runs import NEEDS_COMPILER
-from tests.test_quantise import MARKS
 
 FORMS = pytest.mark.parametrize("weights", [None, *(pytest.param(n, marks=MARKS.get(n, ())) for n in LAYERS)])
 KERNEL = Kernel(few_rows.takes, few_rows.attend)

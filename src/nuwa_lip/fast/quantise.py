@@ -13,7 +13,7 @@ every step reads are replaced; the encoders, what the decoder makes of the memor
 are. As output table the embedding is packed besides, with every form: the same logits, but for last bits, in half the
 time. Among as many rows a row's result does not depend on what is in the others: activations are scaled row by row. The
 kernels are PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones. `torch.compile` calls
-them as they are (`nuwa_lip.kernels`), and fuses what stands around them.
+them as they are (`nuwa_lip.fast.kernels`), and fuses what stands around them.
 
 Legend: N outputs, K inputs, R rows, g inputs of a group.
 """
@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuwa_lip import kernels
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast import kernels
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.orders import raster_order, target_tokens
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nuwa_lip import gpu, sampling
+from nuwa_lip import sampling
 from nuwa_lip.draw import Draw
+from nuwa_lip.fast import cuda_graphs
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.groups import group_sizes
 from nuwa_lip.pipeline import InpaintPipeline
@@ -84,7 +85,7 @@ def test_a_function_runs_twice_and_is_then_replayed() -> None:
         return (x * y).view(1, 2) + 1
 
     x, y = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
-    graph = gpu.Graph(add, x, y)
+    graph = cuda_graphs.Graph(add, x, y)
     before = total.clone()
     first = graph(x, y)
     assert first.tolist() == [[4.0, 9.0]]
@@ -99,7 +100,7 @@ def test_a_graph_holds_what_its_function_holds() -> None:
     """It is replayed in that memory, which must not become another's."""
     held = torch.zeros(2)
     kept = weakref.ref(held)
-    graph = gpu.Graph(lambda x, y=held: x + y, torch.ones(2))
+    graph = cuda_graphs.Graph(lambda x, y=held: x + y, torch.ones(2))
     graph._graph.operations.clear()  # type: ignore[attr-defined] # unlike a CUDA graph the stand-in holds tensors
     del held
     assert kept() is not None
@@ -159,9 +160,9 @@ def test_attention_of_cudnn_is_left_out_where_a_gpu_is_used() -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     try:
         torch.backends.cuda.enable_cudnn_sdp(True)
-        gpu.without_plans(torch.device("cpu"))
+        cuda_graphs.without_plans(torch.device("cpu"))
         assert torch.backends.cuda.cudnn_sdp_enabled()
-        gpu.without_plans(torch.device("cuda"))
+        cuda_graphs.without_plans(torch.device("cuda"))
         assert not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from nuwa_lip.memory import keep_freed_memory
+from nuwa_lip.fast.allocator import keep_freed_memory
 
 
 def test_tensors_are_the_same_with_memory_kept() -> None:
