@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from PIL import Image
 
 from nuwa_lip.cli import main
 from nuwa_lip.data.photos import PhotoSet
+from nuwa_lip.evaluation.store import Store
 from nuwa_lip.hub import SamplingDefaults, save_model
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.pipeline import InpaintPipeline
@@ -141,3 +142,17 @@ def nuwa_lip(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Photos whose figures this process has kept, not those of its helpers."""
+    names: list[str] = []
+    save = Store.save
+
+    def recorded(store: Store, name: str, arrays: Mapping[str, Any]) -> None:
+        names.append(name)
+        save(store, name, arrays)
+
+    monkeypatch.setattr(Store, "save", recorded)
+    return names

@@ -81,7 +81,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(nn.Module, "to", move)
     monkeypatch.setattr(Tensor, "backward", lambda *_, **__: None)  # its engine wants a driver
-    monkeypatch.setattr("nuwa_lip.sampling.Graph", Ungraphed)
+    monkeypatch.setattr("nuwa_lip.sampling.loop.Graph", Ungraphed)
     monkeypatch.setattr("nuwa_lip.bench.decoding.Graph", Ungraphed)
     settings = torch.backends.cudnn.allow_tf32, torch.backends.cuda.cudnn_sdp_enabled()
     try:

@@ -20,8 +20,8 @@ from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.data.shards import write_shards
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig, MPS2SConfig
-from nuwa_lip.recipes import Adversary, DFVQGANRecipe, MPS2SRecipe, Schedule
 from nuwa_lip.training.loop import train
+from nuwa_lip.training.recipes import Adversary, DFVQGANRecipe, MPS2SRecipe, Schedule
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenCache, write_cache
 

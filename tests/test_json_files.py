@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from nuwa_lip import convert, hub, recipes
-from nuwa_lip.baselines import glide_folder
-from nuwa_lip.batch import read_captions
+from nuwa_lip import convert, hub
+from nuwa_lip.baselines.glide import folder as glide_folder
+from nuwa_lip.baselines.methods import kept
 from nuwa_lip.bench import compare
+from nuwa_lip.commands.folder_jobs import read_captions
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.data.sources import add_objects, list_source, take_split
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.human import Key
-from nuwa_lip.evaluation.methods import kept
-from nuwa_lip.evaluation.tables.budget import budget_of
 from nuwa_lip.json_files import parse_json, read_object
 from nuwa_lip.models import MPS2SConfig
+from nuwa_lip.tables.budget import budget_of
+from nuwa_lip.training import recipes
 from nuwa_lip.training.tokens import TokenCache
 
 DEEP = "[" * 100_000

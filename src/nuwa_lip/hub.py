@@ -32,13 +32,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nuwa_lip.assets import asset
-from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
 from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.groups import check_schedule
 from nuwa_lip.models.orders import check_order
-from nuwa_lip.sampling import check_steps
+from nuwa_lip.sampling.draw import Draw
+from nuwa_lip.sampling.loop import check_steps
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 BUNDLED = ("nuwa-lip-mini",)

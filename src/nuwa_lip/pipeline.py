@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nuwa_lip import calls, hub
+from nuwa_lip import arguments as calls
+from nuwa_lip import hub
 from nuwa_lip.clip import clip_scores, load_clip
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.cuda_graphs import without_plans
@@ -140,7 +141,7 @@ class InpaintPipeline:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU.
 
-        To a GPU: cuDNN's attention is then left out in this process (`gpu.without_plans`).
+        To a GPU: cuDNN's attention is then left out in this process (`fast.cuda_graphs.without_plans`).
 
         Raises:
             InputError: its weights have a form that stays where it was made, or the device lacks what is needed.
@@ -223,7 +224,7 @@ class InpaintPipeline:
             temperature: 0 and more; below 1 safer, above 1 wilder.
             top_k: sample from the k likeliest tokens only; 0 from all.
             top_p: sample from the likeliest tokens that together have this probability, 0 to 1.
-            order: "raster", or another that `nuwa_lip.sampling` knows; with "confidence" among equals only.
+            order: "raster", or another that `nuwa_lip.sampling.loop` knows; with "confidence" among equals only.
             num_inference_steps: predict the hole's tokens in so many parallel steps; as many as there are tokens, or
                 more: one by one.
             schedule: "cosine" decides few tokens in the first of these steps and more in later ones, "constant" as

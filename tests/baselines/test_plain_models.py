@@ -12,15 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from nuwa_lip import recipes
+from nuwa_lip.baselines import methods
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation import methods
 from nuwa_lip.hub import SamplingDefaults, save_model
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training import recipes
 from nuwa_lip.training.tokens import encode_pair
 
 

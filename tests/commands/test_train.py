@@ -17,11 +17,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from nuwa_lip import recipes
 from nuwa_lip.commands import train
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import load_model
-from nuwa_lip.training import loop, runs
+from nuwa_lip.training import loop, recipes, runs
 from nuwa_lip.training.dfvqgan import DFVQGANStage
 from nuwa_lip.training.mps2s import MPS2SStage
 from tests.small_runs import contents, make_cache, make_shards

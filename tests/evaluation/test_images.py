@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nuwa_lip.assets import asset
+from nuwa_lip.baselines import methods
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem, build_benchmark
 from nuwa_lip.data.shards import Sample
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation import methods
 from nuwa_lip.evaluation.images import Observer
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.models.perceptual import SqueezeNetFeatures

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nuwa_lip import sampling
-from nuwa_lip.draw import Draw
 from nuwa_lip.fast import cuda_graphs
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.groups import group_sizes
 from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.sampling import loop as sampling
 from nuwa_lip.sampling import sample
-from tests.test_sampling import HOLE, K, make_memories, make_model, seeded
+from nuwa_lip.sampling.draw import Draw
+from tests.sampling.test_loop import HOLE, K, make_memories, make_model, seeded
 
 CANDIDATES = 3
 
@@ -61,7 +61,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         with tape:
             yield
 
-    monkeypatch.setattr(gpu, "_stream", lambda _: Stream())
+    monkeypatch.setattr(cuda_graphs, "_stream", lambda _: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)

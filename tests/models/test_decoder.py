@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nuwa_lip import sampling
-from nuwa_lip.draw import Draw
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.decoder import Memory
 from nuwa_lip.models.groups import NO_TOKEN, group_sizes
+from nuwa_lip.sampling import loop as sampling
+from nuwa_lip.sampling.draw import Draw
 from tests.fake_gpu import Ungraphed
-from tests.test_sampling import HOLE, K, make_memories, make_model
+from tests.sampling.test_loop import HOLE, K, make_memories, make_model
 
 CANDIDATES = 2
 

@@ -22,9 +22,9 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import load_model
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.perceptual import SqueezeNetFeatures
-from nuwa_lip.recipes import DFVQGAN_RECIPES, Adversary, DFVQGANRecipe
 from nuwa_lip.training import dfvqgan
 from nuwa_lip.training.dfvqgan import SQUEEZENET, DFVQGANStage, Phase, load_perceptual
+from nuwa_lip.training.recipes import DFVQGAN_RECIPES, Adversary, DFVQGANRecipe
 from tests.small_runs import (
     DFVQGAN_CONFIG,
     NEEDS_COMPILER,

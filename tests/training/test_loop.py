@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.recipes import Schedule
 from nuwa_lip.training import loop
 from nuwa_lip.training.loop import bf16_is_fast, make_accelerator, steps_within, train
+from nuwa_lip.training.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.stage import make_optimizer
 from tests.small_runs import make_cpu_accelerator, schedule

@@ -19,9 +19,9 @@ from nuwa_lip.models.groups import group_sizes, rows_of
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
-from nuwa_lip.recipes import MPS2S_RECIPES, MPS2SRecipe
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.mps2s import MPS2SStage, Pace
+from nuwa_lip.training.recipes import MPS2S_RECIPES, MPS2SRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenBatch, token_mask
 from tests.small_runs import (

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.recipes import MPS2SRecipe
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.loop import set_learning_rate
+from nuwa_lip.training.recipes import MPS2SRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.stage import Average, Stage, generator_for, make_optimizer
 from tests.small_runs import mps2s_recipe, schedule

@@ -1,6 +1,6 @@
 """Baselines by name, as `nuwa-lip evaluate images BENCH --baseline NAME` finds them.
 
-OpenCV's two are in `nuwa_lip.evaluation.methods`. Each of the others imports its library when it is loaded.
+OpenCV's two are in `nuwa_lip.baselines.methods`. Each of the others imports its library when it is loaded.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nuwa_lip.baselines.glide_folder import is_glide
+from nuwa_lip.baselines.glide.folder import is_glide
+from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.methods import Repaint
 
 NAMES = ("glide", "amused", "stable-diffusion", "lama")
 
@@ -92,9 +92,9 @@ def _glide(options: BaselineOptions) -> Repaint:
         )
     folder = Path(options.model)
     if (folder / "base_inpaint.pt").exists() and not is_glide(folder):
-        from nuwa_lip.baselines.glide_published import load_published
+        from nuwa_lip.baselines.glide.published import load_published
 
         return by_windows(load_published(folder, steps=options.steps, guidance=options.guidance), options.seed)
-    from nuwa_lip.baselines.glide_painter import load_painter
+    from nuwa_lip.baselines.glide.painter import load_painter
 
     return by_windows(load_painter(folder, steps=options.steps, guidance=options.guidance), options.seed)

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import BenchmarkItem
-from nuwa_lip.evaluation.methods import Repaint
 from nuwa_lip.images.photo import as_photo
 from nuwa_lip.images.windows import find_windows, look
 from nuwa_lip.pipeline import window_seed

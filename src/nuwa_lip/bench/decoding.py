@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from nuwa_lip.bench import peers, quality
 from nuwa_lip.bench.measure import Row, times, timings
 from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s, step_weights
-from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.cuda_graphs import Graph
 from nuwa_lip.fast.kernels import compile_step
@@ -26,7 +25,8 @@ from nuwa_lip.fast.quantise import GROUPS, quantise
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import DecoderCache
 from nuwa_lip.models.transformer import Block
-from nuwa_lip.sampling import CHUNK
+from nuwa_lip.sampling.draw import Draw
+from nuwa_lip.sampling.loop import CHUNK
 
 FORMS: tuple[tuple[str, str | None, bool], ...] = (
     ("fp32", None, False),

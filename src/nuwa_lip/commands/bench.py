@@ -180,9 +180,9 @@ def steps(
         json: Where to write the figures.
         markdown: Where to write the table, which is printed in any case.
     """
-    from nuwa_lip.bench import steps as curve
     from nuwa_lip.data.benchmark import read_benchmark
     from nuwa_lip.evaluation import job as jobs
+    from nuwa_lip.evaluation import steps as curve
 
     chosen = _numbers(tokens)
     _check_steps(limit, seed, work, shard)

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from nuwa_lip.baselines import registry
-from nuwa_lip.baselines.glide_folder import is_glide
+from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.registry import BaselineOptions
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError

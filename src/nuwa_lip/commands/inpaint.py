@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from PIL import Image
 
-from nuwa_lip.batch import Job, caption_for, is_captions_file, plan, read_captions
+from nuwa_lip.commands.folder_jobs import Job, caption_for, is_captions_file, plan, read_captions
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.files import check_fits, check_output, read_image, save_image
 from nuwa_lip.images.photo import Hole, Photo, as_photo, examine, grow, read_hole

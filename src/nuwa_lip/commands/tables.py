@@ -13,8 +13,8 @@ import tyro
 from rich.console import Console
 
 from nuwa_lip import hub
-from nuwa_lip.baselines import registry
-from nuwa_lip.baselines.glide_folder import is_glide
+from nuwa_lip.baselines import methods, registry
+from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.registry import BaselineOptions
 from nuwa_lip.commands.variants import (
     Plan,
@@ -26,16 +26,15 @@ from nuwa_lip.commands.variants import (
 )
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation import methods
 from nuwa_lip.evaluation.images import check_extras, parse_extras
 from nuwa_lip.evaluation.job import DEFINITIONS, Job
 from nuwa_lip.evaluation.likelihood import others_at_hand
 from nuwa_lip.evaluation.report import command_line, write_json
-from nuwa_lip.evaluation.tables import assemble, page, pictures, specs
-from nuwa_lip.evaluation.tables.budget import budgets_of
-from nuwa_lip.evaluation.tables.layout import Kind, Table
-from nuwa_lip.evaluation.tables.measure import Setting, images_row, tokenizer_row
-from nuwa_lip.evaluation.tables.rows import RowFolder, seeded
+from nuwa_lip.tables import assemble, page, pictures, specs
+from nuwa_lip.tables.budget import budgets_of
+from nuwa_lip.tables.layout import Kind, Table
+from nuwa_lip.tables.measure import Setting, images_row, tokenizer_row
+from nuwa_lip.tables.rows import RowFolder, seeded
 from nuwa_lip.training.runs import written_whole
 
 Steps = Callable[[Plan, str], list[Step]]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from nuwa_lip import recipes
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.allocator import keep_freed_memory
 from nuwa_lip.hub import load_model
 from nuwa_lip.json_files import parse_json
+from nuwa_lip.training import recipes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -108,9 +108,9 @@ def glide(argv: list[str]) -> None:
     Example: nuwa-lip train glide mini --data shards/ --out runs/glide --max-minutes 60
     """
     options, recipe = parse("glide", argv)
-    from nuwa_lip.baselines.glide import need_diffusers
-    from nuwa_lip.baselines.glide_folder import load_glide
-    from nuwa_lip.baselines.glide_training import GLIDEStage
+    from nuwa_lip.baselines.glide.folder import load_glide
+    from nuwa_lip.baselines.glide.model import need_diffusers
+    from nuwa_lip.baselines.glide.training import GLIDEStage
 
     need_diffusers()
     if options.max_file_mb is not None:

@@ -20,10 +20,10 @@ from nuwa_lip.commands import train
 from nuwa_lip.commands.tokenize import MASKS
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.report import write_json
-from nuwa_lip.evaluation.tables.rows import seeded
-from nuwa_lip.evaluation.tables.specs import PERSPECTIVES
 from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGANConfig
+from nuwa_lip.tables.rows import seeded
+from nuwa_lip.tables.specs import PERSPECTIVES
 
 SWITCHES = {
     "vqgan": ("--model.no-relative-estimation", "--model.no-symmetrical-connections"),

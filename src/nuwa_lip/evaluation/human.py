@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from nuwa_lip.baselines.methods import results
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.human_page import SCRIPT, STYLE, body
-from nuwa_lip.evaluation.methods import results
 from nuwa_lip.evaluation.report import write_json
-from nuwa_lip.evaluation.tables.page import data_uri, document
 from nuwa_lip.images.sheets import show_hole
 from nuwa_lip.json_files import read_object
+from nuwa_lip.tables.page import data_uri, document
 
 QUESTIONS = {
     "quality": "Which one looks more like a real photo?",

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
+from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.evaluation.images import Figures
-from nuwa_lip.evaluation.methods import Repaint
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
 
 NUMBERS = re.compile(r"\[\n([-+.,\seE\dnul]*)\]")

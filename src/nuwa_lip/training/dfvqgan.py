@@ -33,7 +33,7 @@ from nuwa_lip.models.dfvqgan import Reconstruction
 from nuwa_lip.models.losses import PatchGAN, adaptive_weight, discriminator_loss, generator_loss
 from nuwa_lip.models.perceptual import Features, lpips, squeezenet, vgg16
 from nuwa_lip.models.vqgan import AttentionBlock, Downsample, ResidualBlock, Upsample
-from nuwa_lip.recipes import DFVQGANRecipe
+from nuwa_lip.training.recipes import DFVQGANRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for, make_optimizer

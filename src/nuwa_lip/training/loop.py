@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.recipes import Schedule
+from nuwa_lip.training.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder, hold_signals
 from nuwa_lip.training.stage import Stage
 

@@ -24,9 +24,9 @@ from nuwa_lip.models.groups import group_sizes, rows_of_each
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
-from nuwa_lip.recipes import MPS2SRecipe
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training.recipes import MPS2SRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for

@@ -22,7 +22,7 @@ from torch.optim import AdamW, Optimizer
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.compiling import compile_blocks
 from nuwa_lip.fast.cuda_graphs import without_plans
-from nuwa_lip.recipes import Schedule
+from nuwa_lip.training.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder
 
 Model = TypeVar("Model", bound=nn.Module)

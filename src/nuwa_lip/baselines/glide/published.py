@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nuwa_lip.baselines.glide import reduce_known
+from nuwa_lip.baselines.glide.model import reduce_known
 from nuwa_lip.baselines.squares import Painter, fastest, from_square, to_square
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.weights import read_weights
+from nuwa_lip.published import read_weights
 
 FILES = {"base": "base_inpaint.pt", "finer": "upsample_inpaint.pt"}
 URL = "https://openaipublic.blob.core.windows.net/diffusion/dec-2021/"

@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 
 from nuwa_lip.evaluation.distances import bootstrap_interval, ratio_interval, spread_interval
-from nuwa_lip.evaluation.tables import budget
-from nuwa_lip.evaluation.tables.layout import Claim
-from nuwa_lip.evaluation.tables.lines import Line
+from nuwa_lip.tables import budget
+from nuwa_lip.tables.layout import Claim
+from nuwa_lip.tables.lines import Line
 
 
 @dataclass(frozen=True, kw_only=True)

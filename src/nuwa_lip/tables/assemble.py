@@ -16,11 +16,11 @@ from rich.cells import cell_len
 from rich.table import Table as Shown
 
 from nuwa_lip.data.benchmark import Benchmark
-from nuwa_lip.evaluation.tables import paper
-from nuwa_lip.evaluation.tables.claims import Verdict, judge
-from nuwa_lip.evaluation.tables.layout import Column, Table
-from nuwa_lip.evaluation.tables.lines import NONE, Line
-from nuwa_lip.evaluation.tables.rows import RowFolder
+from nuwa_lip.tables import paper
+from nuwa_lip.tables.claims import Verdict, judge
+from nuwa_lip.tables.layout import Column, Table
+from nuwa_lip.tables.lines import NONE, Line
+from nuwa_lip.tables.rows import RowFolder
 
 STABLE = 1000
 """Photos from which FSD hardly depends on which they are (docs/measuring.md)."""

@@ -53,7 +53,7 @@ from nuwa_lip.commands import bench
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.perceptual import squeezenet
-from nuwa_lip.sampling import CHUNK
+from nuwa_lip.sampling.loop import CHUNK
 from nuwa_lip.training.dfvqgan import SQUEEZENET
 from tests.fake_gpu import GPU, fake_gpu
 

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nuwa_lip.baselines.glide import GLIDE, Text, Told, need_diffusers
+from nuwa_lip.baselines.glide.model import GLIDE, Text, Told, need_diffusers
 
 SCHEDULES = {"base": "squaredcos_cap_v2", "finer": "linear"}
 """How noise grows with time in each of GLIDE's networks."""

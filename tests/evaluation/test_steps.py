@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nuwa_lip.bench import steps
 from nuwa_lip.commands import bench
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation import steps
 from nuwa_lip.evaluation.likelihood import caption_bits
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import load_model

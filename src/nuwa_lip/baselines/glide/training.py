@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from nuwa_lip.baselines.diffusion import Noise
-from nuwa_lip.baselines.glide import GLIDE, Told, enlarge, reduce_known
-from nuwa_lip.baselines.glide_folder import GLIDEParts, save_glide
-from nuwa_lip.baselines.glide_painter import paint
-from nuwa_lip.baselines.glide_recipe import GLIDERecipe
+from nuwa_lip.baselines.glide.diffusion import Noise
+from nuwa_lip.baselines.glide.folder import GLIDEParts, save_glide
+from nuwa_lip.baselines.glide.model import GLIDE, Told, enlarge, reduce_known
+from nuwa_lip.baselines.glide.painter import paint
+from nuwa_lip.baselines.glide.recipe import GLIDERecipe
 from nuwa_lip.data.augment import augment
 from nuwa_lip.data.masks import random_masks
 from nuwa_lip.data.photos import PhotoBatch, Photos, PhotoSet, StreamedPhotos

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nuwa_lip.baselines.diffusion import Noise, guided
-from nuwa_lip.baselines.glide import GLIDE, Told, enlarge, reduce_known
-from nuwa_lip.baselines.glide_config import GLIDESampling
-from nuwa_lip.baselines.glide_folder import GLIDEParts, load_glide
+from nuwa_lip.baselines.glide.config import GLIDESampling
+from nuwa_lip.baselines.glide.diffusion import Noise, guided
+from nuwa_lip.baselines.glide.folder import GLIDEParts, load_glide
+from nuwa_lip.baselines.glide.model import GLIDE, Told, enlarge, reduce_known
 from nuwa_lip.baselines.squares import Painter, fastest, from_square, to_square
 
 

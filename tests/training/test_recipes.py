@@ -20,7 +20,7 @@ from nuwa_lip.commands.train import Options
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.recipes import STAGES, Adversary, MPS2SRecipe, Schedule, from_file, named, to_json
+from nuwa_lip.training.recipes import STAGES, Adversary, MPS2SRecipe, Schedule, from_file, named, to_json
 
 EVERY = [(stage, name) for stage, (_, group) in STAGES.items() for name in group]
 

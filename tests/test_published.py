@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from nuwa_lip import hub
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.job import Weights
-from nuwa_lip.evaluation.weights import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
+from nuwa_lip.published import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_heads_come_with_torchmetrics(tmp_path: Path, monkeypatch: pytest.Monkey
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="does not hold the heads of LPIPS: lin0"):
         lpips_heads(tmp_path / "a.safetensors")
-    monkeypatch.setattr("nuwa_lip.evaluation.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("nuwa_lip.published.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'nuwa-lip\[evaluate\]'"):
         lpips_heads()
 

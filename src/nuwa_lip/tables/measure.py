@@ -21,8 +21,8 @@ from nuwa_lip.evaluation.images import Figures, means_of, summarise
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.shares import load_tokenizer, measure_shared, measure_tokenizer
 from nuwa_lip.evaluation.store import Store
-from nuwa_lip.evaluation.tables.budget import Budget
-from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, model_hash, parameters_of
+from nuwa_lip.tables.budget import Budget
+from nuwa_lip.tables.rows import Measured, RowFolder, content_hash, model_hash, parameters_of
 
 KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ssim_hole", "ring", "clip_score")
 """Figures that are kept of each photo, for paired comparisons and for the page's order; all would be too many."""

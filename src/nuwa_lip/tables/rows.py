@@ -22,9 +22,9 @@ from safetensors import safe_open
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.report import write_json
-from nuwa_lip.evaluation.tables.budget import Budget
-from nuwa_lip.evaluation.tables.layout import Kind
 from nuwa_lip.json_files import parse_json
+from nuwa_lip.tables.budget import Budget
+from nuwa_lip.tables.layout import Kind
 
 BLOCK = 2**20
 SEEDED = re.compile(r"-seed\d+$")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nuwa_lip.baselines.glide_config import GLIDEConfig
+from nuwa_lip.baselines.glide.config import GLIDEConfig
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.text import TextTransformer, text_padding
 from nuwa_lip.models.transformer import Encoder, initialise

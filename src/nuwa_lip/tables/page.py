@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from nuwa_lip.evaluation.report import ROWS
-from nuwa_lip.evaluation.tables import paper
-from nuwa_lip.evaluation.tables.assemble import Block, about, headings, made_by, texts
-from nuwa_lip.evaluation.tables.pictures import shown_of
-from nuwa_lip.evaluation.tables.rows import RowFolder
+from nuwa_lip.tables import paper
+from nuwa_lip.tables.assemble import Block, about, headings, made_by, texts
+from nuwa_lip.tables.pictures import shown_of
+from nuwa_lip.tables.rows import RowFolder
 
 SIDE = 256
 """Largest side of a picture in the page, in pixels."""

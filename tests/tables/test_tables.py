@@ -23,15 +23,15 @@ from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.report import write_json
-from nuwa_lip.evaluation.tables import paper, specs
-from nuwa_lip.evaluation.tables.assemble import about, as_csv, as_json, as_markdown, as_text, assemble, texts
-from nuwa_lip.evaluation.tables.budget import budgets_of
-from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
-from nuwa_lip.evaluation.tables.measure import Setting, images_row, picture_file, tokenizer_row
-from nuwa_lip.evaluation.tables.page import page
-from nuwa_lip.evaluation.tables.pictures import GAIN, sheet, shown_of
-from nuwa_lip.evaluation.tables.rows import Measured, RowFolder, content_hash, parameters_of, seeded
 from nuwa_lip.hub import load_model, save_model
+from nuwa_lip.tables import paper, specs
+from nuwa_lip.tables.assemble import about, as_csv, as_json, as_markdown, as_text, assemble, texts
+from nuwa_lip.tables.budget import budgets_of
+from nuwa_lip.tables.layout import Claim, Column, Row, Table
+from nuwa_lip.tables.measure import Setting, images_row, picture_file, tokenizer_row
+from nuwa_lip.tables.page import page
+from nuwa_lip.tables.pictures import GAIN, sheet, shown_of
+from nuwa_lip.tables.rows import Measured, RowFolder, content_hash, parameters_of, seeded
 
 TABLE = Table(
     name="small",

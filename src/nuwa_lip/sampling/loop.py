@@ -23,13 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.cuda_graphs import Graph
 from nuwa_lip.models.decoder import DecoderCache, Memory
 from nuwa_lip.models.groups import Rows, check_schedule, group_sizes, rows_of, rows_of_steps
 from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import check_order, decoding_order
+from nuwa_lip.sampling.draw import Draw
 
 CHUNK = 4
 """Most candidates at once: four rows cost a small model a quarter more than one, a large one nothing."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nuwa_lip.evaluation.tables import budget
-from nuwa_lip.evaluation.tables.layout import Row
-from nuwa_lip.evaluation.tables.rows import Measured
+from nuwa_lip.tables import budget
+from nuwa_lip.tables.layout import Row
+from nuwa_lip.tables.rows import Measured
 
 NONE = "–"
 

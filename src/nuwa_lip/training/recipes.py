@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from nuwa_lip.baselines.glide_recipe import GLIDE_RECIPES, GLIDERecipe
+from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
@@ -22,7 +22,7 @@ from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.schedule import Schedule
+from nuwa_lip.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nuwa_lip.evaluation.tables.assemble import Block
-from nuwa_lip.evaluation.tables.measure import picture_file
-from nuwa_lip.evaluation.tables.rows import RowFolder
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.images.sheets import HOLE, draw_sheet, show_hole
+from nuwa_lip.tables.assemble import Block
+from nuwa_lip.tables.measure import picture_file
+from nuwa_lip.tables.rows import RowFolder
 
 ROWS, CELL = 6, 176
 """Of a sheet: photos, and pixels on a side of each picture."""

@@ -12,15 +12,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from nuwa_lip import recipes
-from nuwa_lip.baselines.glide_folder import is_glide, load_glide, save_glide
-from nuwa_lip.baselines.glide_recipe import GLIDERecipe, glide_tiny
-from nuwa_lip.baselines.glide_training import GLIDEStage, captions_of
+from nuwa_lip.baselines.glide.folder import is_glide, load_glide, save_glide
+from nuwa_lip.baselines.glide.recipe import GLIDERecipe, glide_tiny
+from nuwa_lip.baselines.glide.training import GLIDEStage, captions_of
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
 from nuwa_lip.errors import InputError
+from nuwa_lip.training import recipes
 from tests.small_runs import contents, interrupted, make_cpu_accelerator, run, schedule
 
 

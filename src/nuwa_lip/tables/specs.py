@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nuwa_lip.evaluation.tables import paper
-from nuwa_lip.evaluation.tables.layout import Claim, Column, Row, Table
+from nuwa_lip.tables import paper
+from nuwa_lip.tables.layout import Claim, Column, Row, Table
 
 FSD = "FSD is the Fréchet distance of SqueezeNet's features: a stand-in for FID, never FID itself."
 BLEND = "Our models are measured as the paper has them: colours are not blended at the hole's edge."

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nuwa_lip.baselines.diffusion import Noise, guided
-from nuwa_lip.baselines.glide import GLIDE, Told, enlarge, reduce_known
-from nuwa_lip.baselines.glide_config import GLIDEConfig
+from nuwa_lip.baselines.glide.config import GLIDEConfig
+from nuwa_lip.baselines.glide.diffusion import Noise, guided
+from nuwa_lip.baselines.glide.model import GLIDE, Told, enlarge, reduce_known
 
 PARTS: Any = ("base", "finer")
 

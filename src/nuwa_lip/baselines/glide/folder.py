@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nuwa_lip.baselines.glide import GLIDE
-from nuwa_lip.baselines.glide_config import GLIDEConfig, GLIDESampling
+from nuwa_lip.baselines.glide.config import GLIDEConfig, GLIDESampling
+from nuwa_lip.baselines.glide.model import GLIDE
 from nuwa_lip.errors import InputError
 from nuwa_lip.json_files import read_object
 from nuwa_lip.tokenizer import CaptionTokenizer

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nuwa_lip import sampling
 from nuwa_lip.commands import bench, inpaint
-from nuwa_lip.draw import Draw
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
 from nuwa_lip.models.groups import SCHEDULES, group_sizes
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.models.transformer import Block
-from nuwa_lip.sampling import candidates_at_once, decoding_order, sample
+from nuwa_lip.sampling import loop as sampling
+from nuwa_lip.sampling.draw import Draw
+from nuwa_lip.sampling.loop import candidates_at_once, decoding_order, sample
 
 VOCAB, K = 64, 12
 STEPS = (None, 1, 3, K)

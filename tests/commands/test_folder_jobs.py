@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nuwa_lip.batch import Job, caption_for, is_captions_file, plan, read_captions
+from nuwa_lip.commands.folder_jobs import Job, caption_for, is_captions_file, plan, read_captions
 from nuwa_lip.errors import InputError
 
 LAYOUTS = {

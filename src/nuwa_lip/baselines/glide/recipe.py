@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nuwa_lip.baselines.glide_config import GLIDEConfig, GLIDESampling
+from nuwa_lip.baselines.glide.config import GLIDEConfig, GLIDESampling
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
-from nuwa_lip.schedule import Schedule
+from nuwa_lip.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

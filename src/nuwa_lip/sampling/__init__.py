@@ -1,0 +1,5 @@
+"""Sampling of the missing tokens: the loop over steps, how one token is drawn, and the settings of both."""
+
+from nuwa_lip.sampling.loop import candidate_seeds, sample
+
+__all__ = ["candidate_seeds", "sample"]
