@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.photo import Hole, Photo, as_hole, as_photo, upright
+from nuwa_lip.images.hole import Hole, as_hole
+from nuwa_lip.images.photo import Photo, as_photo, upright
 
 if TYPE_CHECKING:
-    from nuwa_lip.images.photo import Picture
+    from nuwa_lip.images.pictures import Picture
 
 NOT_HERE = {
     "height": "the result has the photo's size: leave it out, and resize the photo if need be",
@@ -23,8 +24,31 @@ NOT_HERE = {
 """Arguments of diffusers' inpainting pipelines that mean nothing here, and why."""
 
 
+class Task(NamedTuple):
+    """Holds one photo to repaint."""
+
+    photo: Photo
+    hole: Hole
+    prompt: str
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Keep the options that are not None: those that the caller has given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def check(count: int, padding: int | None, output_type: str, rank: str) -> None:
-    """Raises: InputError: one of these is out of range."""
+    """Check the arguments that are plain numbers and names.
+
+    Args:
+        count: `num_images_per_prompt`, 1 or more.
+        padding: `padding_mask_crop`, 0 or more.
+        output_type: "pil", "np" or "pt".
+        rank: "likelihood" or "clip".
+
+    Raises:
+        InputError: one of these is out of range.
+    """
     if count < 1:
         raise InputError(f"num_images_per_prompt is {count}; it must be 1 or more")
     if padding is not None and padding < 0:
@@ -35,21 +59,47 @@ def check(count: int, padding: int | None, output_type: str, rank: str) -> None:
         raise InputError(f"rank is {rank!r}; it must be 'likelihood' or 'clip'")
 
 
-def refuse(**given: object) -> None:
-    """Raises: InputError: an argument of diffusers' pipelines that does not apply here is given."""
-    for name, value in given.items():
-        if value not in (None, ""):
+def refuse(**diffusers: object) -> None:
+    """Refuse the arguments of diffusers' pipelines that do not apply here, unless they have their default.
+
+    Raises:
+        InputError: one of them has another value.
+    """
+    for name, value in diffusers.items():
+        if value not in (None, "") and (name, value) != ("strength", 1):
             raise InputError(f"{name} is {value!r}, but {NOT_HERE[name]}")
 
 
-def together(
-    image: Any, mask: Any, prompt: str | Sequence[str]
-) -> tuple[list[Picture | Photo], list[Picture | Hole | None], list[str]]:
-    """Photos, masks and prompts as lists of one length; one of a kind serves all.
+def read_tasks(image: Any, mask: Any, prompt: str | Sequence[str], output_type: str) -> list[Task]:
+    """Read photos, masks and prompts into tasks; a single one of a kind serves all tasks.
+
+    Args:
+        image: a picture, a list of them, or a batch of arrays or tensors [N, ...].
+        mask: the same, for the masks; None repaints what is transparent in each photo.
+        prompt: a text, or a list of them.
+        output_type: "np" and "pt" need photos of one size and mode.
 
     Raises:
-        InputError: their numbers do not go together, or a prompt is no text.
+        InputError: one of them cannot be used, or they do not go together.
     """
+    pictures, masks, prompts = _together(image, mask, prompt)
+    photos = [as_photo(picture) for picture in pictures]
+    shapes = {(*photo.size, photo.pixels.shape[2]): photo.mode for photo in photos}
+    if output_type != "pil" and len(shapes) > 1:
+        found = ", ".join(f"{width}x{height} {mode}" for (height, width, _), mode in shapes.items())
+        raise InputError(
+            f"photos of several sizes or modes cannot be one array: {found}; use output_type='pil', not {output_type!r}"
+        )
+    tasks = []
+    for photo, one, text in zip(photos, masks, prompts, strict=True):
+        tasks.append(Task(photo, as_hole(one, photo), text))  # noqa: PERF401 - a warning counts the frames up to the caller
+    return tasks
+
+
+def _together(
+    image: Any, mask: Any, prompt: str | Sequence[str]
+) -> tuple[list[Picture | Photo], list[Picture | Hole | None], list[str]]:
+    """Bring photos, masks and prompts to lists of one length; one of a kind serves all."""
     photos, masks = _as_list(image), [None] if mask is None else _as_list(mask)
     prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
     count = max(len(photos), len(masks), len(prompts))
@@ -65,35 +115,21 @@ def together(
 
 
 def _as_list(pictures: Any) -> list[Any]:
-    """A list as it is, a batch of arrays or tensors taken apart, a single picture as a list of one."""
+    """Leave a list as it is, take a batch of arrays or tensors apart, make a list of a single picture."""
     if isinstance(pictures, (list, tuple)):
         return list(pictures)
     return list(pictures) if getattr(pictures, "ndim", 0) == 4 else [pictures]
 
 
-def read(
-    pictures: list[Picture | Photo], masks: list[Picture | Hole | None], output_type: str
-) -> list[tuple[Photo, Hole]]:
-    """Photos and their holes.
-
-    Raises:
-        InputError: one of them cannot be used, or the results cannot be the one array that is asked for.
-    """
-    photos = [as_photo(picture) for picture in pictures]
-    shapes = {(*photo.size, photo.pixels.shape[2]): photo.mode for photo in photos}
-    if output_type != "pil" and len(shapes) > 1:
-        found = ", ".join(f"{width}x{height} {mode}" for (height, width, _), mode in shapes.items())
-        raise InputError(
-            f"photos of several sizes or modes cannot be one array: {found}; use output_type='pil', not {output_type!r}"
-        )
-    pairs = []
-    for photo, mask in zip(photos, masks, strict=True):
-        pairs.append((photo, as_hole(mask, photo)))  # noqa: PERF401 - a warning counts the frames up to the caller
-    return pairs
-
-
 def output(photo: Photo, pixels: np.ndarray, output_type: str) -> Any:
-    """A result's stored pixels as the kind of picture that was asked for; arrays upright, for they have no EXIF."""
+    """Turn a result's stored pixels into the kind of picture that was asked for.
+
+    Args:
+        photo: the photo that was repainted.
+        pixels: [H, W, C], as `Photo.repainted` gives them.
+        output_type: "pil" keeps the stored orientation in EXIF; "np" and "pt" are upright, because they have no EXIF:
+            float32 [H, W, C] or [C, H, W] from 0 to 1.
+    """
     if output_type == "pil":
         return photo.to_pil(pixels)
     values = upright(pixels, photo.orientation).astype(np.float32) / np.float32(photo.scale)
@@ -101,7 +137,7 @@ def output(photo: Photo, pixels: np.ndarray, output_type: str) -> Any:
 
 
 def gather(pictures: list[Any], output_type: str) -> Any:
-    """All of them as a list, or one array or tensor."""
+    """Give Pillow pictures as a list, arrays or tensors as one."""
     if output_type == "pil":
         return pictures
     return np.stack(pictures) if output_type == "np" else torch.stack(pictures)

@@ -31,10 +31,10 @@ class CaptionTokenizer:
     """Turns captions into word pieces between a begin and an end, padded to the longest of a batch.
 
     Args:
-        tokenizer: its truncation gives `max_length`, its padding gives `pad_id`; both are kept in its file.
+        tokenizer: the library's; its truncation gives `max_length`, its padding `pad_id`. Its file keeps both.
 
     Raises:
-        InputError: it has no truncation or no padding.
+        InputError: the tokenizer has no truncation or no padding.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -43,7 +43,7 @@ class CaptionTokenizer:
             missing = "truncation (the longest caption)" if truncation is None else "padding (the pad piece)"
             raise InputError(f"the tokenizer has no {missing}; it was not made by CaptionTokenizer.train")
         self.max_length: int = truncation["max_length"]
-        """Most pieces of a caption, begin and end included."""
+        """Largest number of pieces of a caption, begin and end included."""
         self.pad_id: int = padding["pad_id"]
         tokenizer.no_padding()  # done here, into one tensor
         tokenizer.encode_special_tokens = True  # a caption that spells "<end>" does not end there
@@ -54,9 +54,9 @@ class CaptionTokenizer:
         """Learn word pieces; the same captions in the same order give the same tokenizer.
 
         Args:
-            captions: texts, any number.
-            vocab_size: most pieces, at least 259; few captions give fewer.
-            max_length: most pieces of a caption, begin and end included, at least 3.
+            captions: any number of texts.
+            vocab_size: largest number of pieces, at least 259; few captions give fewer.
+            max_length: largest number of pieces of a caption, begin and end included, at least 3.
 
         Raises:
             InputError: a size is too small.
@@ -126,24 +126,24 @@ class CaptionTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces; ids are smaller."""
+        """Return the number of pieces; ids are smaller."""
         return self._tokenizer.get_vocab_size()
 
     def __call__(self, captions: str | Sequence[str]) -> Tensor:
-        """Word pieces, int64 [B, T], padded with `pad_id` to the longest caption of the batch.
+        """Turn captions into word pieces, int64 [B, T], padded with `pad_id` to the longest caption of the batch.
 
         Args:
-            captions: texts; "" is the unconditional caption. One that is too long is cut, with a warning.
+            captions: texts; "" is the unconditional caption. A caption that is too long is cut, with a warning.
 
         Raises:
-            InputError: something is not a string.
+            InputError: a caption is not a string.
         """
         texts = [captions] if isinstance(captions, str) else list(captions)
         for text in texts:
             if not isinstance(text, str):
                 raise InputError(f"a caption is {type(text).__name__}, not a string: {text!r:.60}")
         texts = [_valid(text) for text in texts]
-        # one by one: a batch would start threads, of which worker processes forked later complain
+        # one by one, because a batch starts threads, and processes that are forked later complain of them
         encodings = [self._tokenizer.encode(text) for text in texts]
         for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing:
@@ -155,7 +155,7 @@ class CaptionTokenizer:
         return ids
 
     def _warn(self, text: str, encoding: Encoding) -> None:
-        """Say which words of a caption that was cut are the last to remain."""
+        """Warn which words of a caption that was cut are the last to remain."""
         end = max(stop for _, stop in encoding.offsets)
         kept = " ".join(text[:end].split()[-WORDS_SHOWN:])
         warnings.warn(

@@ -2,11 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuwa_lip.images.photo import Photo, as_photo
-from nuwa_lip.images.windows import MAX_ASPECT, Box, find_holes, find_windows, look, resize_weights
+from nuwa_lip.images.windows import (
+    MAX_ASPECT,
+    Box,
+    find_holes,
+    find_windows,
+    look,
+    put_back,
+    resize_weights,
+    window_seed,
+)
 
 S = 32
 masks = st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32), st.floats(0.001, 1))
@@ -142,3 +152,22 @@ def test_a_large_window_is_reduced_to_its_average() -> None:
     view = look(Photo(pixels=pixels, mode="L"), np.zeros((600, 500), bool), Box(0, 0, 600, 500), 10)
     means = pixels.reshape(10, 60, 10, 50).mean((1, 3)) / 255
     assert np.allclose(view.image, means[..., None], atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [Box(0, 0, 8, 8), Box(-4, 0, 12, 16), Box(2, -5, 10, 19), Box(-3, -3, 9, 13)])
+def test_what_is_painted_comes_back_to_its_place(window: Box) -> None:
+    across = torch.linspace(-1, 1, 8).expand(1, 3, 8, 8)
+    image = torch.stack([across[:, 0], across[:, 0].mT, across[:, 0]], 1)  # red to the right, green downwards
+    back = put_back(image, window, (9, 14))
+    rows, columns = window.within((9, 14))
+    assert back.shape == (rows.stop - rows.start, columns.stop - columns.start, 3) and back.dtype == np.float32
+    # where a pixel's centre lies in the model's image, whose first and last centres are 0 and 1
+    right = (np.arange(columns.start, columns.stop) - window.left + 0.5) / window.width * 8 - 0.5
+    down = (np.arange(rows.start, rows.stop) - window.top + 0.5) / window.height * 8 - 0.5
+    assert np.abs(back[..., 0] - (right / 7).clip(0, 1)).max() < 0.04
+    assert np.abs(back[..., 1] - (down / 7).clip(0, 1)[:, None]).max() < 0.04
+
+
+def test_every_window_of_every_candidate_has_a_seed_of_its_own() -> None:
+    seeds = {window_seed(seed, number) for seed in range(1000) for number in range(50)}
+    assert len(seeds) == 50_000 and window_seed(5, 0) == 5

@@ -18,8 +18,7 @@ from torch import Tensor
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import BenchmarkItem
 from nuwa_lip.images.photo import as_photo
-from nuwa_lip.images.windows import find_windows, look
-from nuwa_lip.pipeline import window_seed
+from nuwa_lip.images.windows import find_windows, look, window_seed
 
 GREY = 128
 """What stands in the hole: nothing, as nearly as a picture can say it."""

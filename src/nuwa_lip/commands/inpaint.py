@@ -20,7 +20,8 @@ from PIL import Image
 from nuwa_lip.commands.folder_jobs import Job, caption_for, is_captions_file, plan, read_captions
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.files import check_fits, check_output, read_image, save_image
-from nuwa_lip.images.photo import Hole, Photo, as_photo, examine, grow, read_hole
+from nuwa_lip.images.hole import Hole, examine, grow, read_hole
+from nuwa_lip.images.photo import Photo, as_photo
 from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ class _Runner:
             check_fits(name, photo.size)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
-        print(f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.understood}), seed {self.seed}")
+        print(f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.reading}), seed {self.seed}")
         pipe = self.load()
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)

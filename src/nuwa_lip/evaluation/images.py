@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from nuwa_lip.baselines.methods import Repaint
-from nuwa_lip.clip import clip_scores
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import metrics
 from nuwa_lip.evaluation.distances import SetFigure, bootstrap_interval, frechet_estimate, kernel_estimate
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.store import Store
+from nuwa_lip.sampling.clip import clip_scores
 
 REGIONS = ("", "_hole", "_ring")
 MEANS = (*(f"{name}{ending}" for name in ("lpips_squeeze", "psnr", "ssim") for ending in REGIONS), "ring")

@@ -1,4 +1,4 @@
-"""EXIF blocks: they go wherever their photo goes, but for what would be wrong there or show the old hole."""
+"""EXIF blocks: they go wherever their photo goes, without what would be wrong there or show the old hole."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ TIFF_STRUCTURE = frozenset(
     [*range(254, 260), 262, 266, 273, *range(277, 282), 284, 292, 293, 317, *range(320, 326), 330, 338, 339]
     + [347, *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675]
 )
-"""Tags that say how a TIFF file is laid out; those of one picture are wrong in the file of another."""
+"""Tags that describe the layout of a TIFF file, and are wrong in another picture's file."""
 THUMBNAILS = {0x0111: 0x0117, 0x0201: 0x0202}
-"""Where a thumbnail stands, in strips or as a JPEG, and the tag of its lengths."""
+"""Tag of a thumbnail's place, in strips or as a JPEG → tag of its lengths."""
 
 
 def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
-    """(orientation, EXIF block without its thumbnail, which would still show what stood in the hole)."""
+    """Read the orientation (1 to 8) and the EXIF block, without its thumbnail, which still shows the old hole.
+
+    A damaged block is left out, with a warning.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of every tag that is damaged, which stays so
+            warnings.simplefilter("ignore")  # Pillow warns of every damaged tag; the block is kept as it is
             orientation, block = _read(image)
     except Exception as error:  # of many kinds, from a block that cannot be read at all
         warnings.warn(f"the photo's EXIF block is damaged and was left out ({error})", stacklevel=2)
@@ -45,7 +48,7 @@ def _read(image: Image.Image) -> tuple[int, bytes | None]:
 
 
 def describing_tags(tags: Image.Exif) -> Image.Exif:
-    """A copy without the tags that say how a TIFF file is laid out, and without the thumbnail."""
+    """Copy the tags that describe the photo; those of a TIFF file's layout, and the thumbnail, are left out."""
     kept = Image.Exif()
     for tag in tags:
         if tag not in TIFF_STRUCTURE and tag not in SUB_BLOCKS:

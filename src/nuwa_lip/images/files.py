@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from nuwa_lip.errors import InputError
 from nuwa_lip.images import png
 from nuwa_lip.images.exif import describing_tags
-from nuwa_lip.images.photo import reduce_depth
+from nuwa_lip.images.pictures import reduce_depth
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 1}),
@@ -39,7 +39,7 @@ PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program car
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read a picture file; of an animated one the first frame.
+    """Read a picture file; an animated one gives its first frame.
 
     Raises:
         InputError: it is missing, unreadable, not a picture, damaged, or would fill the memory.
@@ -48,7 +48,7 @@ def read_image(path: Path) -> Image.Image:
         # up to twice Pillow's limit is a large photo; beyond, Pillow refuses
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # by a file, for from a path Pillow maps some into memory, and turns those wrongly
+            # an open file, because Pillow maps some paths into memory, and turns those pictures wrongly
             with open(path, "rb") as file, Image.open(file) as image:
                 if image.format in PROGRAMS:
                     raise UnidentifiedImageError
@@ -80,8 +80,8 @@ def check_output(path: Path, overwrite: bool, *, exact: bool = True) -> None:
     """Find out before the work whether a picture can be written there.
 
     Args:
-        path: of the picture; its ending gives the format.
-        overwrite: it may exist.
+        path: where the picture will be written; its ending gives the format.
+        overwrite: the file may exist.
         exact: warn if the format would change known pixels.
 
     Raises:
@@ -127,9 +127,14 @@ def check_fits(path: Path, size: tuple[int, int]) -> None:
 
 
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write a picture with its EXIF, profile and resolution (from `image.info`); lossless but for JPEG.
+    """Write a picture with its EXIF, profile and resolution (from `image.info`); every format but JPEG is lossless.
 
-    It is written under another name in the same folder and then renamed.
+    The file is written under another name in the same folder and then renamed. A warning says what the format cannot
+    hold.
+
+    Raises:
+        InputError: the format cannot hold the picture.
+        OSError: the file cannot be written, as on a full disk.
     """
     name, options = FORMATS[path.suffix.lower()]
     kept = {key: image.info[key] for key in ("exif", "icc_profile", "dpi") if image.info.get(key)}
@@ -148,7 +153,7 @@ def save_image(image: Image.Image, path: Path) -> None:
     try:
         if name == "PNG" and image.mode in png.MODES and image.width * image.height >= LARGE:
             png.write_png(image, part, **(options | kept))
-        elif name == "TIFF":  # by way of memory, for its library does not tell that a disk is full
+        elif name == "TIFF":  # by way of memory, because its library does not report a full disk
             stream = io.BytesIO()
             image.save(stream, format=name, **(options | kept))
             part.write_bytes(stream.getbuffer())
@@ -164,7 +169,7 @@ def save_image(image: Image.Image, path: Path) -> None:
 
 
 def _with_tiff_tags(image: Image.Image, block: bytes, path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """The picture upright (many readers show a TIFF as it is stored), and options that make tags of EXIF."""
+    """Turn the picture upright (many readers show a TIFF as it is stored), and give options that write EXIF as tags."""
     tags = Image.Exif()
     try:
         image = ImageOps.exif_transpose(image)
@@ -172,7 +177,7 @@ def _with_tiff_tags(image: Image.Image, block: bytes, path: Path) -> tuple[Image
         tags = describing_tags(tags)
         tags.pop(ExifTags.Base.Orientation, None)
         tags.tobytes()
-    except Exception as error:  # of many kinds, for values of a wrong type
+    except Exception as error:  # values of a wrong type raise many kinds
         warnings.warn(f"{path}: the EXIF block does not fit and was left out ({error})", stacklevel=3)
         return image, {}
     # the library that compresses does not write such tags
@@ -180,7 +185,7 @@ def _with_tiff_tags(image: Image.Image, block: bytes, path: Path) -> tuple[Image
 
 
 def _convert(image: Image.Image, name: str, path: Path) -> Image.Image:
-    """Bring a picture to a mode that the format holds, with a warning where something is lost."""
+    """Convert a picture to a mode that the format holds, with a warning where something is lost."""
     if image.mode == "I" and "I;16" in MODES[name]:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:

@@ -27,8 +27,8 @@ def write_png(image: Image.Image, path: Path, **options: Any) -> None:
     """Write a picture of one of `MODES`.
 
     Args:
-        image: any size.
-        path: what is there is replaced.
+        image: a picture of any size.
+        path: a file that exists is replaced.
         options: what Pillow takes for PNG, such as exif, icc_profile and dpi.
     """
     small = io.BytesIO()  # Pillow's file of one pixel has every chunk but the size and the pixels

@@ -14,7 +14,7 @@ import numpy as np
 LARGEST = 512
 """Side of the finest grid to compute on; larger holes get an enlarged membrane, which is smooth anyway."""
 SWEEPS = 24
-"""Of relaxation on each level; each begins with the next coarser one's solution."""
+"""Sweeps of relaxation on each level, which begins with the solution of the next coarser one."""
 DAMPING = 0.8
 COARSEST = 4
 """Side below which no coarser level is taken."""
@@ -22,16 +22,16 @@ NEIGHBOURS = ((0, 1), (0, -1), (1, 1), (1, -1))  # axis, direction
 
 
 def blend(painted: np.ndarray, known: np.ndarray, mask: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Correct what is painted by the membrane between it and the known pixels.
+    """Fit what is painted to the known pixels by the membrane between them.
 
     Args:
-        painted: float32 [H, W, 3] from 0 to 1, of which the part under `mask` counts.
+        painted: float32 [H, W, 3] from 0 to 1; only what is under `mask` counts.
         known: float32 [H, W, 3] from 0 to 1; what is under `hidden` is not looked at.
         mask: bool [H, W], the pixels to replace.
         hidden: bool [H, W], what is not known, `mask` included.
 
     Returns:
-        As `painted`; the same if no part of the hole touches anything known.
+        float32 [H, W, 3] from 0 to 1; `painted` itself if no part of the hole touches anything known.
     """
     ys, xs = np.nonzero(mask)
     if not len(ys):

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nuwa_lip.images.photo import viewable
+from nuwa_lip.images.pictures import viewable
 
 GAP = 8
 HOLE = 200  # grey that a hole is shown in
 
 
 def show_hole(photo: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The photo, upright, with its hole (bool [H, W], True = to repaint) in grey."""
+    """Show the photo upright with its hole (bool [H, W], True = to repaint) in grey."""
     return Image.fromarray(np.where(mask[..., None], np.uint8(HOLE), np.asarray(viewable(photo))))
 
 
 def draw_sheet(
     rows: Sequence[tuple[Sequence[Image.Image], str]], headings: Sequence[str] = (), cell: int = 256
 ) -> Image.Image:
-    """Draw rows of (pictures, caption).
+    """Draw rows of pictures, each row with its caption below.
 
     Args:
-        rows: at least one; pictures of any size and mode.
-        headings: one above each column.
+        rows: at least one (pictures, caption); pictures of any size and mode.
+        headings: texts above the columns.
         cell: side in pixels of the square that each picture is fitted into.
     """
     font = ImageFont.load_default(14)

@@ -10,20 +10,26 @@ Legend: H W height and width of the upright photo, h w those of a window, S side
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
 
 from nuwa_lip.images.photo import Photo
 
 CONTEXT = 1.5  # side of a window over the longer side of its hole: the hole is 44 % of the window, as in training
 MAX_ASPECT = 1.5  # a window may be squeezed to the square up to this; the models are trained so
+MAX_ENLARGEMENT = 2  # of what is painted, from which a warning says that it may look soft
+SEED_STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two windows of one candidate; far from any seed + i
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of pixels; it may reach beyond the photo."""
+    """Bounds a rectangle of pixels, which may reach beyond the photo."""
 
     top: int
     left: int
@@ -32,23 +38,25 @@ class Box:
 
     @property
     def height(self) -> int:
+        """Return the number of rows."""
         return self.bottom - self.top
 
     @property
     def width(self) -> int:
+        """Return the number of columns."""
         return self.right - self.left
 
     def overlaps(self, other: Box) -> bool:
-        """Whether they have a pixel in common."""
+        """Say whether the two have a pixel in common."""
         rows = self.top < other.bottom and other.top < self.bottom
         return rows and self.left < other.right and other.left < self.right
 
     def moved(self, down: int, right: int) -> Box:
-        """The same rectangle elsewhere."""
+        """Return the same rectangle, moved by these pixels."""
         return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
 
     def join(self, other: Box) -> Box:
-        """The smallest box around both."""
+        """Return the smallest box around both."""
         return Box(
             min(self.top, other.top),
             min(self.left, other.left),
@@ -57,17 +65,17 @@ class Box:
         )
 
     def within(self, size: tuple[int, int]) -> tuple[slice, slice]:
-        """The part inside a photo of `size` (H, W), as slices."""
+        """Return the part inside a photo of `size` (H, W), as slices."""
         rows = slice(max(self.top, 0), min(self.bottom, size[0]))
         return rows, slice(max(self.left, 0), min(self.right, size[1]))
 
 
 def find_windows(mask: np.ndarray, resolution: int, padding: int | None = None) -> list[Box]:
-    """One window for each separate hole; holes whose windows overlap share one.
+    """Place a window for each separate hole; holes whose windows overlap share one.
 
     Args:
         mask: bool [H, W], True = to repaint, somewhere.
-        resolution: S; a window is at least as large where the photo allows: nothing is enlarged in vain.
+        resolution: S; where the photo is large enough, no window is smaller, so that nothing is enlarged in vain.
         padding: pixels around the hole instead of the usual context.
     """
     holes: list[Box] = []
@@ -85,7 +93,14 @@ def find_windows(mask: np.ndarray, resolution: int, padding: int | None = None) 
 
 
 def place(hole: Box, size: tuple[int, ...], resolution: int, padding: int | None = None) -> Box:
-    """The window for one hole: centred on it, inside the photo where that is large enough."""
+    """Place the window for one hole: centred on it, and inside the photo where that is large enough.
+
+    Args:
+        hole: the box around its pixels.
+        size: (H, W) of the photo.
+        resolution: S, the least side where the photo is large enough.
+        padding: pixels around the hole instead of the usual context.
+    """
     longer = max(hole.height, hole.width)
     side = max(resolution, math.ceil(CONTEXT * longer)) if padding is None else longer + 2 * padding
     height, width = min(side, size[0]), min(side, size[1])
@@ -105,9 +120,9 @@ def _centre(start: int, end: int, length: int, limit: int) -> int:
 
 
 def find_holes(mask: np.ndarray) -> list[Box]:
-    """Boxes around the connected parts of a mask, found on a coarse grid (diagonal neighbours connect)."""
+    """Find boxes around the connected parts of a mask, on a coarse grid (diagonal neighbours connect)."""
     cell = max(8, math.ceil(max(mask.shape) / 256))
-    whole = _shrink(mask, 0, 0, *mask.shape)  # of a small hole in a large photo the rest need not be looked at
+    whole = _shrink(mask, 0, 0, *mask.shape)  # a small hole needs no look at the rest of a large photo
     mask = mask[whole.top : whole.bottom, whole.left : whole.right]
     rows, columns = (np.arange(0, n, cell) for n in mask.shape)
     coarse = np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
@@ -138,8 +153,23 @@ def _shrink(mask: np.ndarray, top: int, left: int, bottom: int, right: int) -> B
     return Box(top + int(ys[0]), left + int(xs[0]), top + int(ys[-1]) + 1, left + int(xs[-1]) + 1)
 
 
+def window_seed(seed: int, number: int) -> int:
+    """Give the seed of a candidate's window; the first window has the candidate's own."""
+    return (seed + number * SEED_STRIDE) % 2**64
+
+
+def warn_if_enlarged(windows: Sequence[Box], resolution: int) -> None:
+    """Warn if what the model paints at its `resolution` S must be enlarged much for one of these windows."""
+    enlarged = max(max(window.height, window.width) for window in windows) / resolution
+    if enlarged > MAX_ENLARGEMENT:
+        warnings.warn(
+            f"the hole is large: what is painted is enlarged {enlarged:.1f} times and may look soft",
+            stacklevel=5,  # who called the pipeline
+        )
+
+
 class View(NamedTuple):
-    """What the model sees of a window."""
+    """Holds what the model sees of a window."""
 
     image: np.ndarray
     """float32 [S, S, 3] from 0 to 1, zero in the hole."""
@@ -151,9 +181,9 @@ def look(photo: Photo, mask: np.ndarray, window: Box, resolution: int) -> View:
     """Take a window out of the upright photo and bring it to S x S.
 
     Args:
-        photo: what is under `mask`, and under full transparency, is never looked at.
-        mask: bool [H, W].
-        window: one of `find_windows`.
+        photo: what lies under `mask`, or is fully transparent, is never looked at.
+        mask: bool [H, W], True = to repaint.
+        window: one of those that `find_windows` gives.
         resolution: S.
     """
     rows, columns = window.within(photo.size)
@@ -176,8 +206,31 @@ def look(photo: Photo, mask: np.ndarray, window: Box, resolution: int) -> View:
     return View(np.where(defective[..., None], np.float32(0), image / known), defective)
 
 
+def put_back(image: Tensor, window: Box, size: tuple[int, int]) -> np.ndarray:
+    """Bring the model's image back to the window's part inside the photo, float32 [h, w, 3] from 0 to 1.
+
+    Args:
+        image: [1, 3, S, S] in [-1, 1].
+        window: the one that `look` has reduced.
+        size: (H, W) of the photo.
+    """
+    rows, columns = window.within(size)
+    # one axis after the other: a window may reach far beyond a strip of a photo
+    image = _resize(image, (window.height, image.shape[3]))
+    image = image[:, :, rows.start - window.top : rows.stop - window.top]
+    image = _resize(image, (image.shape[2], window.width))
+    image = image[0, :, :, columns.start - window.left : columns.stop - window.left]
+    return ((image + 1) / 2).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if image.shape[2:] == size:
+        return image
+    return F.interpolate(image, size, mode="bicubic", antialias=True)
+
+
 def resize_weights(n: int, out: int) -> np.ndarray:
-    """Weights [out, n] that bring n pixels to `out`: the area's average to reduce, linear to enlarge."""
+    """Make weights [out, n] that bring n pixels to `out`: averages of areas to reduce, linear to enlarge."""
     step = n / out
     if n >= out:
         start = np.arange(out)[:, None] * step

@@ -1,4 +1,4 @@
-"""CLIP's similarity of pictures to a caption: the official protocol's way to choose among candidates."""
+"""CLIP's similarity of pictures to a caption: the official protocol chooses among candidates by it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.photo import viewable
+from nuwa_lip.images.pictures import viewable
 
 
 @lru_cache(maxsize=1)
 def load_clip(name: str | Path, need: str = "rank 'clip'") -> tuple[Any, Any]:
-    """A CLIP that is on this machine already, and what prepares its inputs.
+    """Load a CLIP that is on this machine already, and the processor that prepares its inputs.
 
     Args:
         name: folder of weights, or hub id in the local cache; nothing is downloaded.
-        need: what asks for it, for the message.
+        need: what needs CLIP, for the message.
 
     Raises:
         InputError: transformers or the weights are missing.
@@ -40,12 +40,15 @@ def load_clip(name: str | Path, need: str = "rank 'clip'") -> tuple[Any, Any]:
 
 @torch.inference_mode()
 def clip_scores(images: list[Image.Image], prompt: str, name: str | Path) -> list[float]:
-    """Cosine similarity of each picture to the caption.
+    """Compute the cosine similarity of each picture to the caption, -1 to 1.
 
     Args:
         images: pictures of any mode.
         prompt: the caption; CLIP reads its first 77 tokens.
         name: as for `load_clip`.
+
+    Raises:
+        InputError: transformers or the weights are missing.
     """
     model, processor = load_clip(name)
     inputs = processor(

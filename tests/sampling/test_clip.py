@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nuwa_lip.clip import clip_scores
 from nuwa_lip.errors import InputError
+from nuwa_lip.sampling.clip import clip_scores
 
 
 def test_each_picture_gets_its_similarity(clip_folder: Path) -> None:

@@ -1,0 +1,43 @@
+"""A whole model: saved and loaded it paints the same; what cannot be moved is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nuwa_lip
+from nuwa_lip.errors import InputError
+from nuwa_lip.pipeline import InpaintPipeline
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+MASK = np.zeros((40, 60), bool)
+MASK[15:25, 20:40] = True
+
+
+def repaint(pipe: InpaintPipeline) -> np.ndarray:
+    out = pipe(prompt="a bear", image=PIXELS, mask_image=MASK, generator=torch.Generator().manual_seed(0))
+    return np.asarray(out.images[0])
+
+
+@pytest.mark.parametrize("where", ["mps", torch.device("mps", 0)])
+def test_apples_gpu_is_refused(tiny_pipe: InpaintPipeline, where: Any) -> None:
+    with pytest.raises(InputError, match="Apple's GPU .mps. has no float64, in which tokens are drawn: take the CPU"):
+        tiny_pipe.to(where)
+    assert tiny_pipe.device.type == "cpu"
+
+
+def test_half_precision_works_and_keeps_known_pixels(tiny_model: Path) -> None:
+    pipe = InpaintPipeline.from_pretrained(tiny_model, torch_dtype=torch.bfloat16)
+    assert pipe.to("cpu") is pipe and pipe.dfvqgan.dtype == torch.bfloat16
+    out = repaint(pipe)
+    assert (out[~MASK] == PIXELS[~MASK]).all() and (out[MASK] != PIXELS[MASK]).mean() > 0.5
+
+
+def test_saving_and_loading_gives_the_same_pictures(tiny_pipe: InpaintPipeline, tmp_path: Path) -> None:
+    tiny_pipe.save_pretrained(tmp_path / "model")
+    again = nuwa_lip.InpaintPipeline.from_pretrained(str(tmp_path / "model"))
+    assert repaint(again).tobytes() == repaint(tiny_pipe).tobytes()
+    assert again.sampling == tiny_pipe.sampling and again.card == tiny_pipe.card
+    assert torch.equal(again.tokenizer(["a bear"]), tiny_pipe.tokenizer(["a bear"]))
