@@ -60,13 +60,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name of one or two words → ("module:function", summary).
 
-A function's parameters are parsed by tyro, unless its only one is called `argv`: that gets the words as they
-are.
+Tyro parses a function's parameters, unless its only one is called `argv`: that gets the words unparsed.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `nuwa-lip` with these arguments (default: the process's).
+    """Run `nuwa-lip` with these arguments, by default those of the process.
 
     Raises:
         SystemExit: with the exit code, if it is not 0.
@@ -93,7 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """Run the command that `argv` starts with; errors come out as exceptions."""
+    """Run the command that `argv` starts with; errors come out as exceptions.
+
+    Raises:
+        InputError: there is no such command, or it cannot use what it was given.
+    """
     if argv[:1] == ["--version"]:
         print(f"nuwa-lip {nuwa_lip.__version__}")
         return
@@ -113,7 +116,7 @@ def run(argv: list[str]) -> None:
 
 
 def overview(commands: Mapping[str, tuple[str, str]]) -> str:
-    """The list of some commands."""
+    """List some commands with their summaries, as help shows them."""
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in commands.items()]
     return "\n".join(
@@ -138,7 +141,7 @@ def _call(name: str, argv: list[str]) -> None:
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """`--tokenize "--variants 1"`: what begins like an option but has a space in it is the value of the one before."""
+    """Join `--tokenize "--variants 1"`: a word with a space in it is the value of the option before it."""
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1].startswith("--") and "=" not in joined[-1] and word.startswith("-") and " " in word:
@@ -149,7 +152,7 @@ def _joined(argv: list[str]) -> list[str]:
 
 
 def _unknown(name: str, group: Mapping[str, tuple[str, str]]) -> str:
-    """What to say of a name that is none, within a group or (if that is empty) at all."""
+    """Say that there is no such command, within a group or (if that is empty) at all, and what may be meant."""
     close = difflib.get_close_matches(
         name, group or sorted({*COMMANDS, *(command.split()[0] for command in COMMANDS)}), n=1
     )

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from nuwa_lip.commands import inpaint as command
 from nuwa_lip.commands.inpaint import Options
 from nuwa_lip.fast.quantise import LAYERS, is_quantised
 from nuwa_lip.images.files import read_image, save_image
@@ -575,6 +576,23 @@ def test_a_mask_is_saved_only_beside_a_result(
     for more in ((), ("--grid",)):
         done = inpaint(photo_file, "--mask", mask_file, "-o", tmp_path / "out.png", "--save-mask", *more)
         assert done.code == 1 and listing(tmp_path) == before
+
+
+def test_the_model_is_imported_beside_the_decoding_of_a_large_photo(
+    photo_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[str] = []
+
+    def load(name: str) -> None:
+        imported.append(name)
+        raise ImportError(name)  # which is met again where the model is needed
+
+    monkeypatch.setattr(command.importlib, "import_module", load)
+    for limit in (command.LARGE, 0):
+        monkeypatch.setattr(command, "LARGE", limit)
+        with command._importing(photo_file):
+            pass
+    assert imported == ["nuwa_lip.pipeline"]
 
 
 def test_no_library_warns_on_the_way(inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path) -> None:

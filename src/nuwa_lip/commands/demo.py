@@ -29,8 +29,11 @@ def demo(
     Args:
         out: Where to write the sheet; demo.png by default, which is replaced.
         model: Bundled name, model folder or hub id.
-        seed: Of the results.
+        seed: Seed of the results.
         overwrite: Replace the sheet given by -o if it exists.
+
+    Raises:
+        InputError: an option cannot be used, or the sheet cannot be written.
     """
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed {seed} is not within 0 to 2^63 - 1")

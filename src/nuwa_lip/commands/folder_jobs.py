@@ -1,26 +1,20 @@
-"""What a folder job consists of: photos, each with its mask, caption and result."""
+"""Folder jobs: photos, each with its mask, caption and result, and where the results go."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.files import READABLE
-from nuwa_lip.json_files import parse_json
-from nuwa_lip.text_files import lines_of
-
-CAPTION_FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
-NAME_KEYS = ("file", "name", "image", "file_name", "filename", "key")
-CAPTION_KEYS = ("caption", "prompt", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One photo to repaint."""
+    """Holds the names of one photo to repaint and of what goes with it."""
 
     photo: Path
     mask: Path | None
@@ -29,35 +23,17 @@ class Job:
     out: Path
 
 
-def is_captions_file(prompt: str) -> bool:
-    """Whether a prompt is the name of a captions file.
-
-    Raises:
-        InputError: it looks like one, but there is no such file.
-    """
-    if not prompt.lower().endswith(CAPTION_FILES):
-        return False
-    try:
-        if Path(prompt).is_file():
-            return True
-    except (OSError, ValueError):  # too long for a name
-        return False
-    if len(prompt.split()) == 1:
-        raise InputError(f"there is no captions file {prompt}")
-    return False
-
-
 def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | InputError]:
-    """The jobs for a folder of photos, in the order of their names, or why one of them cannot be done.
+    """List the jobs for a folder of photos in the order of their names; for one that cannot be done, the reason.
 
     Args:
-        photos: the folder.
+        photos: folder of photos.
         mask: a folder with a mask of the same stem for each photo, one mask for all, or None.
         prompt: one caption for all, or a captions file.
-        out: folder for the results, STEM.png each.
+        out: folder for the results, which are called STEM.png.
 
     Raises:
-        InputError: none can be done.
+        InputError: none of them can be done.
     """
     files = _pictures(photos)
     if not files:
@@ -93,7 +69,7 @@ def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | 
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The picture files in a folder by name; a computer's own hidden files are none."""
+    """List the picture files in a folder by name, without hidden ones."""
     try:
         files = sorted(folder.iterdir())
     except OSError as error:
@@ -101,53 +77,49 @@ def _pictures(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() in READABLE and not path.name.startswith(".")]
 
 
-def caption_for(photo: Path, captions: Mapping[str, str]) -> str | None:
-    """The caption under a photo's name, or under its name without the ending."""
-    return captions.get(photo.name, captions.get(photo.stem))
+def check_names(jobs: Sequence[tuple[Job, Sequence[Path]]]) -> None:
+    """Find out before the work whether a file to be written is an input, or is written for another job too.
 
-
-def read_captions(path: Path) -> dict[str, str]:
-    """Captions by file name or stem.
+    The name that the user gave, OUT itself, may replace the job's own photo and mask.
 
     Args:
-        path: JSON {name: caption}, JSON lines or CSV with the fields `file` and `caption`, or lines
-            name TAB caption.
+        jobs: each with the files that it writes.
 
     Raises:
-        InputError: it is none of these.
+        InputError: one of the names is taken.
     """
+    readers = {path.resolve(): job for job, _ in jobs for path in (job.mask, job.photo) if path is not None}
+    writers: dict[Path, Job] = {}
+    for job, names in jobs:
+        for name in names:
+            path = name.resolve()
+            reader, writer = readers.get(path, job), writers.setdefault(path, job)
+            if reader is not job or (path in readers and name != job.out):
+                raise InputError(f"{name}, to be written for {job.photo}, is an input; rename it, or choose another -o")
+            if writer is not job:
+                raise InputError(f"{name} would be written for {writer.photo} and for {job.photo}; rename one of them")
+
+
+@contextmanager
+def results_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and those above it; at the end, those that are new and still empty are removed.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    made: list[Path] = []
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = _rows(text, path.suffix.lower())
-        return dict(_caption(row, number) for number, row in enumerate(rows, 1))
-    except (ValueError, csv.Error, OSError) as error:
-        raise InputError(f"{path} holds no captions that can be read: {error}") from error
-
-
-def _rows(text: str, kind: str) -> Iterable[object]:
-    """The entries of a captions file, each with the fields `file` and `caption`."""
-    if kind == ".json":
-        content = parse_json(text)
-        if isinstance(content, dict):
-            return [{"file": name, "caption": caption} for name, caption in content.items()]
-        if not isinstance(content, list):
-            raise ValueError("neither {name: caption} nor a list of entries")
-        return content
-    if kind == ".jsonl":
-        return (parse_json(line) for line in lines_of(text))
-    if kind == ".csv":
-        return csv.DictReader(io.StringIO(text))
-    parts = (line.partition("\t") for line in lines_of(text))
-    return ({"file": name.strip(), "caption": text.strip() if tab else None} for name, tab, text in parts)
-
-
-def _caption(row: object, number: int) -> tuple[str, str]:
-    """(name of the photo, its caption) of an entry."""
-    if isinstance(row, Mapping):
-        name = next((row[key] for key in NAME_KEYS if key in row), None)
-        caption = next((row[key] for key in CAPTION_KEYS if key in row), None)
-        if isinstance(caption, list) and caption:
-            caption = caption[0]
-        if isinstance(name, str) and isinstance(caption, str):
-            return Path(name).name, caption
-    raise ValueError(f"entry {number} has no text for {NAME_KEYS[0]!r} and {CAPTION_KEYS[0]!r}")
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"{folder} is a file; the results of a folder need a folder")
+            for path in reversed([folder, *folder.parents]):
+                if not path.exists():
+                    path.mkdir()
+                    made.append(path)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {folder}: {(error.strerror or '?').lower()}") from error
+        yield
+    finally:
+        with suppress(OSError):  # one that is not empty
+            for path in reversed(made):
+                path.rmdir()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import secrets
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from PIL import Image
 
-from nuwa_lip.commands.folder_jobs import Job, caption_for, is_captions_file, plan, read_captions
+from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
+from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.files import check_fits, check_output, read_image, save_image
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
@@ -35,12 +36,12 @@ LARGE = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to repaint."""
+    """Says how to repaint."""
 
     model: str = "nuwa-lip-mini"
     """Bundled name, model folder or hub id."""
     num: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
-    """Candidates; they become OUT-1, OUT-2, ..., the best first."""
+    """Number of candidates; they become OUT-1, OUT-2, ..., the best first."""
     seed: int | None = None
     """Candidate i gets the seed SEED + i; random by default, and printed."""
     grid: bool = False
@@ -48,7 +49,7 @@ class Options:
     overwrite: bool = False
     """Replace results that exist."""
     guidance_scale: float | None = None
-    """Above 1 follows the caption more closely; this and what follows: as the model says by default."""
+    """Above 1 follows the caption more closely; the default here, and down to --blend, is the model's own."""
     temperature: float | None = None
     """Below 1 safer, above 1 wilder."""
     top_k: int | None = None
@@ -58,32 +59,31 @@ class Options:
     order: Literal["raster", "random", "border"] | None = None
     """Order in which the hole is filled: row by row, at random, from its border inwards."""
     steps: int | None = None
-    """Fill the hole in so many parallel steps; a great number means token by token."""
+    """Number of parallel steps that fill the hole; as many steps as tokens, or more, fill it token by token."""
     schedule: Literal["cosine", "constant", "confidence"] | None = None
-    """How many tokens of the hole each step decides: few at first, as many in each, or those of which the model is
-    surest."""
+    """How many tokens each step decides: few at first, equally many, or those with the highest confidence first."""
     blend: Literal["on", "off"] | None = None
     """Fit the colours of what is painted to the known pixels at the hole's edge."""
     padding_mask_crop: int | None = None
     """Pixels of context around a hole."""
     dilate: int = 0
-    """Widen the hole by so many pixels."""
+    """Number of pixels by which the hole is widened on every side."""
     invert: bool = False
     """Repaint what is black in the mask."""
     save_mask: bool = False
-    """Write the mask as it was understood, as OUT-mask.png."""
+    """Write the hole as the mask was read, as OUT-mask.png."""
     rank: Literal["likelihood", "clip"] = "likelihood"
     """What puts the best candidate first."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the model."""
     weights: Literal["packed", "int8", "int8-weights", "int4"] | None = None
-    """Form of the weights that every decoding step on a CPU reads: packed for speed alone, the others in few bits;
-    best with --dtype bfloat16."""
+    """Form of the weights that every decoding step on a CPU reads: packed changes the speed only, the others have fewer
+    bits and are best with --dtype bfloat16."""
     device: str = "auto"
-    """cpu, cuda, ...; by default a GPU if there is one, but for --weights."""
+    """cpu, cuda, ...; by default a GPU if there is one, and the CPU with --weights."""
     compile: bool = False
     """Compile the decoding step: for large models and many photos. It takes a quarter of a minute or more, and on a CPU
-    needs a C++ compiler and Python's headers; on a GPU steps of one token become a CUDA graph besides."""
+    needs a C++ compiler and Python's headers; on a GPU a step of one token also becomes a CUDA graph."""
 
 
 def inpaint(
@@ -102,16 +102,20 @@ def inpaint(
 
     Example: nuwa-lip inpaint photos/ --mask masks/ --prompt captions.json -o results/
 
-    In a folder what cannot be repainted is named and left out; if there was any, the exit code is 1.
+    Photos of a folder that cannot be repainted are named and left out; if there are any, the exit code is 1.
 
     Args:
         photo: Photo, or folder of photos.
         prompt: Caption, "" for none; or a file of captions: JSON {name: caption}, CSV or JSON lines with the
             fields file and caption, or lines of name, tab, caption.
-        out: Result: .png, .webp, .tif (all exact) or .jpg; with a folder, a folder of .png.
-        mask: White is repainted; with a folder, one mask or a folder of masks of the same names. Without it,
+        out: Result: .png, .webp, .tif (all exact) or .jpg; for a folder of photos, a folder of .png.
+        mask: White is repainted; for a folder of photos, one mask or a folder of masks of the same names. Without it,
             what is transparent in the photo is repainted.
         more: How to repaint.
+
+    Raises:
+        InputError: an option, or what it names, cannot be used.
+        SystemExit: with 1, some photos of a folder could not be repainted.
     """
     _check(more)
     if photo.is_dir():
@@ -122,11 +126,16 @@ def inpaint(
             raise InputError(f"{photo}: there is no caption for it in {prompt}")
         prompt = caption
     job = Job(photo=photo, mask=mask, prompt=prompt, out=out)
-    _check_names([job], more)
+    check_names([(job, _results(job, more) + _masks(job, more))])
     _Runner(more).repaint(job)
 
 
 def _check(options: Options) -> None:
+    """Check the ranges of the options.
+
+    Raises:
+        InputError: one of them is out of range.
+    """
     least = {
         "num": 1,
         "seed": 0,
@@ -147,37 +156,22 @@ def _check(options: Options) -> None:
         raise InputError(f"--seed {options.seed} is too large: {MAX_SEED} at most")
 
 
-def _names(job: Job, options: Options) -> tuple[list[Path], list[Path]]:
-    """The files that a job writes: its results, and its mask if that is asked for.
+def _results(job: Job, options: Options) -> list[Path]:
+    """Name the pictures that a job writes.
 
     Raises:
         InputError: OUT, from which their names are made, has no name itself.
     """
     if not job.out.name:
         raise InputError(f"cannot write {job.out}: it is a folder; name a file in it")
-    results = [job.out]
-    if options.num > 1 and not options.grid:
-        results = [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
-    return results, [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
+    if options.num == 1 or options.grid:
+        return [job.out]
+    return [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
 
 
-def _check_names(jobs: list[Job], options: Options) -> None:
-    """Find out before the work whether a name that was made up for a job is taken by an input or another job.
-
-    Raises:
-        InputError: it is; the name that the user gave, OUT itself, may replace the job's own photo and mask.
-    """
-    readers = {path.resolve(): job for job in jobs for path in (job.mask, job.photo) if path is not None}
-    writers: dict[Path, Job] = {}
-    for job in jobs:
-        results, masks = _names(job, options)
-        for name in results + masks:
-            path = name.resolve()
-            reader, writer = readers.get(path, job), writers.setdefault(path, job)
-            if reader is not job or (path in readers and name != job.out):
-                raise InputError(f"{name}, to be written for {job.photo}, is an input; rename it, or choose another -o")
-            if writer is not job:
-                raise InputError(f"{name} would be written for {writer.photo} and for {job.photo}; rename one of them")
+def _masks(job: Job, options: Options) -> list[Path]:
+    """Name the mask that a job writes, if one is asked for."""
+    return [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
 
 
 def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, options: Options) -> None:
@@ -188,42 +182,25 @@ def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, opt
         SystemExit: with 1, some photos could not.
     """
     jobs = plan(photos, mask, prompt, out)
-    _check_names([job for job in jobs if isinstance(job, Job)], options)
+    check_names([(job, _results(job, options) + _masks(job, options)) for job in jobs if isinstance(job, Job)])
     runner = _Runner(options)
-    runner.load()  # first, for every photo would complain about the same model
-    made = _make_folder(out)
-    try:
-        failed = _repaint_each(jobs, runner)
-    finally:
-        _remove_empty(made)
+    runner.load()  # first, because every photo would complain about the same model
+    failed = 0
+    with results_folder(out):
+        for job in jobs:
+            try:
+                if isinstance(job, InputError):
+                    raise job
+                with _named(job.photo), _warnings_named(job.photo):
+                    runner.repaint(job)
+            except InputError as error:
+                failed += 1
+                print(f"nuwa-lip: {error}", file=sys.stderr)
     if failed == len(jobs):
         raise InputError(f"none of {failed} photos could be repainted")
     print(f"{out}: {len(jobs) - failed} of {len(jobs)} photos repainted")
     if failed:
         raise SystemExit(1)
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those around it; returns the new ones, outermost first."""
-    made: list[Path] = []
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; the results of a folder need a folder")
-        for path in reversed([folder, *folder.parents]):
-            if not path.exists():
-                path.mkdir()
-                made.append(path)
-    except OSError as error:
-        _remove_empty(made)
-        raise InputError(f"cannot make the folder {folder}: {(error.strerror or '?').lower()}") from error
-    return made
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove folders, given outermost first, as far as there is nothing in them."""
-    with suppress(OSError):
-        for folder in reversed(folders):
-            folder.rmdir()
 
 
 @contextmanager
@@ -250,23 +227,8 @@ def _warnings_named(path: Path) -> Iterator[None]:
         yield
 
 
-def _repaint_each(jobs: list[Job | InputError], runner: _Runner) -> int:
-    """How many jobs could not be done; each was named with its reason."""
-    failed = 0
-    for job in jobs:
-        try:
-            if isinstance(job, InputError):
-                raise job
-            with _named(job.photo), _warnings_named(job.photo):  # of which there are several
-                runner.repaint(job)
-        except InputError as error:
-            failed += 1
-            print(f"nuwa-lip: {error}", file=sys.stderr)
-    return failed
-
-
 class _Runner:
-    """Repaints one job after another; the model is loaded when the first input has proved good."""
+    """Repaints one job after another; the model is loaded when the first input has been read."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -276,8 +238,8 @@ class _Runner:
     def repaint(self, job: Job) -> None:
         """Read, repaint, write, and say what was done."""
         options = self.options
-        names, mask_name = _names(job, options)
-        for name in names + mask_name:
+        names, masks = _results(job, options), _masks(job, options)
+        for name in names + masks:
             check_output(name, options.overwrite, exact=not options.grid)
         with _importing(job.photo):
             photo, hole = self._read(job)
@@ -298,7 +260,7 @@ class _Runner:
             for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
                 save_image(image, name)
                 print(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
-        for name in mask_name:  # last: without a result it is of no use
+        for name in masks:  # last, because it is of no use without a result
             save_image(Image.fromarray(hole.mask), name)
 
     def _read(self, job: Job) -> tuple[Photo, Hole]:
@@ -313,28 +275,9 @@ class _Runner:
         return photo, hole
 
     def load(self) -> InpaintPipeline:
-        """The model, read when it is first asked for."""
+        """Load the model when it is first asked for."""
         if self.pipe is None:
-            import torch
-
-            from nuwa_lip.pipeline import InpaintPipeline
-
-            device, weights = self.options.device, self.options.weights
-            if device == "auto":
-                device = "cuda" if weights is None and torch.cuda.is_available() else "cpu"
-            if weights is not None and device != "cpu":
-                raise InputError(
-                    f"--weights {weights} is for the CPU, not for {device}: add --device cpu or leave it out"
-                )
-            self.pipe = InpaintPipeline.from_pretrained(
-                self.options.model, torch_dtype=getattr(torch, self.options.dtype), weights=weights
-            )
-            try:
-                self.pipe.to(device)
-            except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-                raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-            if self.options.compile:
-                self.pipe.compile()
+            self.pipe = _load(self.options)
         return self.pipe
 
     def _call(self, pipe: InpaintPipeline, photo: Photo, hole: Hole, prompt: str) -> InpaintOutput:
@@ -360,25 +303,35 @@ class _Runner:
         )
 
 
+def _load(options: Options) -> InpaintPipeline:
+    import torch
+
+    from nuwa_lip.pipeline import InpaintPipeline
+
+    device, weights = options.device, options.weights
+    if device == "auto":
+        device = "cuda" if weights is None and torch.cuda.is_available() else "cpu"
+    if weights is not None and device != "cpu":
+        raise InputError(f"--weights {weights} is for the CPU, not for {device}: add --device cpu or leave it out")
+    pipe = InpaintPipeline.from_pretrained(options.model, getattr(torch, options.dtype), weights)
+    try:
+        pipe.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    return pipe.compile() if options.compile else pipe
+
+
 @contextmanager
 def _importing(photo: Path) -> Iterator[None]:
     """Import what the model needs on another core while a large photo is decoded."""
-
-    def load() -> None:
-        with suppress(Exception):  # which is met again where it is needed
-            importlib.import_module("nuwa_lip.pipeline")
-
-    large = photo.is_file() and photo.stat().st_size > LARGE
-    thread = threading.Thread(target=load)
-    if large:
-        thread.start()
-    yield
-    if large:
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        if photo.is_file() and photo.stat().st_size > LARGE:
+            pool.submit(importlib.import_module, "nuwa_lip.pipeline")  # an error comes again where it is needed
+        yield
 
 
 def _grid(photo: Photo, hole: Hole, result: InpaintOutput, prompt: str) -> Image.Image:
-    """The photo with its hole, then all candidates, the best first."""
+    """Draw the photo with its hole, then all candidates, the best first."""
     pictures = [show_hole(photo.to_pil(photo.pixels), hole.mask), *result.images]
     rows = [pictures[i : i + GRID_COLUMNS] for i in range(0, len(pictures), GRID_COLUMNS)]
     return draw_sheet([(row, prompt if row is rows[-1] else "") for row in rows])
