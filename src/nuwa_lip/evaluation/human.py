@@ -1,7 +1,9 @@
 """Human preference: pages of blind, shuffled pairs, and the rates that come out of their answers.
 
 A page shows photos with their hole and caption, and two results without names, on sides drawn by chance. Which is
-which stands in a key file that the rater does not get. The page saves a JSON:
+which stands in a key file that the rater does not get. Both results always stand side by side, with the question above
+them, within the window of a phone or of a desktop, and all of it works by keyboard, mouse or finger. Answers are kept in
+the browser's storage where it allows that, so that a closed page goes on where it was. The page saves a JSON:
 
     {"page": HASH, "rater": "...", "answers": [{"pair": 3, "quality": "left", "caption": "same"}, ...]}
 
@@ -26,11 +28,10 @@ from PIL import Image
 from nuwa_lip.baselines.methods import results
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.human_page import SCRIPT, STYLE, body
+from nuwa_lip.evaluation.html import data_uri, document, part
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.images.sheets import show_hole
 from nuwa_lip.json_files import read_object
-from nuwa_lip.tables.page import data_uri, document
 
 QUESTIONS = {
     "quality": "Which one looks more like a real photo?",
@@ -154,7 +155,8 @@ def make_page(
     # "<" must not end the script that holds the data
     data = json.dumps({"page": key.page, "questions": QUESTIONS, "pairs": shown}).replace("<", "\\u003c")
     held = f'<script type="application/json" id="data">{data}</script>'
-    return document(title, body(escape(title)) + held, STYLE, SCRIPT), key
+    body = f"\n<h1>{escape(title)}</h1>\n{part('human.html')}{held}"
+    return document(title, "human", body), key
 
 
 def read_answers(path: Path, key: Key) -> tuple[str, list[dict[str, Any]]]:
