@@ -55,8 +55,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("nuwa_lip.commands.bench:bench", "time every stage, against peers and this machine's limits"),
     "bench growth": ("nuwa_lip.commands.bench:growth", "how time and memory grow with what is asked for"),
     "bench steps": ("nuwa_lip.commands.bench:steps", "quality against the number of parallel steps"),
-    "bench tokenizer": ("nuwa_lip.commands.bench:tokenizer", "time defect-free against plain encoding"),
-    "bench inpaint": ("nuwa_lip.commands.bench:inpaint", "time and memory of repainting"),
 }
 """Name of one or two words → ("module:function", summary).
 

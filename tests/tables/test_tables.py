@@ -197,10 +197,10 @@ def test_rows_that_were_measured_otherwise_are_left_out(benchmark: Benchmark, tm
     folder = RowFolder(tmp_path, "shapes", "images")
     fill(folder, benchmark)
     wanted = {"benchmark_sha256": benchmark.sha256, "n": 3}
-    assert not RowFolder(tmp_path, "shapes", "images", wanted).strangers()
+    assert not RowFolder(tmp_path, "shapes", "images", wanted).stale()
     for name, value in (("benchmark_sha256", "0" * 64), ("n", 2), ("definitions", 7), ("likelihood", 5)):
         other = RowFolder(tmp_path, "shapes", "images", {**wanted, name: value})
-        assert other.strangers() == {"ours": name, "other": name}
+        assert other.stale() == {"ours": name, "other": name}
         assert texts(assemble(TABLE, benchmark, other))[0][-1] == "0"
     first = RowFolder(tmp_path, "shapes", "images", wanted, first=2)  # a preview lies apart
     assert first.path("ours") != folder.path("ours") and not first.path("ours").exists()

@@ -1,4 +1,4 @@
-"""What has changed since an earlier run, beyond what its own repeats differ by; only like is compared with like."""
+"""Changes since an earlier run of the same settings, beyond the noise of both runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nuwa_lip.json_files import parse_json
 LEAST = 0.03
 """Share below which a change is not worth a line."""
 SETTINGS = ("small", "device", "threads", "torch", "cpu", "cpus", "precisions", "sizes")
-"""Notes of a report that must be the same for its figures to mean the same."""
-TOLD = 3
-"""Differences that are named."""
+"""Notes of a report that must be equal for its figures to be comparable."""
+NAMED = 3
+"""Most differences that an error names."""
 
 
 def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
-    """The rows of an earlier report.
+    """Read the rows of an earlier report.
 
     Args:
         path: of the report.
@@ -40,20 +40,21 @@ def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
         raise InputError(f"{path} is no report of nuwa-lip bench: {error}") from error
     found = differences(report, now)
     if found:
-        named = "; ".join(found[:TOLD]) + (f"; and {len(found) - TOLD} more" if len(found) > TOLD else "")
+        named = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} more" if len(found) > NAMED else "")
         raise InputError(f"{path} is not comparable with this run: {named}: measure both in one setting")
     return rows
 
 
 def _row(row: Mapping[str, Any]) -> Row:
-    """As much of a row as is compared, so that reports with other columns can be read."""
+    """Read those parts of a row that are compared, so that reports with other columns can be read."""
     value = math.nan if row["value"] is None else row["value"]
     return Row(what=row["what"], value=value, unit=row["unit"], noise=row.get("noise", 0.0))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Where two reports' settings differ, such as "threads 2, now 1"; empty if they are comparable."""
-    before, now = ({name: _plain(notes[name]) for name in SETTINGS if name in notes} for notes in (old, new))
+    """List where two reports' settings differ, such as "threads 2, now 1"; empty if they are comparable."""
+    chosen = ({name: notes[name] for name in SETTINGS if name in notes} for notes in (old, new))
+    before, now = (json.loads(json.dumps(settings)) for settings in chosen)  # as they come back from a file
     unsaid = [name for name in SETTINGS if name not in before]
     if unsaid:
         return [f"it does not say its {', '.join(unsaid)}"]
@@ -65,13 +66,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _plain(value: Any) -> Any:
-    """As it comes back from a file."""
-    return json.loads(json.dumps(value))
-
-
 def _leaves(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Name nested settings with dots."""
     if not isinstance(value, dict):
         return {name: value}
     found: dict[str, Any] = {}
@@ -81,10 +77,9 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def changes(old: list[Row], new: list[Row]) -> list[str]:
-    """One line for each figure that has changed by more than both runs' noise together.
+    """Write one line for each figure that has changed by more than both runs' noise together.
 
-    Args:
-        old, new: figures are told by what they measure; those of one run only are left out.
+    Rows are matched by their names; a row of one run only is left out.
     """
     before = {row.what: row for row in old}
     lines = []
@@ -99,6 +94,12 @@ def changes(old: list[Row], new: list[Row]) -> list[str]:
 
 
 def report(path: Path, old: list[Row], new: list[Row]) -> str:
-    """The changes as text."""
+    """Write the changes as text.
+
+    Args:
+        path: of the earlier report.
+        old: its rows.
+        new: rows of this run.
+    """
     lines = changes(old, new)
     return "\n".join([f"changed since {path}, beyond noise:", *lines] if lines else [f"nothing changed since {path}"])

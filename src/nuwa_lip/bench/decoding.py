@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.bench import peers, quality
 from nuwa_lip.bench.measure import Row, times, timings
-from nuwa_lip.bench.sizes import DTYPES, Bench, random_memory, random_mps2s, step_weights
+from nuwa_lip.bench.sizes import DTYPES, WEIGHTS, Bench, random_memory, random_mps2s, step_weights
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.cuda_graphs import Graph
 from nuwa_lip.fast.kernels import compile_step
@@ -28,21 +28,18 @@ from nuwa_lip.models.transformer import Block
 from nuwa_lip.sampling.draw import Draw
 from nuwa_lip.sampling.loop import CHUNK
 
-FORMS: tuple[tuple[str, str | None, bool], ...] = (
+Form = tuple[str, str | None, bool]
+"""Precision, form of the weights (`sizes.WEIGHTS`, None for the weights as they are), and whether it is compiled."""
+FORMS: tuple[Form, ...] = (
     ("fp32", None, False),
     *(("fp32", "packed", compiled) for compiled in (False, True)),
     ("bf16", None, False),
-    *(("bf16", weights, compiled) for weights in ("packed", "int8", "int4") for compiled in (False, True)),
+    *(("bf16", weights, compiled) for weights in WEIGHTS for compiled in (False, True)),
 )
-"""Precision, form of the weights (`quantise.LAYERS`), and whether it is compiled."""
-GPU_FORMS: tuple[tuple[str, str | None, bool], ...] = (
-    ("fp32", None, False),
-    ("bf16", None, False),
-    ("bf16", None, True),
-)
-"""On a GPU a compiled step is a CUDA graph besides."""
+GPU_FORMS: tuple[Form, ...] = (("fp32", None, False), ("bf16", None, False), ("bf16", None, True))
+"""On a GPU a compiled step is also a CUDA graph."""
 WIDE = "bf16 compiled, layers of a 7 B model"
-BITS = {"int8": 8.0, "int8-weights": 8.0, "int4": 4.0 + 2 * 16 / GROUPS[0]}
+BITS = {"int8": 8.0, "int4": 4.0 + 2 * 16 / GROUPS[0]}
 READ_BARS = {"bf16": 0.65, "bf16 packed": 0.65, "bf16 packed compiled": 0.65}
 """Least share of the rate of reading, for one candidate at half of the longest cache."""
 GPU_READ_BARS = {"bf16 compiled": 0.35, WIDE: 0.7}
@@ -52,8 +49,8 @@ TOP_K = 128
 LEAST = 0.2  # seconds of a repeat
 
 
-def run(bench: Bench) -> list[Row]:
-    """Every form in turn, each with a model of its own, because several would not fit into memory."""
+def measure_steps(bench: Bench) -> list[Row]:
+    """Measure a step in every form, each with a model of its own, because several would not fit into memory."""
     rows: list[Row] = []
     # encoders take no part, and need memory
     config = dataclasses.replace(bench.sizes.mps2s, text_layers=1, pixel_layers=1, token_layers=1)
@@ -64,61 +61,72 @@ def run(bench: Bench) -> list[Row]:
         except InputError as error:
             bench.skipped.append(f"decoding in {name}: {error}")
             continue
-        found = measure_form(bench, model, name, weights, graph=bench.gpu and compiled)
+        found = _measure_form(bench, model, name, weights, graph=bench.gpu and compiled)
         rows += quality.beside(bench, found, precision, weights)
         if weights == "packed" or name == "bf16":
             rows += against_generate(bench, model, name)
         del model
-    return rows + (wide(bench) if bench.gpu and "bf16" in bench.precisions else [])
+    return rows + (_wide(bench) if bench.gpu and "bf16" in bench.precisions else [])
 
 
-def forms(bench: Bench) -> list[tuple[str, str | None, bool]]:
-    """Those worth measuring here."""
+def forms(bench: Bench) -> list[Form]:
+    """List the forms worth measuring here."""
     return [form for form in (GPU_FORMS if bench.gpu else FORMS) if form[0] in bench.precisions]
 
 
-def wide(bench: Bench) -> list[Row]:
-    """A step of fewer but larger layers: on a GPU kernels as small as ours cannot reach its rate of reading."""
+def _wide(bench: Bench) -> list[Row]:
+    """Measure a step of fewer but larger layers: kernels as small as ours cannot reach a GPU's rate of reading."""
     config = dataclasses.replace(bench.sizes.wide_mps2s, text_layers=1, pixel_layers=1, token_layers=1)
     try:
         model = form(bench, config, "bf16", None, compiled=True)
     except InputError as error:
         bench.skipped.append(f"decoding in {WIDE}: {error}")
         return []
-    return measure_form(bench, model, WIDE, None, graph=bench.gpu)
+    return _measure_form(bench, model, WIDE, None, graph=bench.gpu)
 
 
 def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
-    """As in the lines of a report: "bf16 int8 compiled"."""
+    """Name a form as the lines of a report do: "bf16 int8 compiled"."""
     return quality.form_name(precision, weights) + " compiled" * compiled
 
 
 def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None, *, compiled: bool = False) -> MPS2S:
-    """A model of noise with its weights in some form."""
+    """Make a model of noise with its weights in some form.
+
+    Args:
+        bench: has the device.
+        config: sizes of the model.
+        precision: of its weights.
+        weights: their form.
+        compiled: whether its step is compiled.
+
+    Raises:
+        InputError: this form does not run here.
+    """
     model = random_mps2s(config, precision, bench.device)
     if weights is not None:
         quantise(model, weights)
     if compiled:
-        torch._dynamo.reset()  # or what other forms have left counts against the graphs that this one may have
+        torch._dynamo.reset()  # graphs of earlier forms would count against this one's limit
         compile_step(model, backend="eager" if bench.sizes.small else "inductor")
     return model
 
 
 @torch.inference_mode()
-def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *, graph: bool = False) -> list[Row]:
-    """One form: its steps, as CUDA graphs or not, and its linear layers alone."""
+def _measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *, graph: bool = False) -> list[Row]:
+    """Measure one form: its steps, as CUDA graphs or not, and its linear layers alone."""
     sizes = bench.sizes
     cases: dict[str, Callable[[], object]] = {}
     for c in sizes.candidates:
-        # a graph reads all of its cache, which `sampling` makes so large
+        # a graph reads all of its cache, which has this size in `sampling`
         cache = empty_cache(model, c, sizes.defective + 2 if graph else max(sizes.lengths) + 1)
         for length in sizes.lengths:
-            cases[step_name(name, c, length)] = step(model, cache, c, length, graph=graph)
+            cases[_step_name(name, c, length)] = step(model, cache, c, length, graph=graph)
     alone, usual = f"its linear layers alone, {name}", sizes.lengths[len(sizes.lengths) // 2]
-    cases[alone] = linear_layers(model, graph=graph)
+    cases[alone] = _linear_layers(model, graph=graph)
     found = timings(cases, bench.rounds, least=LEAST)
     rows = [timing.row(what, "ms") for what, timing in found.items()]
-    one = found[step_name(name, 1, usual)]
+    one = found[_step_name(name, 1, usual)]
     rate = step_bytes(model, weights, 1, usual) / one.seconds / 1e9
     rows.append(
         Row(
@@ -136,13 +144,19 @@ def measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *, 
     return rows
 
 
-def step_name(name: str, candidates: int, length: int) -> str:
-    """The line of a step."""
+def _step_name(name: str, candidates: int, length: int) -> str:
+    """Name the line of a step."""
     return f"step, {name}, {candidates} candidate{'s' if candidates > 1 else ''}, {length} tokens in the cache"
 
 
 def empty_cache(model: MPS2S, candidates: int, capacity: int) -> DecoderCache:
-    """As `sampling` makes it."""
+    """Make a cache as `sampling` does.
+
+    Args:
+        model: with random weights.
+        candidates: at a time.
+        capacity: most tokens of the cache.
+    """
     memory = random_memory(model)
     return model.prefill(
         memory, max(candidates, CHUNK), capacity, distinct=None if memory.states.is_cuda else candidates
@@ -152,9 +166,17 @@ def empty_cache(model: MPS2S, candidates: int, capacity: int) -> DecoderCache:
 def step(
     model: MPS2S, cache: DecoderCache, candidates: int, length: int, *, graph: bool = False
 ) -> Callable[[], Tensor]:
-    """One token of every candidate, as `sampling` runs it, with so many tokens in the cache."""
+    """Prepare one token of every candidate, as `sampling` runs it.
+
+    Args:
+        model: in some form.
+        cache: as `empty_cache` makes it.
+        candidates: at a time.
+        length: tokens in the cache.
+        graph: whether the step is a CUDA graph.
+    """
     device = cache.tokens.device
-    # candidates differ, or layers that leave out copies (`kernels.without_copies`) would take them for one
+    # candidates differ, because layers leave out equal rows (`kernels.without_copies`)
     at = torch.arange(len(cache.tokens), device=device).clamp(max=candidates - 1)[:, None]
     slots = torch.tensor([length - 1], device=device)
     if graph:
@@ -165,16 +187,16 @@ def step(
 
 
 def layers_of(block: Block) -> list[nn.Module]:
-    """The linear layers that a step runs, in order, in whatever form."""
+    """List the linear layers that a step runs, in order, in whatever form."""
     assert block.cross is not None
     names = ("attention.layer.qkv", "attention.layer.out", "cross.layer.q", "cross.layer.out")
     return [block.get_submodule(name) for name in (*names, "mlp.layer.hidden", "mlp.layer.out")]
 
 
-def linear_layers(model: MPS2S, *, graph: bool = False) -> Callable[[], list[Tensor]]:
-    """These alone, with the output table: what a step could take at best."""
+def _linear_layers(model: MPS2S, *, graph: bool = False) -> Callable[[], list[Tensor]]:
+    """Prepare the linear layers and the output table alone: a step takes at least as long."""
     config, like = model.config, model.embedding.weight
-    # one candidate and its copies, as in the step that this is compared to
+    # one candidate and its copies, as in the step that this is compared with
     widths = config.width, round(config.width * config.mlp_ratio)
     arguments = [torch.randn(1, 1, width).to(like).repeat(CHUNK, 1, 1) for width in widths]
     layers = [layer for block in model.decoder.layers for layer in layers_of(block)]
@@ -187,7 +209,15 @@ def linear_layers(model: MPS2S, *, graph: bool = False) -> Callable[[], list[Ten
 
 
 def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, *, memory: bool = True) -> float:
-    """What a step has to read, bytes; everything once. The memory of the photo can be left out."""
+    """Count the bytes that a step has to read, each once.
+
+    Args:
+        model: in some form.
+        weights: the form.
+        candidates: at a time.
+        length: tokens in the cache.
+        memory: whether the keys and values of the photo count.
+    """
     config, item = model.config, model.embedding.weight.element_size()
     linear, table = step_weights(config)
     places = config.text_length + (config.image_size // config.patch_size) ** 2 + config.grid[0] * config.grid[1]
@@ -198,7 +228,13 @@ def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, 
 
 @torch.inference_mode()
 def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
-    """A token of `transformers`' `generate` on a T5 of the same dimensions, in the same precision."""
+    """Measure a token of `transformers`' `generate` on a T5 of the same dimensions, in the same precision.
+
+    Args:
+        bench: has the sizes.
+        model: ours.
+        name: of its form.
+    """
     sizes, precision = bench.sizes, name.split()[0]
     made: Any = peers.optional(bench, "transformers", lambda: peers.t5(model.config, DTYPES[precision], bench.device))
     if made is None:
@@ -208,7 +244,7 @@ def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
     uniform = torch.full((CHUNK, 1), 0.5, dtype=torch.float64, device=bench.device)
 
     def own() -> Tensor:
-        """`generate` draws too."""
+        """Run a step and draw a token, as `generate` does."""
         return draw(draw.guide(logits()), uniform)
 
     for cache in ("dynamic", "static"):

@@ -1,4 +1,4 @@
-"""The tokenizer both ways and the encoders of the three perspectives, as shares of the machine's matrix rate."""
+"""DF-VQGAN both ways and the encoders of the three perspectives, as shares of the machine's matrix rate."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from functools import partial
 import torch
 
 from nuwa_lip.bench import official, peers
-from nuwa_lip.bench import tokenizer as shape
-from nuwa_lip.bench.measure import CPU, Row, Timing, gflop, times, timings
-from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_mps2s
+from nuwa_lip.bench.measure import CPU, Row, Timing, call_apart, gflop, times, timings
+from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, photo, picture, random_dfvqgan, random_mps2s
 
-OFFICIAL = "official masked encoding, re-created"
+RECREATED = "official masked encoding, re-created"
 """In float32, as the official code runs."""
 OFFICIAL_BARS = {"fp32": 4.0, "bf16": 10.0}
 PEER_BARS = {"fp32": 1.0}
+MASK_BARS = {"fp32": 1.1, "bf16": 1.2}
+"""Largest ratio of the times of defect-free and plain encoding."""
+MEMORY_BAR = 1.2
+"""Largest ratio of their peaks of memory."""
+KINDS = ("plain", "defect-free")
 
 
 @torch.inference_mode()
-def tokenizer(bench: Bench) -> list[Row]:
-    """Encoding and decoding a photo with a hole, against the official way and diffusers' VQModel."""
+def measure_tokenizer(bench: Bench) -> list[Row]:
+    """Measure encoding and decoding a photo with a hole, against the official way and diffusers' VQModel."""
     rows: list[Row] = []
     kinds = bench.sizes.dfvqgan, bench.sizes.light_dfvqgan
     plain = random_dfvqgan(bench.sizes.dfvqgan, "fp32", bench.device)
-    image, mask = (x.to(bench.device) for x in shape.picture(plain.config.resolution))
+    image, mask = (x.to(bench.device) for x in picture(plain.config.resolution))
     for precision in bench.precisions:
         model, light = (random_dfvqgan(kind, precision, bench.device) for kind in kinds)
         encoding, lightly = model.encode(image, mask), light.encode(image, mask)
@@ -35,30 +39,39 @@ def tokenizer(bench: Bench) -> list[Row]:
             "decoding with skips": partial(model.decode, encoding.tokens, encoding.skips),
             "light defect-free encoding": partial(light.encode, image, mask),
             "light decoding with skips": partial(light.decode, lightly.tokens, lightly.skips),
-            OFFICIAL: partial(official.masked_encode, plain, image, mask),
+            RECREATED: partial(official.masked_encode, plain, image, mask),
         }
-        peer = peers.optional(bench, "diffusers", partial(shape.diffusers_model, plain.config, DTYPES[precision]))
+        peer = peers.optional(bench, "diffusers", partial(peers.vqmodel, plain.config, DTYPES[precision]))
         if peer is not None:
             peer = peer.to(bench.device)
             pixels = image.to(DTYPES[precision])
             latents = peer.encode(pixels).latents
             cases["VQModel encoding"] = partial(peer.encode, pixels)
             cases["VQModel decoding"] = partial(peer.decode, latents)
+            cases["VQModel encoding to tokens"] = peers.vqmodel_tokens(peer, pixels)
         found = timings(cases, bench.rounds)
-        theirs = found.pop(OFFICIAL)
+        theirs = found.pop(RECREATED)
         if precision == "fp32":
-            rows.append(theirs.row(f"{OFFICIAL}, fp32"))
+            rows.append(theirs.row(f"{RECREATED}, fp32"))
         rows += [timing.row(f"{name}, {precision}") for name, timing in found.items()]
         for name in ("plain encoding", "decoding with skips"):
-            rows.append(share(bench, f"{name}, {precision}", cases[name], found[name], precision))
-        what = f"{OFFICIAL}, fp32 / defect-free, {precision}"
+            rows.append(_share(bench, f"{name}, {precision}", cases[name], found[name], precision))
+        for what, slow, fast, bar in (
+            ("defect-free / plain, time", "defect-free encoding", "plain encoding", MASK_BARS[precision]),
+            ("plain / diffusers VQModel, time", "plain encoding", "VQModel encoding to tokens", 1.0),
+        ):
+            if fast in found:
+                ratio = times(f"{what}, {precision}", found[slow], found[fast], bench.bar(bar), at_least=False)
+                rows.append(ratio)
+        what = f"{RECREATED}, fp32 / defect-free, {precision}"
         rows.append(times(what, theirs, found["defect-free encoding"], bench.bar(OFFICIAL_BARS[precision])))
         what = f"ours / light, encoding with the mask and decoding, {precision}"
-        rows.append(times(what, together(found, OWN), together(found, LIGHT)))
+        rows.append(times(what, _together(found, OWN), _together(found, LIGHT)))
         if peer is not None:
             theirs, own = (per_gflop(cases, found, names, bench.device) for names in (PEER, OWN))
             what = f"VQModel / ours, encoding with the mask and decoding, per GFLOP, {precision}"
             rows.append(times(what, theirs, own, bench.bar(PEER_BARS.get(precision))))
+        rows += [] if bench.gpu else encoding_memory(bench.sizes.small, precision)
     return rows
 
 
@@ -67,8 +80,28 @@ LIGHT = ("light defect-free encoding", "light decoding with skips")
 PEER = ("VQModel encoding", "VQModel decoding")
 
 
-def together(found: Mapping[str, Timing], names: tuple[str, ...]) -> Timing:
-    """One after the other."""
+def encoding_memory(small: bool, precision: str) -> list[Row]:
+    """Measure the peak of one encoding with a hole and of one without, each in a process of its own."""
+    sizes = "small" if small else "official"
+    plain, free = (call_apart(encode_once, sizes, precision, kind).peak_mb for kind in KINDS)
+    rows = [
+        Row(what=f"{kind} encoding, peak, {precision}", value=peak, unit="MB")
+        for kind, peak in zip(KINDS, (plain, free), strict=True)
+    ]
+    bar = None if small else MEMORY_BAR
+    return [*rows, Row(what=f"defect-free / plain, memory, {precision}", value=free / plain, unit="x", bar=bar)]
+
+
+def encode_once(sizes: str, precision: str, kind: str) -> None:
+    """Encode a photo, in the process whose memory is measured."""
+    model = random_dfvqgan((SMALL if sizes == "small" else OFFICIAL).dfvqgan, precision)
+    image, mask = picture(model.config.resolution)
+    with torch.inference_mode():
+        model.encode(image, mask if kind == "defect-free" else None)
+
+
+def _together(found: Mapping[str, Timing], names: tuple[str, ...]) -> Timing:
+    """Add the times of several cases."""
     return Timing(sum(found[name].seconds for name in names), max(found[name].noise for name in names))
 
 
@@ -78,14 +111,21 @@ def per_gflop(
     names: tuple[str, ...],
     device: torch.device = CPU,
 ) -> Timing:
-    """`together`, for each billion of operations: VQModel's decoder has two thirds more of them than ours."""
-    both = together(found, names)
+    """Divide `together` by the cases' operations, in billions: VQModel's decoder has two thirds more than ours.
+
+    Args:
+        cases: what was timed.
+        found: its times.
+        names: the cases to add up.
+        device: where they run.
+    """
+    both = _together(found, names)
     return both._replace(seconds=both.seconds / sum(gflop(cases[name], device) for name in names))
 
 
 @torch.inference_mode()
-def encoders(bench: Bench) -> list[Row]:
-    """Caption, pixels and tokens of one photo, against T5's encoder of the same width on as many positions."""
+def measure_encoders(bench: Bench) -> list[Row]:
+    """Measure encoding the caption, pixels and tokens of a photo, against T5's encoder on as many positions."""
     rows: list[Row] = []
     config = bench.sizes.mps2s
     for precision in bench.precisions:
@@ -100,7 +140,7 @@ def encoders(bench: Bench) -> list[Row]:
             cases["T5"] = partial(peer.encoder, inputs_embeds=states)
         found = timings(cases, bench.rounds)
         rows.append(found["own"].row(f"three perspectives, {precision}"))
-        rows.append(share(bench, f"three perspectives, {precision}", cases["own"], found["own"], precision))
+        rows.append(_share(bench, f"three perspectives, {precision}", cases["own"], found["own"], precision))
         if peer is not None:
             rows.append(found["T5"].row(f"T5's encoder, as many positions, {precision}"))
             rows.append(times(f"T5's encoder / three perspectives, {precision}", found["T5"], found["own"]))
@@ -108,8 +148,8 @@ def encoders(bench: Bench) -> list[Row]:
     return rows
 
 
-def share(bench: Bench, name: str, run: Callable[[], object], timing: Timing, precision: str) -> Row:
-    """Of the rate of a square matrix product, by the operations that PyTorch counts."""
+def _share(bench: Bench, name: str, run: Callable[[], object], timing: Timing, precision: str) -> Row:
+    """State a time as a share of the rate of a square matrix product, by the operations that PyTorch counts."""
     rate = gflop(run, bench.device) / timing.seconds
     what = f"{name}: share of the matrix rate"
     return Row(what=what, value=rate / bench.limits.rate(precision), unit="x", noise=timing.noise)

@@ -1,4 +1,4 @@
-"""Measuring quality: how fast benchmarks are built, and what it takes to evaluate finished photos against one.
+"""Measuring quality: how fast benchmarks are built, and time and memory of evaluating finished photos.
 
 Photos are noisy copies of a bundled one, of the size that published photos have. The finished ones, whose holes are
 blurred, are evaluated by the command with the bundled networks, in a fresh process.
@@ -25,27 +25,27 @@ from nuwa_lip.data.sources import open_source
 from nuwa_lip.images.png import write_png
 
 RULES = tuple(f"{kind}-40-60" for kind in RULE_KINDS if kind not in OBJECT_KINDS)
-"""Those that need no annotated objects."""
+"""Rules that need no annotated objects."""
 WORKERS = 2
 BUILD_BAR = 60.0
-"""Photos that are cut, masked and written in a second of CPU time."""
+"""Least number of photos that are cut, masked and written in a second of CPU time."""
 TIME_BAR = 240.0
 """Seconds for the official number of pairs."""
 MEMORY_BAR = 2000.0
-"""MB of all processes that evaluate them."""
+"""MB of all processes that evaluate these."""
 
 
-def run(bench: Bench) -> list[Row]:
-    """Building by each rule, then evaluating."""
-    return building(bench) + evaluating(bench)
+def measure_evaluation(bench: Bench) -> list[Row]:
+    """Measure building a benchmark by each rule, then evaluating."""
+    return _building(bench) + _evaluating(bench)
 
 
-def building(bench: Bench) -> list[Row]:
-    """Benchmarks of centre squares, from shards of JPEGs, as `nuwa-lip data benchmark` builds them."""
+def _building(bench: Bench) -> list[Row]:
+    """Measure building benchmarks of centre squares from shards of JPEGs, as `nuwa-lip data benchmark` does."""
     sizes = bench.sizes
     with tempfile.TemporaryDirectory() as folder:
         shards = write_shards(samples(sizes.photos, sizes.photo_size), Path(folder))
-        cases = {rule: partial(build, shards, rule, sizes.dfvqgan.resolution) for rule in RULES}
+        cases = {rule: partial(_build, shards, rule, sizes.dfvqgan.resolution) for rule in RULES}
         found = timings(cases, bench.rounds, clock=time.process_time)  # that counts all threads, which share the work
     bar = None if sizes.small else BUILD_BAR
     return [
@@ -54,20 +54,20 @@ def building(bench: Bench) -> list[Row]:
     ]
 
 
-def build(shards: list[Path], rule: str, side: int) -> None:
-    """Make a benchmark of photos of `side` pixels, and remove it."""
+def _build(shards: list[Path], rule: str, side: int) -> None:
+    """Make a benchmark of photos of `side` pixels by a mask rule, and remove it."""
     with tempfile.TemporaryDirectory() as folder:
         photos = open_source(shards, side)
         build_benchmark(photos, source="shards", rule=rule, seed=0, out=Path(folder) / "benchmark", size=side)
 
 
-def evaluating(bench: Bench) -> list[Row]:
-    """`nuwa-lip evaluate images --results` on finished photos: time, and the peaks of its processes added up."""
+def _evaluating(bench: Bench) -> list[Row]:
+    """Measure `nuwa-lip evaluate images --results` on finished photos: time, and the sum of its processes' peaks."""
     sizes = bench.sizes
     with tempfile.TemporaryDirectory() as folder:
         out, results = Path(folder) / "benchmark", Path(folder) / "results"
         photos, side = samples(sizes.pairs, sizes.photo_size), sizes.dfvqgan.resolution
-        finish(build_benchmark(photos, source="photos", rule=RULES[0], seed=0, out=out, size=side), results)
+        _finish(build_benchmark(photos, source="photos", rule=RULES[0], seed=0, out=out, size=side), results)
         words = ("evaluate", "images", str(out), "--results", str(results), "--workers", str(WORKERS))
         done = [child(COMMAND, *words, workers=True) for _ in range(max(1, bench.rounds // 2))]
     took, peak = timing([one.seconds for one in done]), max(one.peak_mb for one in done)
@@ -79,7 +79,7 @@ def evaluating(bench: Bench) -> list[Row]:
     ]
 
 
-def finish(benchmark: Benchmark, results: Path) -> None:
+def _finish(benchmark: Benchmark, results: Path) -> None:
     """Write each photo of a benchmark with its hole blurred."""
     results.mkdir()
     for item in benchmark:

@@ -5,8 +5,8 @@ size), of the bundled model's size; memory is what a fresh process peaks at beyo
 the values. Photos are repainted by the command, with a hole of fixed size; what counts is the time and the memory
 beyond reading and writing them.
 
-Fits are least squares: a line, of which the slope is told, and a power law, whose exponent is 1 for linear growth and
-2 for quadratic.
+Fits are least squares: a line, whose slope is reported, and a power law, whose exponent is 1 for linear growth and 2
+for quadratic.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ import torch
 
 from nuwa_lip.bench.inpaint import big_pair, repaint_big
 from nuwa_lip.bench.limits import precisions
-from nuwa_lip.bench.measure import Row, Timing, child, timings
-from nuwa_lip.bench.sizes import random_dfvqgan, random_memory, random_mps2s, step_weights
+from nuwa_lip.bench.measure import Row, Timing, call_apart, timings
+from nuwa_lip.bench.sizes import MODEL, random_dfvqgan, random_memory, random_mps2s, step_weights
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling import sample
 
-PHOTO_MODEL = "nuwa-lip-mini"
 PHOTO_BAR = 1.0
-"""Of the largest photo: time beyond reading and writing, over the time of these."""
+"""Largest ratio, for the largest photo, of the time beyond reading and writing to the time of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +40,17 @@ class Curve:
     unit: str
     values: tuple[int, ...]
     prepare: Callable[[int], Callable[[], object]]
-    """Makes the work of one value."""
+    """Prepares the work of one value."""
     per: str
-    """One of what the fits are against."""
+    """Unit of what the fits are against."""
     size: Callable[[int], float] = float
-    """How many of these a value is."""
+    """Gives a value in that unit."""
     through_zero: bool = False
-    """Cost is a · size + b · size²: the share of the linear part is told."""
+    """Whether cost = a · size + b · size² is fitted too, and the share of its linear part reported."""
 
 
 def curves(small: bool = False) -> dict[str, Curve]:
-    """By name."""
+    """List all curves by name."""
     preset = "tiny" if small else "mini"
     config = MPS2SConfig.preset(preset)
     wide = config.grid[1]
@@ -61,7 +60,7 @@ def curves(small: bool = False) -> dict[str, Curve]:
             unit="tokens",
             per="token",
             values=tuple(wide * rows for rows in ((1, 2, 4) if small else (1, 2, 4, 8, 16))),
-            prepare=lambda n: loop(config, rows=n // wide),
+            prepare=lambda n: _loop(config, rows=n // wide),
             through_zero=True,
         ),
         "image": Curve(
@@ -69,7 +68,7 @@ def curves(small: bool = False) -> dict[str, Curve]:
             unit="pixels on a side",
             per="megapixel",
             values=(32, 64) if small else (128, 256, 512, 1024),
-            prepare=lambda n: tokenizer(DFVQGANConfig.preset(preset), n),
+            prepare=lambda n: _tokenizer(DFVQGANConfig.preset(preset), n),
             size=lambda n: n**2 / 1e6,
         ),
         "candidates": Curve(
@@ -77,33 +76,33 @@ def curves(small: bool = False) -> dict[str, Curve]:
             unit="candidates",
             per="candidate",
             values=(1, 2, 4, 8),
-            prepare=lambda n: loop(config, candidates=n),
+            prepare=lambda n: _loop(config, candidates=n),
         ),
         "model": Curve(
             what="model size",
             unit="channels",
             per="million weights",
             values=(32, 64) if small else (192, 384, 768, 1152),
-            prepare=lambda n: loop(widened(config, n), rows=2),
+            prepare=lambda n: _loop(widened(config, n), rows=2),
             size=lambda n: sum(step_weights(widened(config, n))) / 1e6,
         ),
     }
 
 
 def widened(config: MPS2SConfig, width: int) -> MPS2SConfig:
-    """A model of so many channels."""
+    """Change the width of a model, in channels."""
     return dataclasses.replace(config, width=width, heads=max(1, width // 64))
 
 
-def loop(config: MPS2SConfig, rows: int | None = None, candidates: int = 1) -> Callable[[], object]:
-    """Decoding so many rows of tokens, one token a step."""
+def _loop(config: MPS2SConfig, rows: int | None = None, candidates: int = 1) -> Callable[[], object]:
+    """Prepare decoding rows of tokens, one token a step."""
     model = random_mps2s(config, precisions()[-1])
     memory = random_memory(model, rows)
     return lambda: sample(model, memory, num_candidates=candidates)
 
 
-def tokenizer(config: DFVQGANConfig, side: int) -> Callable[[], object]:
-    """Encoding and decoding a photo of some size with a hole."""
+def _tokenizer(config: DFVQGANConfig, side: int) -> Callable[[], object]:
+    """Prepare encoding and decoding a square photo of `side` pixels with a hole."""
     model = random_dfvqgan(config, precisions()[-1])
     image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side, dtype=torch.bool)
     mask[..., : side // 2] = True
@@ -116,18 +115,24 @@ def tokenizer(config: DFVQGANConfig, side: int) -> Callable[[], object]:
     return run
 
 
-def run(rounds: int, small: bool = False, memory: bool = True) -> dict[str, list[Row]]:
-    """All curves, by what grows."""
+def measure_growth(rounds: int, small: bool = False, memory: bool = True) -> dict[str, list[Row]]:
+    """Measure all curves, by what grows.
+
+    Args:
+        rounds: interleaved repeats.
+        small: measure tiny sizes.
+        memory: measure memory too.
+    """
     found: dict[str, list[Row]] = {}
     for name, curve in curves(small).items():
         work = timings({str(value): curve.prepare(value) for value in curve.values}, rounds)
-        found[curve.what] = times_of(curve, work) + (peaks(name, curve, small) if memory else [])
+        found[curve.what] = _times_of(curve, work) + (peaks(name, curve, small) if memory else [])
     # megapixels
-    return found | {"photo with a hole of fixed size": photos((0.02, 0.04) if small else (1, 4, 16, 50, 100), rounds)}
+    return found | {"photo with a hole of fixed size": _photos((0.02, 0.04) if small else (1, 4, 16, 50, 100), rounds)}
 
 
-def times_of(curve: Curve, found: Mapping[str, Timing]) -> list[Row]:
-    """Times and their fits."""
+def _times_of(curve: Curve, found: Mapping[str, Timing]) -> list[Row]:
+    """State a curve's times and their fits."""
     rows = [found[str(v)].row(f"time, {curve.what}, {v} {curve.unit}", "ms") for v in curve.values]
     sizes, costs = [curve.size(v) for v in curve.values], [row.value for row in rows]
     rows.append(Row(what=f"time, {curve.what}, each further {curve.per}", value=slope(sizes, costs), unit="ms"))
@@ -140,9 +145,14 @@ def times_of(curve: Curve, found: Mapping[str, Timing]) -> list[Row]:
 
 
 def peaks(name: str, curve: Curve, small: bool) -> list[Row]:
-    """Memory of processes of their own, and its fit."""
-    code = "import sys; from nuwa_lip.bench.growth import once; once(*sys.argv[1:])"
-    found = [child(code, name, str(value), str(int(small))).peak_mb for value in curve.values]
+    """Measure the memory of processes of their own, and its fit.
+
+    Args:
+        name: of the curve.
+        curve: what grows.
+        small: measure tiny sizes.
+    """
+    found = [call_apart(once, name, str(value), str(int(small))).peak_mb for value in curve.values]
     rows = [
         Row(what=f"memory beyond the least, {curve.what}, {value} {curve.unit}", value=peak - found[0], unit="MB")
         for value, peak in zip(curve.values, found, strict=True)
@@ -152,12 +162,12 @@ def peaks(name: str, curve: Curve, small: bool) -> list[Row]:
 
 
 def once(name: str, value: str, small: str) -> None:
-    """What a process does whose memory is measured."""
+    """Do the work of one value, in the process whose memory is measured."""
     curves(small == "1")[name].prepare(int(value))()
 
 
-def photos(megapixels: Sequence[float], rounds: int) -> list[Row]:
-    """The command on photos of several sizes with a hole of 200 x 200 pixels, against reading and writing them."""
+def _photos(megapixels: Sequence[float], rounds: int) -> list[Row]:
+    """Measure the command on photos with a hole of 200 x 200 pixels, against reading and writing them."""
     rows: list[Row] = []
     beyond: list[float] = []
     more: list[float] = []
@@ -165,7 +175,7 @@ def photos(megapixels: Sequence[float], rounds: int) -> list[Row]:
         for size in megapixels:
             height = round(math.sqrt(size * 1e6 / 1.5))
             pair = big_pair(Path(name), (round(1.5 * height), height))
-            rewrite, command = repaint_big(Path(name), pair, PHOTO_MODEL, rounds)
+            rewrite, command = repaint_big(Path(name), pair, MODEL, rounds)
             beyond.append(command.seconds - rewrite.seconds)
             more.append(command.peak_mb - rewrite.peak_mb)
             rows += [
@@ -183,17 +193,17 @@ def photos(megapixels: Sequence[float], rounds: int) -> list[Row]:
 
 
 def slope(values: Sequence[float], costs: Sequence[float]) -> float:
-    """b of the least-squares line cost = a + b · value."""
+    """Fit the least-squares line cost = a + b · value, and give b."""
     return float(np.polyfit(values, costs, 1)[0])
 
 
 def power(values: Sequence[float], costs: Sequence[float]) -> float:
-    """p of the least-squares line log cost = a + p log value: 1 is linear, 2 quadratic."""
+    """Fit the least-squares line log cost = a + p log value, and give p: 1 is linear, 2 quadratic."""
     return slope([math.log(v) for v in values], [math.log(c) for c in costs])
 
 
 def linear_share(values: Sequence[float], costs: Sequence[float]) -> float:
-    """Of the largest value's cost, how much of the fit cost = a · value + b · value² is a · value."""
+    """Fit cost = a · value + b · value², and give the share of a · value in it at the largest value."""
     x = np.asarray(values, dtype=np.float64)
     # relative errors count, or the largest value alone would decide
     weighted = np.stack([x, x**2], 1) / np.asarray(costs)[:, None]

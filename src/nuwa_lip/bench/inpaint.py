@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from nuwa_lip.assets import asset
-from nuwa_lip.bench.measure import CPU, Child, Row, children, interleaved
+from nuwa_lip.bench.measure import CPU, Child, Row, Timing, children, timings
+from nuwa_lip.bench.sizes import Bench
 from nuwa_lip.pipeline import InpaintPipeline
 
 COMMAND = "import sys; from nuwa_lip.cli import main; main()"
@@ -20,28 +21,25 @@ from PIL import Image
 Image.open(sys.argv[1]).save(sys.argv[2], compress_level=1)
 """
 PROMPT = "people skiing on a snow covered mountain"
-BIG = (6000, 4000)  # width, height: 24 megapixels
+BIG, SMALL_BIG = (6000, 4000), (48, 32)  # width, height: 24 megapixels, or hardly any
 OWN_BAR = 1.0
 """Seconds of the bundled model's own work on a photo of 256 x 256."""
 
 
-def run(model: str, rounds: int = 3, big: tuple[int, int] = BIG) -> list[Row]:
-    """Measure a model folder, a hub id or a bundled name."""
+def measure_commands(bench: Bench) -> list[Row]:
+    """Measure the model's own work, the whole command on a small photo, and the command on a large photo."""
+    model, rounds, big = bench.model, bench.rounds, SMALL_BIG if bench.sizes.small else BIG
     photo_file, mask_file = asset("demo/photos/mountains.jpg"), asset("demo/masks/mountains.png")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        small = children(
-            {
-                "import torch": ("import torch",),
-                "command": command_of((photo_file, mask_file), folder / "out.png", model),
-            },
-            rounds,
-        )
+        command_line = command_of((photo_file, mask_file), folder / "out.png", model)
+        small = children({"import torch": ("import torch",), "command": command_line}, rounds)
         rewrite, whole = repaint_big(folder, big_pair(folder, big), model, rounds)
     megapixels = f"{big[0] * big[1] / 1e6:.0f} MP"
     torch_, command = small["import torch"], small["command"]
+    own = own_work(model, PROMPT, rounds).seconds
     return [
-        Row(what="model's own work, 256 x 256", value=own_work(model, PROMPT, rounds), unit="s", bar=OWN_BAR),
+        Row(what="model's own work, 256 x 256", value=own, unit="s", bar=OWN_BAR),
         Row(what="import torch", value=torch_.seconds, unit="s"),
         Row(what="whole command, 256 x 256", value=command.seconds, unit="s"),
         Row(what="  beyond import torch", value=command.seconds - torch_.seconds, unit="s", bar=4),
@@ -54,21 +52,35 @@ def run(model: str, rounds: int = 3, big: tuple[int, int] = BIG) -> list[Row]:
 
 
 def command_of(pair: tuple[Path, Path], out: Path, model: str) -> tuple[str, ...]:
-    """`nuwa-lip inpaint` of a photo and a mask, for a process of its own."""
+    """Give the code and the words of `nuwa-lip inpaint` on a (photo, mask), for a process of its own."""
     words = ("inpaint", str(pair[0]), "--mask", str(pair[1]), "-o", str(out))
     return (COMMAND, *words, "--prompt", PROMPT, "--model", model, "--seed", "0", "--overwrite")
 
 
 def repaint_big(folder: Path, pair: tuple[Path, Path], model: str, rounds: int) -> tuple[Child, Child]:
-    """Reading and writing of a photo, and the whole command on it."""
+    """Measure reading and writing a photo, and the whole command on it.
+
+    Args:
+        folder: for what is written.
+        pair: files of the photo and of its mask.
+        model: a model folder, a hub id or a bundled name.
+        rounds: interleaved repeats.
+    """
     out = folder / "big-out.png"
     cases = {"rewrite": (REWRITE, str(pair[0]), str(out)), "command": command_of(pair, out, model)}
     found = children(cases, rounds)
     return found["rewrite"], found["command"]
 
 
-def own_work(model: str, prompt: str, rounds: int, device: torch.device = CPU) -> float:
-    """Median seconds of one candidate once everything is loaded."""
+def own_work(model: str, prompt: str, rounds: int, device: torch.device = CPU) -> Timing:
+    """Time one candidate once everything is loaded.
+
+    Args:
+        model: a model folder, a hub id or a bundled name.
+        prompt: the caption.
+        rounds: repeats.
+        device: where the model computes.
+    """
     pipe = InpaintPipeline.from_pretrained(model).to(device)
     photo = Image.open(asset("demo/photos/mountains.jpg")).convert("RGB")
     mask = Image.open(asset("demo/masks/mountains.png")).convert("L")
@@ -76,11 +88,16 @@ def own_work(model: str, prompt: str, rounds: int, device: torch.device = CPU) -
     def repaint() -> object:
         return pipe(prompt=prompt, image=photo, mask_image=mask, generator=torch.Generator().manual_seed(0))
 
-    return interleaved({"own": repaint}, rounds)["own"]
+    return timings({"own": repaint}, rounds)["own"]
 
 
 def big_pair(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
-    """An enlarged photo with a camera's noise, and a mask with a hole of 200 x 200 pixels."""
+    """Write an enlarged photo with a camera's noise, and a mask with a hole of 200 x 200 pixels.
+
+    Args:
+        folder: where they are written.
+        size: width and height in pixels.
+    """
     photo = Image.open(asset("demo/photos/mountains.jpg")).convert("RGB").resize(size, Image.Resampling.BICUBIC)
     noisy, rng = np.array(photo), np.random.default_rng(0)
     for strip in np.array_split(noisy, max(1, size[1] // 500)):  # views: a large photo is not held several times

@@ -16,11 +16,11 @@ from nuwa_lip.fast.cuda_graphs import without_plans
 
 READS = 10
 LEAST = 0.2
-"""Seconds of a repeat on a GPU, beside which asking for it and waiting for it are little."""
+"""Seconds of a repeat on a GPU, so that launching and synchronising count for little."""
 
 
 def settle(device: torch.device) -> None:
-    """Make what follows run on a device, in float32 where float32 is said."""
+    """Prepare a device: float32 is computed in float32, not in TF32."""
     without_plans(device)
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
@@ -29,23 +29,23 @@ def settle(device: torch.device) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Of a GPU, or of the CPU with the number of threads that torch is set to."""
+    """What a GPU can do, or the CPU with the number of threads that torch is set to."""
 
     products: dict[str, Timing]
-    """Seconds of a square matrix product, by precision: fp32, bf16 and int8 where the CPU has them."""
+    """Times of a square matrix product, by precision: fp32, bf16 and int8 where the CPU has them."""
     size: int
     """Side of these matrices."""
     read: float
     """GB/s (10^9 bytes), the best of ten reads of a buffer that no cache holds."""
 
     def rate(self, precision: str) -> float:
-        """GFLOP/s of a matrix product; NaN where it was not measured."""
+        """Give the rate of a matrix product in GFLOP/s; NaN where it was not measured."""
         if precision not in self.products:
             return math.nan
         return 2 * self.size**3 / self.products[precision].seconds / 1e9
 
     def rows(self) -> list[Row]:
-        """As lines of a report."""
+        """Make the lines of a report."""
         rows = [
             Row(what=f"matrix product, {name}", value=self.rate(name), unit="GFLOP/s", noise=timing.noise)
             for name, timing in self.products.items()
@@ -54,18 +54,18 @@ class Limits:
 
 
 def has_bf16(device: torch.device = CPU) -> bool:
-    """Whether it computes in bf16: emulated, it is a hundred times slower."""
+    """Say whether a device computes in bf16; emulated, it is a hundred times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def precisions(device: torch.device = CPU) -> list[str]:
-    """Those worth measuring here."""
+    """List the precisions worth measuring on a device."""
     return ["fp32", "bf16"] if has_bf16(device) else ["fp32"]
 
 
-def measure(size: int, buffer_bytes: int, rounds: int, device: torch.device = CPU) -> Limits:
+def measure_limits(size: int, buffer_bytes: int, rounds: int, device: torch.device = CPU) -> Limits:
     """Measure the machine.
 
     Args:
@@ -89,7 +89,7 @@ def measure(size: int, buffer_bytes: int, rounds: int, device: torch.device = CP
 
 
 def read_rate(buffer_bytes: int, device: torch.device = CPU) -> float:
-    """GB/s, the best of ten reads."""
+    """Measure the rate of reading memory in GB/s, the best of ten reads."""
     buffer = torch.ones(buffer_bytes // 4, device=device)  # written, or all its pages would be the same one
     best, calls = math.inf, 1 if device.type == "cpu" else READS
     for _ in range(READS):

@@ -25,37 +25,44 @@ BATCH = 16
 TOKEN_BATCH = 64
 
 
-def run(bench: Bench) -> list[Row]:
-    """Photos a second, at the size that training asks for."""
+def measure_loading(bench: Bench) -> list[Row]:
+    """Measure photos a second, at the size that training needs."""
     count, size = bench.sizes.photos, bench.sizes.trained_dfvqgan.resolution
     with tempfile.TemporaryDirectory() as folder:
         shards = write_shards(samples(count, bench.sizes.photo_size), Path(folder))
         pictures = [sample.picture for sample in read_encoded([str(s) for s in shards], Skipped())]
         cases: dict[str, Callable[[], object]] = {
             "shards into memory, two threads": lambda: PhotoSet.load([str(s) for s in shards], size),
-            "Pillow, full decoding, one thread": lambda: [pillow(picture, size) for picture in pictures],
+            "Pillow, full decoding, one thread": lambda: [_pillow(picture, size) for picture in pictures],
         }
         if importlib.util.find_spec("cv2") is not None:
-            cases["OpenCV, full decoding"] = lambda: [opencv(picture, size) for picture in pictures]
+            cases["OpenCV, full decoding"] = lambda: [_opencv(picture, size) for picture in pictures]
         else:
             bench.skipped.append("opencv is not installed; it is left out (pip install opencv-python-headless)")
         found = timings(cases, bench.rounds)
-        streamed = stream(shards, size, count, bench.rounds)
+        streamed = _stream(shards, size, count, bench.rounds)
     ours = found["shards into memory, two threads"]
     rows = [rate(what, t, count) for what, t in {**found, "shards streamed, two workers": streamed}.items()]
     for what, peer in list(found.items())[1:]:
         rows.append(times(f"{what} / shards into memory, two threads", peer, ours))
-    return [*rows, token_cache(bench)]
+    return [*rows, _token_cache(bench)]
 
 
 def rate(what: str, timing: Timing, count: int, bar: float | None = None) -> Row:
-    """Photos a second, which must reach the bar if there is one."""
+    """State a time as photos a second, which must reach the bar if there is one.
+
+    Args:
+        what: the line's name.
+        timing: seconds for `count` photos.
+        count: photos.
+        bar: photos a second.
+    """
     value = count / timing.seconds
     return Row(what=what, value=value, unit="photos/s", bar=bar, at_least=bar is not None, noise=timing.noise)
 
 
 def samples(count: int, size: tuple[int, int]) -> Iterator[Sample]:
-    """A bundled photo at another size, with a camera's noise, so that its JPEGs are as large as photos'."""
+    """Yield a bundled photo at another size, with a camera's noise, so that its JPEGs have a photo's size."""
     photo = np.asarray(Image.open(asset("demo/photos/mountains.jpg")).convert("RGB").resize(size), dtype=np.int16)
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -63,13 +70,13 @@ def samples(count: int, size: tuple[int, int]) -> Iterator[Sample]:
         yield Sample(key=f"{i:05}", image=Image.fromarray(noisy), captions=["mountains"], meta={})
 
 
-def pillow(picture: bytes, size: int) -> np.ndarray:
-    """What a plain loader does: decode everything, then shrink."""
+def _pillow(picture: bytes, size: int) -> np.ndarray:
+    """Decode all of a photo with Pillow, then reduce it, as a plain loader does."""
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def opencv(picture: bytes, size: int) -> Any:
-    """The same by OpenCV."""
+def _opencv(picture: bytes, size: int) -> Any:
+    """Decode all of a photo with OpenCV, then reduce it."""
     import cv2
 
     decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
@@ -77,8 +84,8 @@ def opencv(picture: bytes, size: int) -> Any:
     return cv2.resize(decoded, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def stream(shards: list[Path], size: int, count: int, rounds: int) -> Timing:
-    """Seconds for so many photos from worker processes that are already running."""
+def _stream(shards: list[Path], size: int, count: int, rounds: int) -> Timing:
+    """Time photos from worker processes that are already running."""
     size_of_batch = min(BATCH, count)
     laps = count // size_of_batch
     batches = StreamedPhotos([str(s) for s in shards], size).batches(size_of_batch, seed=0)
@@ -88,12 +95,14 @@ def stream(shards: list[Path], size: int, count: int, rounds: int) -> Timing:
         start = time.perf_counter()
         for _ in range(laps):
             next(batches)
-        seconds.append((time.perf_counter() - start) * count / (laps * size_of_batch))  # a rest makes no batch
+        seconds.append(
+            (time.perf_counter() - start) * count / (laps * size_of_batch)
+        )  # the last, incomplete batch is left out
     return timing(seconds)
 
 
-def token_cache(bench: Bench) -> Row:
-    """A batch of stage 2 from a cache of random content, in memory."""
+def _token_cache(bench: Bench) -> Row:
+    """Measure a batch of stage 2 from a cache of random content, in memory."""
     config, rng = bench.sizes.trained_mps2s, np.random.default_rng(0)
     rows, side = 4 * TOKEN_BATCH, config.image_size
     masks = torch.zeros(rows, 1, side, side, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""How time and memory are taken.
+"""Time and memory, and how they are reported.
 
 Times are medians of interleaved repeats, so that a machine that slows down slows all candidates down. Memory
 is the peak of a fresh process each (VmHWM, Linux), so that no candidate profits from what another has freed.
@@ -35,62 +35,65 @@ class Row:
 
     what: str
     value: float
-    """NaN: the system does not tell."""
+    """NaN where the system does not say."""
     unit: str
     """"x" for ratios, else s, MB, photos/s or GFLOP/s."""
     bar: float | None = None
     """What `value` must not exceed, or, with `at_least`, must reach."""
     at_least: bool = False
     noise: float = 0.0
-    """By what share of `value` its repeats differ: half of the way from the least to the largest."""
+    """Half of the range of the repeats, as a share of `value`."""
     divergence: float | None = None
-    """What weights in such a form cost: nats a token, see `bench.quality`."""
+    """What this form of the weights costs: nats a token, see `bench.quality`."""
 
     @property
     def missed(self) -> bool:
-        """Whether there is a bar and `value` is not known to be on its right side."""
+        """Say whether there is a bar and `value` is not known to be on its right side."""
         if self.bar is None:
             return False
         return not (self.value >= self.bar if self.at_least else self.value <= self.bar)
 
 
 class Timing(NamedTuple):
-    """A median over repeats."""
+    """The median of several repeats."""
 
     seconds: float
     noise: float
-    """As `Row.noise`."""
+    """Half of their range, as a share of the median."""
 
     def row(self, what: str, unit: str = "s") -> Row:
-        """As a line of a report, in s or ms."""
+        """Make a line of a report, in s or ms."""
         return Row(what=what, value=self.seconds * (1000 if unit == "ms" else 1), unit=unit, noise=self.noise)
 
 
 def times(what: str, slow: Timing, fast: Timing, bar: float | None = None, *, at_least: bool = True) -> Row:
-    """How many times as long `slow` takes as `fast`."""
+    """Divide two times.
+
+    Args:
+        what: the line's name.
+        slow: the numerator.
+        fast: the denominator.
+        bar: of the ratio.
+        at_least: whether the ratio must reach the bar, or must not exceed it.
+    """
     value, noise = slow.seconds / fast.seconds, slow.noise + fast.noise
     return Row(what=what, value=value, unit="x", bar=bar, at_least=at_least and bar is not None, noise=noise)
 
 
 class Child(NamedTuple):
-    """What a process took."""
+    """Time and memory of a finished process."""
 
     seconds: float
     peak_mb: float
-    """MB = 10^6 bytes; NaN where the system does not tell."""
+    """MB = 10^6 bytes; NaN where the system does not say."""
     output: str
 
 
 def now() -> float:
-    """Seconds of a clock, once a GPU, if there is one in use, has done what it was asked for."""
+    """Read a clock, in seconds, once a GPU, if one is in use, has finished its work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each case: one warm-up, then `rounds` times all of them in turn."""
-    return {name: timing.seconds for name, timing in timings(cases, rounds).items()}
 
 
 def timings(
@@ -101,21 +104,21 @@ def timings(
     least: float = 0.0,
     clock: Callable[[], float] = now,
 ) -> dict[str, Timing]:
-    """Each case's median: one warm-up, then `rounds` times all of them in turn.
+    """Time each case: one warm-up, then `rounds` times all of them in turn.
 
     Args:
         cases: what to call.
         rounds: repeats, 1 or more.
         warm_up: leave it out for what takes minutes, where it would not show.
         least: seconds; a case that is shorter is called several times in a repeat.
-        clock: tells seconds; `time.process_time` those of the CPU, all threads of this process together.
+        clock: gives seconds; `time.process_time` gives those of the CPU, all threads of this process together.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     calls = dict.fromkeys(cases, 1)
     for lap in range(-1 if warm_up else 0, rounds):
         for name, run in cases.items():
             if lap < 0 and least:
-                run()  # a first call does more than others, and would tell too few
+                run()  # a first call takes longer, and would make the number of calls too small
             start = clock()
             for _ in range(calls[name]):
                 run()
@@ -128,7 +131,7 @@ def timings(
 
 
 def timing(seconds: list[float]) -> Timing:
-    """Median and noise of repeats."""
+    """Take the median and the noise of repeats, in seconds."""
     middle = statistics.median(seconds)
     return Timing(middle, (max(seconds) - min(seconds)) / 2 / middle if middle else 0.0)
 
@@ -144,7 +147,7 @@ if os.path.exists('/proc/self/status'):
 
 
 def child(code: str, *args: str, workers: bool = False) -> Child:
-    """Run Python code in a fresh interpreter.
+    """Run Python code in a fresh interpreter and measure its time and peak memory.
 
     Args:
         code: what to run.
@@ -153,7 +156,7 @@ def child(code: str, *args: str, workers: bool = False) -> Child:
             errs upwards: they need not peak at once, and pages that they share count for each.
 
     Raises:
-        RuntimeError: it failed; the message is its last line.
+        RuntimeError: the process failed; the message is its last line.
     """
     with tempfile.TemporaryDirectory() as folder:
         peak_file = Path(folder) / "peak"
@@ -181,8 +184,21 @@ def child(code: str, *args: str, workers: bool = False) -> Child:
     return Child(seconds, peak + sum(others.values()), output)
 
 
+def call_apart(function: Callable[..., object], *args: str) -> Child:
+    """Call a function of a module with strings in a fresh interpreter.
+
+    Raises:
+        RuntimeError: the process failed; the message is its last line.
+    """
+    code = f"import sys; from {function.__module__} import {function.__name__}; {function.__name__}(*sys.argv[1:])"
+    return child(code, *args)
+
+
 def _finish(process: subprocess.Popen[str], workers: dict[int, float] | None) -> tuple[str, str]:
-    """Wait for a process → what it has printed and its errors; `workers` gets their peaks, MB, by process."""
+    """Wait for a process, and return what it has printed and its errors.
+
+    `workers` is filled with the peaks, in MB, of the processes that it has started.
+    """
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=None if workers is None else EVERY)
@@ -193,7 +209,7 @@ def _finish(process: subprocess.Popen[str], workers: dict[int, float] | None) ->
 
 
 def started_by(process: int) -> list[int]:
-    """The running processes that a process has started, and those that these have."""
+    """List the running processes that a process has started, and those that these have started."""
     found: list[int] = []
     with suppress(OSError):  # any of them may end while it is looked at
         for children in Path(f"/proc/{process}/task").glob("*/children"):  # Linux
@@ -202,7 +218,7 @@ def started_by(process: int) -> list[int]:
 
 
 def peak_mb(process: int | str = "self") -> float:
-    """A process's peak so far, MB; NaN where the system does not tell, or it has ended."""
+    """Read a process's peak memory so far, in MB; NaN where the system does not say, or the process has ended."""
     lines: list[str] = []
     with suppress(OSError):
         lines = Path(f"/proc/{process}/status").read_text().splitlines()  # Linux
@@ -211,7 +227,7 @@ def peak_mb(process: int | str = "self") -> float:
 
 
 def children(cases: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, Child]:
-    """Medians over interleaved fresh processes; each case is (code, arguments ...)."""
+    """Take medians over interleaved fresh processes; each case is (code, arguments ...)."""
     runs: dict[str, list[Child]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, call in cases.items():
@@ -227,7 +243,7 @@ def children(cases: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, Chi
 
 
 def machine(device: torch.device = CPU) -> dict[str, Any]:
-    """What the figures depend on, for the record."""
+    """Describe the machine that the figures depend on."""
     return {
         "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
@@ -239,7 +255,7 @@ def machine(device: torch.device = CPU) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's model and the instructions that torch uses of it."""
+    """Name the processor's model and the instruction set that torch uses."""
     info = Path("/proc/cpuinfo")  # Linux
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -248,23 +264,16 @@ def cpu_name() -> str:
 
 
 def gflop(run: Callable[[], object], device: torch.device = CPU) -> float:
-    """Billions of operations in the matrix products and convolutions of a call."""
-    # the fused attention of the CPU counts as nothing: take it apart
+    """Count the operations in the matrix products and convolutions of a call, in billions."""
+    # the counter does not see the fused attention of the CPU: take it apart
     apart = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
     with apart, FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() / 1e9
 
 
-def matmul_gflops(dtype: torch.dtype, size: int = 2048) -> float:
-    """The machine's limit: rate of a square matrix product."""
-    a = torch.randn(size, size).to(dtype)
-    seconds = interleaved({"product": lambda: a @ a}, 3)["product"]
-    return 2 * size**3 / seconds / 1e9
-
-
 def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table; with a column for the weights' divergence if any row has one."""
+    """Write rows as a Markdown table, with a column for the weights' divergence if any row has one."""
     lossy = any(row.divergence is not None for row in rows)
     lines = ["| what | measured | bar |", "|---|---:|---:|"]
     if lossy:
@@ -281,6 +290,6 @@ def markdown(rows: list[Row]) -> str:
 
 
 def as_json(stage: str, rows: list[Row], notes: dict[str, Any]) -> dict[str, Any]:
-    """The report's content; null for a value that is not known."""
+    """Make the report's content, with null for a value that is not known."""
     known = [asdict(row) | {"value": row.value if math.isfinite(row.value) else None} for row in rows]
     return {"stage": stage, **notes, "rows": known}

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from nuwa_lip.bench.limits import settle
-from nuwa_lip.bench.measure import Child, Row, child, peak_mb
+from nuwa_lip.bench.measure import Child, Row, call_apart, peak_mb
 from nuwa_lip.bench.quality import form_name
-from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, random_dfvqgan, random_mps2s
+from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, WEIGHTS, Bench, random_dfvqgan, random_mps2s
 from nuwa_lip.bench.whole import image
-from nuwa_lip.fast.quantise import LAYERS, quantise
+from nuwa_lip.fast.quantise import quantise
 from nuwa_lip.hub import load_model, save_model
 from nuwa_lip.tokenizer import CaptionTokenizer
 
@@ -30,24 +30,21 @@ LOAD_BAR = 0.1
 STEPS = 4
 """A few parallel steps need no less than many."""
 
-SAVE = "import sys; from nuwa_lip.bench.memory import save_random; save_random(*sys.argv[1:])"
-FILL = "import sys; from nuwa_lip.bench.memory import load_and_fill; load_and_fill(*sys.argv[1:])"
 
-
-def run(bench: Bench) -> list[Row]:
-    """Peaks of loading and of filling a photo, with the weights as they are and in their other forms."""
+def measure_memory(bench: Bench) -> list[Row]:
+    """Measure the peaks of loading and of filling a photo, with the weights as they are and in their other forms."""
     if PRECISION not in bench.precisions:
         bench.skipped.append(f"memory: there is no {PRECISION} arithmetic here; a photo would take hours")
         return []
     small = bench.sizes.small  # where the interpreter is larger than the model, and nothing is held to a bar
     filled: dict[str | None, Child] = {}
-    others = [] if bench.gpu else list(LAYERS)[: 1 if small else None]
+    others = () if bench.gpu else WEIGHTS[: 1 if small else None]
     with tempfile.TemporaryDirectory() as folder:
-        child(SAVE, folder, "small" if small else "official")
+        call_apart(save_random, folder, "small" if small else "official")
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / 1e6
         for weights in (None, *others):
             try:
-                filled[weights] = child(FILL, folder, weights or "", str(bench.device))
+                filled[weights] = call_apart(load_and_fill, folder, weights or "", str(bench.device))
             except RuntimeError as error:
                 bench.skipped.append(f"memory of {form_name(PRECISION, weights)}: {error}")
     rows = [Row(what=f"model files, {PRECISION}", value=size, unit="MB")]
@@ -65,7 +62,7 @@ def run(bench: Bench) -> list[Row]:
 
 
 def save_random(folder: str, sizes: str) -> None:
-    """What a process of its own does, so that its memory counts nowhere: a model folder of noise."""
+    """Write a model folder of noise, in a process of its own, so that its memory counts nowhere."""
     chosen = SMALL if sizes == "small" else OFFICIAL
     captions = CaptionTokenizer.train(["a photo"], chosen.mps2s.text_vocab, chosen.mps2s.text_length)
     dfvqgan, mps2s = random_dfvqgan(chosen.dfvqgan, PRECISION), random_mps2s(chosen.mps2s, PRECISION)
@@ -73,7 +70,15 @@ def save_random(folder: str, sizes: str) -> None:
 
 
 def load_and_fill(folder: str, weights: str, where: str) -> None:
-    """What a process does whose memory is measured; prints by how many MB loading raised its peak, and a GPU's peak."""
+    """Load a model and fill a photo, in the process whose memory is measured.
+
+    What loading adds to the peak, and the peak on a GPU, are printed as JSON, in MB.
+
+    Args:
+        folder: of the model.
+        weights: their form, or "" for the weights as they are.
+        where: the device.
+    """
     before = peak_mb()
     parts = load_model(folder, dtype=DTYPES[PRECISION])
     added, device = peak_mb() - before, torch.device(where)

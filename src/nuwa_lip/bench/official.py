@@ -1,12 +1,12 @@
-"""The official code's ways of encoding and decoding, re-created on our own modules, with nothing of it copied.
+"""The official code's encoding and decoding, re-created on our own modules; nothing is copied.
 
 Encoding: every convolution (those of 1 x 1 too) and every norm runs twice, over the whole photo and over its known
 part, and both results are multiplied by the mask and its opposite and added; norms and attention are written out, the
 norms' masks and counts as large as what they mask. Decoding: no cache, for every token everything again, and attention
 written out.
 
-At known positions the encoding is that of `DFVQGAN.encode`, but for the variance of the norms: officially that of a
-sample (n - 1), Eq. 4 and ours that of a population (n). In the hole it is another one, which nobody uses. It has the
+At known positions the encoding is that of `DFVQGAN.encode`, except for the variance of the norms: officially that of a
+sample (n - 1), in Eq. 4 and ours that of a population (n). In the hole it differs, which nothing uses. It has the
 official code's number of operations (332 GFLOP at the official size) and takes as long: 5.3 s, and the official code
 5.4 (two cores, medians of five, alternating), where ours took 1.1. A token takes 25 to 27 s; with fused attention 20
 to 23.
@@ -29,13 +29,13 @@ from nuwa_lip.models.vqgan import AttentionBlock, ResidualBlock
 
 @torch.inference_mode()
 def masked_encode(model: DFVQGAN, image: Tensor, mask: Tensor, *, unbiased: bool = True) -> Encoding:
-    """What `model.encode(image, mask)` is for, as the official code does it.
+    """Encode as `model.encode(image, mask)` does, in the way of the official code.
 
     Args:
-        model: with cells of one pixel, as the official one.
+        model: with patches of one pixel, as the official one.
         image: [B, 3, H, W] in [-1, 1], the hole's content included.
         mask: bool [B, 1, H, W], True = defective.
-        unbiased: the official variance; off: that of Eq. 4, to compare with ours.
+        unbiased: use the official variance; off: that of Eq. 4, to compare with ours.
     """
     assert model.config.patch == 1
     encoder, skips = model.encoder, [(image, mask)]
@@ -55,11 +55,11 @@ def masked_encode(model: DFVQGAN, image: Tensor, mask: Tensor, *, unbiased: bool
 
 @torch.inference_mode()
 def token(model: MPS2S, inputs: Photo) -> Tensor:
-    """One token: all encoders and the whole grid of the decoder again, with scores, softmax and sums one by one.
+    """Decode one token: all encoders and the whole grid of the decoder, with attention written out.
 
     Args:
         model: in float32.
-        inputs: of one photo.
+        inputs: one photo.
     """
     order = torch.arange(inputs[3][0].numel(), device=inputs[3].device)[None]
     with sdpa_kernel(SDPBackend.MATH):
@@ -71,12 +71,12 @@ def _mix(mask: Tensor, whole: Tensor, known: Tensor) -> Tensor:
 
 
 def _conv(layer: nn.Module, x: Tensor, mask: Tensor, after: Tensor | None = None) -> Tensor:
-    """Both branches; `after` is the mask at the output's size, if that is another."""
+    """Run both branches; `after` is the mask at the output's size, if the size changes."""
     return _mix(mask if after is None else after, layer(x), layer(x * ~mask))
 
 
 def _norm(layer: nn.GroupNorm, x: Tensor, mask: Tensor, unbiased: bool) -> Tensor:
-    """Both branches: with the mean and variance of everything, and of known positions."""
+    """Run both branches: with the mean and variance of everything, and of known positions."""
     return _mix(mask, _whole_norm(layer, x, unbiased), _known_norm(layer, x * ~mask, mask, unbiased))
 
 
@@ -87,7 +87,7 @@ def _whole_norm(layer: nn.GroupNorm, x: Tensor, unbiased: bool) -> Tensor:
 
 
 def _known_norm(layer: nn.GroupNorm, x: Tensor, mask: Tensor, unbiased: bool) -> Tensor:
-    """The mean of everything with the hole zero, times E / n; the variance with it filled by that mean, as well."""
+    """Normalise by the mean with a zero hole, times E / n, and the variance with the hole filled by that mean."""
     groups = x.view(len(x), layer.num_groups, -1)  # [B, G, E]
     hole = mask.repeat(1, x.shape[1], 1, 1).view(groups.shape)
     defective = hole.sum(-1, keepdim=True).repeat(1, 1, groups.shape[-1])  # int64 [B, G, E], E - n everywhere
@@ -125,7 +125,7 @@ def _residual(block: ResidualBlock, x: Tensor, mask: Tensor, unbiased: bool) -> 
 
 
 def _attention(block: AttentionBlock, x: Tensor, mask: Tensor, unbiased: bool) -> Tensor:
-    """A known query sees known keys only, a defective one sees all."""
+    """Attend: a known query sees known keys only, a defective one sees all."""
     h = _norm(block.norm, x, mask, unbiased)
     q, k, v = (_conv(layer, h, mask).flatten(2) for layer in (block.q, block.k, block.v))  # [B, C, N]
     hole = mask.flatten(1)

@@ -1,10 +1,11 @@
-"""What others' code does for the same work: built from their own packages where these are installed, never copied.
+"""Other people's code for the same work, built from their own packages where these are installed, never copied.
 
-Weights are random, nothing is downloaded. The official patterns need nobody's package: they are in `official`.
+Weights are random, nothing is downloaded. The official patterns need no package: they are in `official`.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from nuwa_lip.bench.measure import CPU
 from nuwa_lip.bench.sizes import Bench, fill
 from nuwa_lip.hub import Uninitialised
-from nuwa_lip.models import MPS2SConfig
+from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 
 T = TypeVar("T")
 Pipeline = Callable[[torch.dtype, bool, torch.device], Callable[[int], object]]
@@ -25,13 +26,13 @@ Pipeline = Callable[[torch.dtype, bool, torch.device], Callable[[int], object]]
 
 
 def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") -> T | None:
-    """What `make` gives, or None and a line that says why not.
+    """Give what `make` returns, or None and a line that says why not.
 
     Args:
         bench: gets the line.
-        package: that `make` imports.
+        package: what `make` imports.
         make: builds the peer, or calls it for the first time.
-        what: of the package, for the line.
+        what: the part of the package, for the line.
     """
     if importlib.util.find_spec(package) is None:
         bench.skipped.append(f"{package} is not installed; it is left out (pip install {package})")
@@ -45,16 +46,49 @@ def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") 
         return None
 
 
-def build(make: Callable[[], Any], dtype: torch.dtype, device: torch.device = CPU) -> Any:
-    """A model of noise: initial values of a billion weights would take minutes."""
+def _build(make: Callable[[], Any], dtype: torch.dtype, device: torch.device = CPU) -> Any:
+    """Make a model whose weights are noise; initial values of a billion weights would take minutes."""
     with device, Uninitialised():
         model: nn.Module = make()
     fill(model)
     return model.to(dtype)
 
 
+def vqmodel(config: DFVQGANConfig, dtype: torch.dtype) -> Any:
+    """Make diffusers' VQModel with the encoder's shape of a DF-VQGAN; its `encode` stops before the codes."""
+    from diffusers import VQModel
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()  # it advises against changing the precision of a model in memory
+    levels = len(config.channels)
+    model: Any = VQModel(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=config.encoder_blocks,
+        latent_channels=config.latent_channels,
+        num_vq_embeddings=config.codebook_size,
+        vq_embed_dim=config.codebook_dim,
+        norm_num_groups=config.groups,
+        mid_block_add_attention=config.mid_attention,
+    )
+    return model.eval().requires_grad_(False).to(dtype)
+
+
+def vqmodel_tokens(model: Any, pixels: Tensor) -> Callable[[], object]:
+    """Prepare encoding a photo to codes, which are chosen in float32, as ours are: distances have no bf16 on a CPU."""
+    quantise = copy.deepcopy(model.quantize).float()
+    return lambda: quantise(model.encode(pixels).latents.float())
+
+
 def t5(config: MPS2SConfig, dtype: torch.dtype, device: torch.device = CPU) -> Any:
-    """T5 1.1 with the widths and depths of an MP-S2S."""
+    """Make a T5 1.1 with the widths and depths of an MP-S2S.
+
+    Args:
+        config: of the MP-S2S.
+        dtype: of the weights.
+        device: where the model is made.
+    """
     from transformers import T5Config, T5ForConditionalGeneration
     from transformers.utils import logging
 
@@ -75,7 +109,7 @@ def t5(config: MPS2SConfig, dtype: torch.dtype, device: torch.device = CPU) -> A
         pad_token_id=0,
         eos_token_id=None,
     )
-    model = build(lambda: T5ForConditionalGeneration(sizes), dtype, device)
+    model = _build(lambda: T5ForConditionalGeneration(sizes), dtype, device)
     model.config.num_layers = max(encoder, decoder)  # transformers 5 sizes the decoder's cache by the encoder's depth
     patches = (config.image_size // config.patch_size) ** 2
     model.memory_shape = (1, config.text_length + patches + config.grid[0] * config.grid[1], config.width)
@@ -83,7 +117,14 @@ def t5(config: MPS2SConfig, dtype: torch.dtype, device: torch.device = CPU) -> A
 
 
 def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], object]:
-    """So many tokens from a memory that is ready, with a "dynamic" or a "static" cache; tried once."""
+    """Prepare a call of `generate` with encoder states that are ready, and try it once.
+
+    Args:
+        model: as `t5` makes it.
+        tokens: how many are generated.
+        cache: "dynamic" or "static".
+        top_k: of the sampling.
+    """
     from transformers.modeling_outputs import BaseModelOutput
 
     states = torch.randn(model.memory_shape).to(model.device, model.dtype)
@@ -104,16 +145,16 @@ def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], ob
     return run
 
 
-def picture(side: int = 256) -> tuple[Image.Image, Image.Image]:
-    """A photo of noise, and a mask of its right half."""
+def _photo_and_mask(side: int = 256) -> tuple[Image.Image, Image.Image]:
+    """Make a photo of noise, and a mask of its right half."""
     noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
     mask = np.zeros((side, side), np.uint8)
     mask[:, side // 2 :] = 255
     return Image.fromarray(noise), Image.fromarray(mask)
 
 
-def clip_text(projection: bool, small: bool) -> Any:
-    """CLIP's text tower of ViT-L, or a tiny one."""
+def _clip_text(projection: bool, small: bool) -> Any:
+    """Make the text encoder of CLIP ViT-L, or a tiny one, with its projection or without."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     width, layers, heads = (32, 1, 2) if small else (768, 12, 12)
@@ -130,13 +171,19 @@ def clip_text(projection: bool, small: bool) -> Any:
 
 
 def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
-    """The inpainting pipeline of aMUSEd-256 → f(steps)."""
+    """Make the inpainting pipeline of aMUSEd-256, as a function of the number of steps.
+
+    Args:
+        dtype: of the weights.
+        small: make it tiny.
+        device: where it computes.
+    """
     from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
 
     width, wide, depth, micro = (32, 32, 1, 8) if small else (1024, 768, 22, 256)
     channels = (8, 8) if small else (128, 256, 256, 512, 768)
     side = 32 if small else 256
-    transformer = build(
+    transformer = _build(
         lambda: UVit2DModel(
             hidden_size=width,
             use_bias=False,
@@ -163,7 +210,7 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
         ),
         dtype,
     )
-    vq = build(
+    vq = _build(
         lambda: VQModel(
             down_block_types=("DownEncoderBlock2D",) * len(channels),
             up_block_types=("UpDecoderBlock2D",) * len(channels),
@@ -179,10 +226,10 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
         ),
         dtype,
     )
-    text = build(lambda: clip_text(True, small), dtype)
+    text = _build(lambda: _clip_text(True, small), dtype)
     pipe: Any = AmusedInpaintPipeline(vq, None, text, transformer, AmusedScheduler(mask_token_id=8255))
     pipe.to(device).set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), picture(side)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), _photo_and_mask(side)
 
     @torch.inference_mode()
     def run(steps: int) -> object:
@@ -205,12 +252,18 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
 
 
 def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
-    """An inpainting pipeline of Stable Diffusion 1.5's size at 256 x 256 → f(steps)."""
+    """Make an inpainting pipeline of Stable Diffusion 1.5's size at 256 x 256, as a function of the number of steps.
+
+    Args:
+        dtype: of the weights.
+        small: make it tiny.
+        device: where it computes.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 
     side, wide = (64, 32) if small else (256, 768)
     options: dict[str, Any] = {"norm_num_groups": 8} if small else {}
-    unet = build(
+    unet = _build(
         lambda: UNet2DConditionModel(
             sample_size=64,
             in_channels=9,
@@ -223,7 +276,7 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
         ),
         dtype,
     )
-    vae = build(
+    vae = _build(
         lambda: AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
@@ -235,7 +288,7 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
         ),
         dtype,
     )
-    text = build(lambda: clip_text(False, small), dtype)
+    text = _build(lambda: _clip_text(False, small), dtype)
     pipe: Any = StableDiffusionInpaintPipeline(
         vae=vae,
         text_encoder=text,
@@ -247,7 +300,7 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
         requires_safety_checker=False,
     )
     pipe.to(device).set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), picture(side)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), _photo_and_mask(side)
 
     @torch.inference_mode()
     def run(steps: int) -> object:

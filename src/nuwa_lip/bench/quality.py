@@ -1,8 +1,8 @@
 """What the other forms of the weights cost in quality: the bundled model's predictions on its demo photos.
 
-The official dimensions are timed with weights of noise, which have no quality to lose. So beside each of their times
-stands what the same form costs the bundled model: the divergence of its predictions from those with float32 weights,
-in nats a token, teacher-forced. That is by how much a token drawn from the latter becomes less likely, and unlike the
+The official dimensions are timed with random weights, which cannot show a loss of quality. So beside each of their
+times stands what the same form costs the bundled model: the divergence of its predictions from those with float32
+weights, in nats a token, teacher-forced: by how much a token drawn from the latter becomes less likely. Unlike the
 loss on the photos' own tokens it is never below 0 by chance.
 """
 
@@ -18,21 +18,19 @@ from PIL import Image
 
 from nuwa_lip.assets import asset
 from nuwa_lip.bench.measure import Row
-from nuwa_lip.bench.sizes import DTYPES, Bench
+from nuwa_lip.bench.sizes import DTYPES, MODEL, WEIGHTS, Bench
 from nuwa_lip.errors import InputError
-from nuwa_lip.fast.quantise import LAYERS, Inputs, Loss, quality_loss, quantise
+from nuwa_lip.fast.quantise import Inputs, Loss, quality_loss, quantise
 from nuwa_lip.hub import ModelParts, load_model
 from nuwa_lip.models import MPS2S
 
-MODEL = "nuwa-lip-mini"
 
-
-def run(bench: Bench) -> list[Row]:
-    """Every form of MP-S2S' weights, then the tokenizer in bf16."""
+def measure_quality(bench: Bench) -> list[Row]:
+    """Measure every form of MP-S2S' weights, then DF-VQGAN in bf16."""
     rows: list[Row] = []
     for precision in bench.precisions:
-        for weights in (None, *(() if bench.gpu else LAYERS)):
-            loss = measure(bench, precision, weights)
+        for weights in (None, *(() if bench.gpu else WEIGHTS)):
+            loss = known_loss(bench, precision, weights)
             if loss is None:
                 continue
             name, changed = f"{MODEL} in {form_name(precision, weights)}", 100 * (1 - loss.agreement)
@@ -41,25 +39,38 @@ def run(bench: Bench) -> list[Row]:
                 Row(what=f"{name}, divergence", value=loss.divergence, unit="nats a token"),
                 Row(what=f"{name}, likeliest token changes", value=changed, unit="%"),
             ]
-    return rows + (tokenizer(bench) if "bf16" in bench.precisions else [])
+    return rows + (_image_tokenizer(bench) if "bf16" in bench.precisions else [])
 
 
 def form_name(precision: str, weights: str | None) -> str:
-    """As in the lines of a report: "bf16", "bf16 int8"."""
+    """Name a form as the lines of a report do: "bf16", "bf16 int8"."""
     return precision if weights is None else f"{precision} {weights}"
 
 
 def beside(bench: Bench, rows: Iterable[Row], precision: str, weights: str | None) -> list[Row]:
-    """Times of a form of the weights, with what it costs."""
-    loss = measure(bench, precision, weights)
+    """Put beside the times of a form of the weights what that form costs.
+
+    Args:
+        bench: holds what was measured.
+        rows: the times.
+        precision: of the weights.
+        weights: their form, None for the weights as they are.
+    """
+    loss = known_loss(bench, precision, weights)
     divergence = None if loss is None else max(0.0, loss.divergence)
     return [dataclasses.replace(row, divergence=divergence) for row in rows]
 
 
-def measure(bench: Bench, precision: str, weights: str | None) -> Loss | None:
-    """The loss of one form, measured when it is first asked for; None, and a line, where it does not run here.
+def known_loss(bench: Bench, precision: str, weights: str | None) -> Loss | None:
+    """Give the loss of one form, which is measured when it is first needed.
 
-    Of float32 weights as they are too there is None: all others are compared with these.
+    It is None for float32 weights as they are, with which all others are compared, and, with a line that says so, for a
+    form that does not run here.
+
+    Args:
+        bench: holds what was measured.
+        precision: of the weights.
+        weights: their form, None for the weights as they are.
     """
     name = form_name(precision, weights)
     if name == "fp32":
@@ -67,14 +78,14 @@ def measure(bench: Bench, precision: str, weights: str | None) -> Loss | None:
     if name not in bench.losses:
         bench.losses[name] = None
         try:
-            bench.losses[name] = loss_of(bench, precision, weights)
+            bench.losses[name] = _loss_of(bench, precision, weights)
         except InputError as error:
             bench.skipped.append(f"loss of {name}: {error}")
     return bench.losses[name]
 
 
-def loss_of(bench: Bench, precision: str, weights: str | None) -> Loss:
-    """A form against float32.
+def _loss_of(bench: Bench, precision: str, weights: str | None) -> Loss:
+    """Measure a form against float32; arguments as for `known_loss`.
 
     Raises:
         InputError: this form does not run here.
@@ -85,8 +96,8 @@ def loss_of(bench: Bench, precision: str, weights: str | None) -> Loss:
     return quality_loss(second_stage(exact(bench.device)), other, hidden_halves(bench.device, bench.sizes.small))
 
 
-def tokenizer(bench: Bench) -> list[Row]:
-    """DF-VQGAN in bf16: known tokens that become others, and how far pictures of the same tokens differ."""
+def _image_tokenizer(bench: Bench) -> list[Row]:
+    """Compare DF-VQGAN in bf16 with float32: known tokens that change, and decoded pixels of the same tokens."""
     few = load_model(MODEL, dtype=torch.bfloat16, need_mps2s=False).dfvqgan.to(bench.device)
     model, changed, known, differences = exact(bench.device).dfvqgan, 0, 0, []
     with torch.inference_mode():
@@ -105,7 +116,7 @@ def tokenizer(bench: Bench) -> list[Row]:
 
 @cache
 def exact(device: torch.device) -> ModelParts:
-    """The model in float32."""
+    """Load the model in float32."""
     parts = load_model(MODEL)
     parts.dfvqgan.to(device)
     second_stage(parts).to(device)
@@ -113,21 +124,21 @@ def exact(device: torch.device) -> ModelParts:
 
 
 def second_stage(parts: ModelParts) -> MPS2S:
-    """Of a whole model."""
+    """Give the MP-S2S of a complete model."""
     assert parts.mps2s is not None
     return parts.mps2s
 
 
 @cache
 def hidden_halves(device: torch.device, small: bool) -> list[Inputs]:
-    """The demo photos, or two of them, whose lower halves are to be predicted."""
+    """Prepare the demo photos, or two of them, whose lower halves are to be predicted."""
     paths = sorted(asset("demo/photos").glob("*.jpg"))[: 2 if small else None]
-    return [hidden_half(exact(device), Image.open(path).convert("RGB"), device) for path in paths]
+    return [_hidden_half(exact(device), Image.open(path).convert("RGB"), device) for path in paths]
 
 
 @torch.inference_mode()
-def hidden_half(parts: ModelParts, photo: Image.Image, device: torch.device) -> Inputs:
-    """A photo whose lower half is to be predicted, without a caption."""
+def _hidden_half(parts: ModelParts, photo: Image.Image, device: torch.device) -> Inputs:
+    """Prepare a photo whose lower half is to be predicted, without a caption."""
     assert parts.tokenizer is not None
     side = parts.dfvqgan.config.resolution
     pixels = torch.from_numpy(np.array(photo.resize((side, side)), dtype=np.float32))

@@ -17,6 +17,10 @@ from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.decoder import Memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+WEIGHTS = ("packed", "int8", "int4")
+"""Forms of the weights (`fast.quantise`) that are worth measuring on a CPU, beside the weights as they are."""
+MODEL = "nuwa-lip-mini"
+"""The bundled model."""
 NOISE = 1 << 20
 Photo = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """text_ids, image, mask, tokens, token_mask of `MPS2S.encode`."""
@@ -24,43 +28,43 @@ Photo = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Everything that a stage needs to know of how large to be."""
+    """How large everything is that the stages measure."""
 
     mps2s: MPS2SConfig
     dfvqgan: DFVQGANConfig
     light_dfvqgan: DFVQGANConfig
-    """The same tokens for less."""
+    """The same token grid at less work."""
     lengths: tuple[int, ...]
     """Tokens in the cache at which a decoding step is timed."""
     candidates: tuple[int, ...] = (1, 4)
-    """At a time."""
+    """Numbers of candidates at a time."""
     parallel_steps: int
-    """S of the parallel decoding."""
+    """Steps S of the parallel decoding."""
     matrix: int
-    """Side of the matrices of the machine's limit."""
+    """Side of the matrices whose product is the machine's limit."""
     read_bytes: int
-    """Of the buffer that is read for the other limit."""
+    """Bytes of the buffer that is read for the other limit."""
     trained_mps2s: MPS2SConfig
     """For the training step of stage 2."""
     trained_dfvqgan: DFVQGANConfig
     """For the training step of stage 1."""
     training_batch: int
     photos: int
-    """How many are decoded in the data stage, and made a benchmark of in the evaluation stage."""
+    """Number of photos that the data stage decodes and the evaluation stage makes a benchmark of."""
     photo_size: tuple[int, int]
-    """Of these, width and height."""
+    """Width and height of these photos."""
     pairs: int
     """Finished photos that are evaluated against their originals."""
     generated: int
     """Tokens that a language model's `generate` is timed over."""
     wide_mps2s: MPS2SConfig
-    """Whose decoder's layers have the shape of a language model's of seven billion weights; for a GPU."""
+    """A decoder whose layers have the shape of a language model's of seven billion weights; for a GPU."""
     small: bool = False
     """Peers are tiny too."""
 
     @property
     def defective(self) -> int:
-        """K: the lower half of the grid."""
+        """Number of defective tokens K, the lower half of the grid."""
         return self.mps2s.grid[0] // 2 * self.mps2s.grid[1]
 
 
@@ -105,7 +109,7 @@ SMALL = Sizes(
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """One run: what every stage is given."""
+    """One run, which every stage is given."""
 
     sizes: Sizes
     limits: Limits
@@ -114,38 +118,46 @@ class Bench:
     skipped: list[str] = field(default_factory=list)
     """Lines about what could not be measured."""
     losses: dict[str, Loss | None] = field(default_factory=dict)
-    """By the name of a form of the weights, as far as they were asked for; None where there is no such form here."""
+    """By the name of a form of the weights, filled when it is first needed; None where there is no such form here."""
+    model: str = MODEL
+    """What the stage inpaint repaints with."""
 
     @property
     def gpu(self) -> bool:
-        """Whether a GPU is measured, not the CPU."""
+        """Say whether a GPU is measured, not the CPU."""
         return self.device.type != "cpu"
 
     @property
     def precisions(self) -> list[str]:
-        """Those worth measuring here."""
+        """List the precisions worth measuring here."""
         return precisions(self.device)
 
     def release(self) -> None:
-        """Give memory back that nothing holds any more."""
+        """Free the memory that nothing holds any more."""
         gc.collect()  # models of gigabytes that refer to themselves
         if self.gpu:
             torch.cuda.empty_cache()
 
     def bar(self, cpu: float | None = None, *, gpu: float | None = None) -> float | None:
-        """A row's bar, which is set for one of both."""
+        """Choose a row's bar by the device that is measured."""
         return gpu if self.gpu else cpu
 
 
 def step_weights(config: MPS2SConfig) -> tuple[int, int]:
-    """How many a decoding step reads: of the decoder's linear layers, and of the output table."""
+    """Count the weights that a decoding step reads: of the decoder's linear layers, and of the output table."""
     width, hidden = config.width, round(config.width * config.mlp_ratio)
     layer = 6 * width**2 + 3 * width * hidden  # qkv, out, q, out; the gated layer in and out
     return config.decoder_layers * layer, config.codebook_size * width
 
 
 def random_mps2s(config: MPS2SConfig, precision: str, device: torch.device = CPU) -> MPS2S:
-    """A model whose weights are noise that is quickly made."""
+    """Make an MP-S2S whose weights are noise, which is fast.
+
+    Args:
+        config: sizes of the model.
+        precision: a key of `DTYPES`.
+        device: where the model is made.
+    """
     default = torch.get_default_dtype()
     torch.set_default_dtype(DTYPES[precision])
     try:
@@ -158,14 +170,14 @@ def random_mps2s(config: MPS2SConfig, precision: str, device: torch.device = CPU
 
 
 def random_dfvqgan(config: DFVQGANConfig, precision: str, device: torch.device = CPU) -> DFVQGAN:
-    """The same of a tokenizer, small enough for initial values of its own."""
+    """Make a DF-VQGAN with its usual initial weights; arguments as for `random_mps2s`."""
     torch.manual_seed(0)
     return DFVQGAN(config).eval().requires_grad_(False).to(device, DTYPES[precision])
 
 
 @torch.no_grad()
 def fill(model: nn.Module) -> None:
-    """Write noise of a model's usual size into every weight; not zeros, which share pages of memory."""
+    """Write noise of a model's usual size into every weight (not zeros, which share pages of memory)."""
     noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)) * 0.02
     noise = noise.to(next(model.parameters()).device)
     for weight in model.parameters():
@@ -177,8 +189,23 @@ def fill(model: nn.Module) -> None:
     model.eval().requires_grad_(False)
 
 
+def picture(size: int) -> tuple[Tensor, Tensor]:
+    """Make a photo of noise [1, 3, size, size] in [-1, 1] and a mask whose hole is the middle half of the columns."""
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.zeros(1, 1, size, size, dtype=torch.bool)
+    mask[..., size // 4 : size * 3 // 4] = True
+    return image, mask
+
+
 def photo(config: MPS2SConfig, batch: int = 1, rows: int | None = None, device: torch.device = CPU) -> Photo:
-    """Photos whose lower half, or `rows` rows of tokens, are missing, with captions as long as they may be."""
+    """Make photos of noise with a hole in the lower rows, and captions as long as they may be.
+
+    Args:
+        config: sizes of the model that reads them.
+        batch: number of photos.
+        rows: rows of tokens in the hole; None: the lower half.
+        device: where the tensors are.
+    """
     generator = torch.Generator().manual_seed(0)
     height, width = config.grid
     token_mask = torch.zeros(batch, 1, height, width, dtype=torch.bool)
@@ -193,7 +220,12 @@ def photo(config: MPS2SConfig, batch: int = 1, rows: int | None = None, device: 
 
 @torch.inference_mode()
 def random_memory(model: MPS2S, rows: int | None = None) -> Memory:
-    """What a model's encoders would give of a photo, without running them."""
+    """Make the memory that a model's encoders would give for a photo, without running them.
+
+    Args:
+        model: on the device to measure.
+        rows: as for `photo`.
+    """
     config = model.config
     ids, _, _, tokens, token_mask = photo(config, rows=rows)
     length = ids.shape[1] + (config.image_size // config.patch_size) ** 2 + tokens[0].numel()

@@ -10,35 +10,36 @@ from typing import Any
 
 import torch
 
-from nuwa_lip.bench import decoding, encoders, evaluation, limits, loading, memory, quality, training, whole
+from nuwa_lip.bench import decoding, encoders, evaluation, inpaint, limits, loading, memory, quality, training, whole
 from nuwa_lip.bench.measure import CPU, Row
-from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes
+from nuwa_lip.bench.sizes import MODEL, OFFICIAL, SMALL, Bench, Sizes
 from nuwa_lip.errors import InputError
 
 STAGES: dict[str, Callable[[Bench], list[Row]]] = {
     "limits": lambda bench: bench.limits.rows(),
-    "tokenizer": encoders.tokenizer,
-    "encoders": encoders.encoders,
-    "step": decoding.run,
-    "image": whole.run,
-    "memory": memory.run,
-    "quality": quality.run,
-    "training": training.run,
-    "data": loading.run,
-    "evaluation": evaluation.run,
+    "tokenizer": encoders.measure_tokenizer,
+    "encoders": encoders.measure_encoders,
+    "step": decoding.measure_steps,
+    "image": whole.measure_images,
+    "inpaint": inpaint.measure_commands,
+    "memory": memory.measure_memory,
+    "quality": quality.measure_quality,
+    "training": training.measure_training,
+    "data": loading.measure_loading,
+    "evaluation": evaluation.measure_evaluation,
 }
-CPU_STAGES = ("data", "evaluation")
+CPU_STAGES = ("inpaint", "data", "evaluation")
 GPU_BATCH = 16
 """Photos of a training step; a few would leave a GPU waiting."""
 
 
 def choose(names: str) -> list[str]:
-    """Stages by their names with commas between, in the order in which they run.
+    """Read the names of stages with commas between, and give them in the order in which they run.
 
     Raises:
         InputError: there is no such stage.
     """
-    wanted = [name.strip() for name in names.split(",")]
+    wanted = list(STAGES) if names == "all" else [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in STAGES]
     if unknown:
         raise InputError(f"--stages names {unknown[0]!r}; there are: {', '.join(STAGES)}")
@@ -46,28 +47,39 @@ def choose(names: str) -> list[str]:
 
 
 def sizes_of(small: bool, device: torch.device) -> Sizes:
-    """What is measured."""
+    """Give the sizes that are measured on a device."""
     if small:
         return SMALL
     return OFFICIAL if device.type == "cpu" else dataclasses.replace(OFFICIAL, training_batch=GPU_BATCH)
 
 
 def settings(small: bool, device: torch.device = CPU) -> dict[str, Any]:
-    """What figures of one run depend on beside the machine, for the report."""
+    """Say for the report what a run's figures depend on beside the machine."""
     sizes = dataclasses.asdict(sizes_of(small, device))
     if device.type == "cpu":
         del sizes["wide_mps2s"]  # which is for a GPU
     return {"small": small, "precisions": limits.precisions(device), "sizes": sizes}
 
 
-def run(
-    names: Sequence[str], rounds: int, *, small: bool, device: torch.device = CPU
+def measure_stages(
+    names: Sequence[str], rounds: int, *, small: bool, device: torch.device = CPU, model: str = MODEL
 ) -> tuple[dict[str, list[Row]], list[str]]:
-    """Measure the machine, then the stages → rows by stage, and lines about what was skipped."""
+    """Measure the machine, then the stages.
+
+    Args:
+        names: of the stages.
+        rounds: interleaved repeats.
+        small: measure tiny sizes, to see that everything runs.
+        device: the CPU, or a GPU.
+        model: what the stage inpaint repaints with: a model folder, a hub id or a bundled name.
+
+    Returns:
+        rows by stage, and lines about what was skipped.
+    """
     limits.settle(device)
     sizes = sizes_of(small, device)
-    limit = limits.measure(sizes.matrix, sizes.read_bytes, max(3, rounds), device)
-    bench = Bench(sizes=sizes, limits=limit, rounds=rounds, device=device)
+    limit = limits.measure_limits(sizes.matrix, sizes.read_bytes, max(3, rounds), device)
+    bench = Bench(sizes=sizes, limits=limit, rounds=rounds, device=device, model=model)
     found: dict[str, list[Row]] = {}
     for name in names:
         if bench.gpu and name in CPU_STAGES:

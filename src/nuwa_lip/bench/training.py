@@ -1,8 +1,8 @@
-"""A training step of both stages: plain eager float32 against what our stages do.
+"""A training step of both stages: plain eager float32 against ours.
 
 Ours: bf16 by autocast where the machine is fast in it, channels last (stage 1), AdamW in one fused pass; the same with
-compiled blocks. Of stage 2 memory is measured too, with blocks that run again for their gradients and without. All run
-the same model and the same losses (stage 1 without the adversary, as in the first part of its training).
+compiled blocks. For stage 2 memory is measured too, with gradient checkpointing and without. All run the same model and
+the same losses (stage 1 without the adversary, as in the first part of its training).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from nuwa_lip.bench.limits import has_bf16, settle
-from nuwa_lip.bench.measure import Row, child, gflop, times, timings
+from nuwa_lip.bench.measure import Row, call_apart, gflop, times, timings
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.compiling import compile_blocks
@@ -36,21 +36,20 @@ Loss = Callable[[], Tensor]
 Build = Callable[[Sizes, bool, torch.device], tuple[nn.Module, Loss]]
 CHECKPOINTED = "ours, blocks run again for gradients"
 PHOTOS = 8
-"""Of a step whose memory is measured: with fewer, weights and their moments are nearly all of it."""
-STEP = "import sys; from nuwa_lip.bench.training import one_step; one_step(*sys.argv[1:])"
+"""Photos of a step whose memory is measured: with fewer, nearly all of it are weights and their moments."""
 
 
-def run(bench: Bench) -> list[Row]:
-    """Times of both stages, and what stage 2 takes of memory."""
+def measure_training(bench: Bench) -> list[Row]:
+    """Measure the times of both stages and the memory of stage 2."""
     rows: list[Row] = []
     batch = bench.sizes.training_batch
     for name, build, stage in (("stage 1", stage1, DFVQGANStage), ("stage 2", stage2, MPS2SStage)):
         kinds = {kind: build(bench.sizes, kind != "plain", bench.device) for kind in ("plain", "ours")}
         try:
-            kinds["ours, compiled"] = compiled(bench, build, stage)
+            kinds["ours, compiled"] = _compiled(bench, build, stage)
         except InputError as error:
             bench.skipped.append(f"training step, {name}, compiled: {error}")
-        steps = {kind: training_step(*made, ours=kind != "plain") for kind, made in kinds.items()}
+        steps = {kind: _training_step(*made, ours=kind != "plain") for kind, made in kinds.items()}
         found, best = timings(steps, bench.rounds), bench.precisions[-1]
         work = gflop(steps["ours"], bench.device)
         rows += [timing.row(f"training step, {name}, {batch} photos, {kind}") for kind, timing in found.items()]
@@ -62,18 +61,18 @@ def run(bench: Bench) -> list[Row]:
                 rate = work / found[kind].seconds / bench.limits.rate(best)
                 bar = bench.bar(gpu=GPU_BAR) if (name, kind) == ("stage 2", "ours, compiled") else None
                 rows.append(Row(what=what, value=rate, unit="x", bar=bar, at_least=True, noise=found[kind].noise))
-    del kinds, steps  # their memory is the next processes'
+    del kinds, steps  # the next processes need their memory
     bench.release()
     chosen = "small" if bench.sizes.small else "official"
     for kind in ("ours", CHECKPOINTED):
         what = f"peak of a process that takes a step, stage 2, {PHOTOS} photos, {kind}"
-        done = child(STEP, chosen, kind, str(bench.device))
+        done = call_apart(one_step, chosen, kind, str(bench.device))
         rows.append(Row(what=what, value=float(done.output) if bench.gpu else done.peak_mb, unit="MB"))
     return rows
 
 
-def compiled(bench: Bench, build: Build, stage: type[Stage[Any]]) -> tuple[nn.Module, Loss]:
-    """Ours, with its blocks compiled as the stages do it."""
+def _compiled(bench: Bench, build: Build, stage: type[Stage[Any]]) -> tuple[nn.Module, Loss]:
+    """Make ours, with its blocks compiled as the stages do it."""
     model, loss = build(bench.sizes, True, bench.device)
     backend = "eager" if bench.sizes.small else "inductor"
     compile_blocks(repeated(model, stage.blocks), bench.device, backend, dynamic=stage.sizes_vary)
@@ -81,19 +80,31 @@ def compiled(bench: Bench, build: Build, stage: type[Stage[Any]]) -> tuple[nn.Mo
 
 
 def one_step(sizes: str, kind: str, where: str) -> None:
-    """What a process does whose memory is measured; prints a GPU's peak, MB."""
+    """Take a step of stage 2 in the process whose memory is measured, and print the peak on a GPU, in MB.
+
+    Args:
+        sizes: "small" or "official".
+        kind: "ours" or `CHECKPOINTED`.
+        where: the device.
+    """
     chosen = dataclasses.replace(SMALL if sizes == "small" else OFFICIAL, training_batch=PHOTOS)
     device = torch.device(where)
     settle(device)
     model, loss = stage2(chosen, True, device)
     if kind == CHECKPOINTED:
         run_again_for_gradients(model)
-    training_step(model, loss, ours=True)()
+    _training_step(model, loss, ours=True)()
     print(torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0)
 
 
 def stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, Loss]:
-    """DF-VQGAN and what L_V + L_P of a batch are (Eq. 13)."""
+    """Make a DF-VQGAN and the losses L_V + L_P of a batch (Eq. 13).
+
+    Args:
+        sizes: of the model and the batch.
+        ours: in channels last.
+        device: where they are.
+    """
     torch.manual_seed(0)
     model = DFVQGAN(sizes.trained_dfvqgan).train().to(device)
     side, batch = model.config.resolution, sizes.training_batch
@@ -114,7 +125,7 @@ def stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, L
 
 
 def stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]:
-    """MP-S2S and Eq. 15 of a batch."""
+    """Make an MP-S2S and the loss of a batch (Eq. 15); arguments as for `stage1`."""
     torch.manual_seed(0)
     model = MPS2S(sizes.trained_mps2s).train().to(device)
     inputs = photo(model.config, sizes.training_batch, device=device)
@@ -127,13 +138,13 @@ def stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]
     return model, loss
 
 
-def training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], None]:
-    """Forward, backward, clipping, optimizer."""
-    optimizer = AdamW(model.parameters(), lr=1e-4, fused=True if ours else None)  # None: as PyTorch does by default
+def _training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], None]:
+    """Prepare a step: forward, backward, clipping, optimizer."""
+    optimizer = AdamW(model.parameters(), lr=1e-4, fused=True if ours else None)  # None: PyTorch's default
     device = next(model.parameters()).device
 
     def step() -> None:
-        with precision(ours, device):
+        with _precision(ours, device):
             value = loss()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -143,6 +154,6 @@ def training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], N
     return step
 
 
-def precision(ours: bool, device: torch.device) -> AbstractContextManager[object]:
-    """bf16 for ours, if the machine is fast in it."""
+def _precision(ours: bool, device: torch.device) -> AbstractContextManager[object]:
+    """Give the autocast to bf16 for ours, if the machine is fast in it."""
     return torch.autocast(device.type, torch.bfloat16) if ours and has_bf16(device) else nullcontext()

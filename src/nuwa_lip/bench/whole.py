@@ -1,8 +1,8 @@
-"""A whole image, encoders and tokenizer included: ours in every form against what others take.
+"""A whole image, encoders and DF-VQGAN included: ours in every form against other people's pipelines.
 
-The official side is tokens of the official pattern in float32, times the number of defective tokens: one before each
-form of ours and one after it, so that both sides see the same minutes of a machine. The pipelines of diffusers are a
-call of one step, and the further steps at the price of the second and third.
+The official time is that of a token of the official pattern in float32, times the number of defective tokens: one is
+measured before each form of ours and one after it, so that both sides see the same minutes of a machine. The pipelines
+of diffusers are timed with one step and with three, and extrapolated.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.sampling import sample
 
 OFFICIAL_BARS = {None: 240.0, "packed": 240.0, "int8": 400.0, "int4": 500.0}
-"""By the form of the weights, in bf16."""
+"""Least ratio to our time in bf16, by the form of the weights."""
 PARALLEL_BAR = 1500.0
 LOOP_BAR = 10.0
 FOUR_BAR = 2.2
 AMUSED_STEPS, DIFFUSION_STEPS = 12, 20
 
 
-def run(bench: Bench) -> list[Row]:
-    """Ours in every form with its divergence, then the bundled model and the pipelines it is compared to."""
+def measure_images(bench: Bench) -> list[Row]:
+    """Measure ours in every form with its divergence, then the bundled model and the pipelines of diffusers."""
     return forms(bench) + pipelines(bench)
 
 
 def forms(bench: Bench) -> list[Row]:
-    """Every form in turn beside the model of the official pattern, together 12 GB in bf16."""
+    """Measure every form beside a model that decodes in the official pattern, together 12 GB in bf16."""
     precision, config, device = bench.precisions[-1], bench.sizes.mps2s, bench.device
     tokenizer = random_dfvqgan(bench.sizes.dfvqgan, precision, device)
     official_token = partial(official.token, random_mps2s(config, "fp32", device), photo(config, device=device))
@@ -54,22 +54,30 @@ def forms(bench: Bench) -> list[Row]:
         del model
         seconds.append(once(official_token))
         bar = bench.bar(OFFICIAL_BARS[weights]) if precision == "bf16" else None
-        rows += quality.beside(bench, compared(bench, found, name, timing(seconds[-2:]), bar), precision, weights)
+        rows += quality.beside(bench, _compared(bench, found, name, timing(seconds[-2:]), bar), precision, weights)
     return [timing(seconds).row("a token of the official pattern, fp32"), *rows]
 
 
 def once(work: Callable[[], object]) -> float:
-    """Seconds of a call."""
+    """Time a call, in seconds."""
     return timings({"work": work}, 1, warm_up=False)["work"].seconds
 
 
 @torch.inference_mode()
 def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, *, graph: bool = False) -> dict[str, Timing]:
-    """One token a step and parallel steps; the loop alone; four candidates."""
+    """Measure one token a step and parallel steps; the loop alone; four candidates.
+
+    Args:
+        bench: has the sizes.
+        tokenizer: DF-VQGAN.
+        model: in this form.
+        name: of the form.
+        graph: whether a step is a CUDA graph.
+    """
     steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
     memory = random_memory(model)
-    # what is slow the first time: parallel steps run one candidate, steps of one token fill up to several; on a GPU,
-    # where a call takes a second, all run once
+    # warm up: parallel steps run one candidate, steps of one token are padded to several; on a GPU, where a call takes
+    # a second, every case is called once instead
     image(tokenizer, model, steps)()
     step(model, empty_cache(model, 1, tokens), 1, 2)()
     cases: dict[str, Callable[[], object]] = {
@@ -83,8 +91,8 @@ def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, *, graph
     return timings(cases, max(1, bench.rounds // 2), warm_up=bench.gpu)
 
 
-def compared(bench: Bench, found: dict[str, Timing], name: str, token: Timing, bar: float | None) -> list[Row]:
-    """One form's times beside a token of the official pattern."""
+def _compared(bench: Bench, found: dict[str, Timing], name: str, token: Timing, bar: float | None) -> list[Row]:
+    """State one form's times beside a token of the official pattern."""
     steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
     whole = token._replace(seconds=token.seconds * tokens)
     parallel, loops = bench.bar(PARALLEL_BAR), (found["loop"], found["parallel loop"])
@@ -104,7 +112,15 @@ def compared(bench: Bench, found: dict[str, Timing], name: str, token: Timing, b
 def image(
     tokenizer: DFVQGAN, model: MPS2S, steps: int | None, candidates: int = 1, *, graph: bool = False
 ) -> Callable[[], list[torch.Tensor]]:
-    """Encoding, filling and decoding of one photo, as `pipeline` does it."""
+    """Prepare encoding, filling and decoding one photo, as `pipeline` does it.
+
+    Args:
+        tokenizer: DF-VQGAN.
+        model: MP-S2S.
+        steps: S, None for one token a step.
+        candidates: how many are drawn.
+        graph: whether a step is a CUDA graph.
+    """
     ids, pixels, mask, _, _ = photo(model.config, device=model.embedding.weight.device)
 
     def run() -> list[torch.Tensor]:
@@ -118,9 +134,8 @@ def image(
 
 
 def pipelines(bench: Bench) -> list[Row]:
-    """The bundled model on a photo of 256 x 256, warm, and diffusers' pipelines at that size."""
-    runs = range(1 if bench.sizes.small else 3)
-    own = timing([inpaint.own_work("nuwa-lip-mini", "people skiing", 1, bench.device) for _ in runs])
+    """Measure the bundled model on a photo of 256 x 256, warm, and diffusers' pipelines at that size."""
+    own = inpaint.own_work("nuwa-lip-mini", "people skiing", 1 if bench.sizes.small else 3, bench.device)
     rows = [own.row("nuwa-lip-mini, a photo of 256 x 256, warm")]
     rows[0] = Row(what=rows[0].what, value=own.seconds, unit="s", bar=bench.bar(inpaint.OWN_BAR), noise=own.noise)
     for name, make, steps in (
@@ -128,7 +143,7 @@ def pipelines(bench: Bench) -> list[Row]:
         ("Stable-Diffusion-1.5-sized", peers.stable_diffusion, DIFFUSION_STEPS),
     ):
         for precision in bench.precisions:
-            work = partial(pipeline, bench, make, precision, steps)
+            work = partial(_pipeline, bench, make, precision, steps)
             peer = peers.optional(bench, "diffusers", work)
             if peer is not None:
                 rows.append(peer.row(f"{name} inpainting, {steps} steps, extrapolated, {precision}"))
@@ -136,8 +151,8 @@ def pipelines(bench: Bench) -> list[Row]:
     return rows
 
 
-def pipeline(bench: Bench, make: peers.Pipeline, precision: str, steps: int) -> Timing:
-    """A call of so many steps, from calls of one and of three."""
+def _pipeline(bench: Bench, make: peers.Pipeline, precision: str, steps: int) -> Timing:
+    """Extrapolate the time of a call from calls of one and of three steps."""
     call = make(DTYPES[precision], bench.sizes.small, bench.device)
     found = timings({"one": lambda: call(1), "three": lambda: call(3)}, 2)
     step = (found["three"].seconds - found["one"].seconds) / 2

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from nuwa_lip.commands.options import check_least
 from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, verify_benchmark
 from nuwa_lip.data.masks import parse_rule
 from nuwa_lip.data.objects import OBJECT_KINDS
@@ -80,9 +81,8 @@ def benchmark(
         raise InputError("--source is missing: shards or a folder of captioned photos")
     if out is None:
         raise InputError("-o is missing: the benchmark folder to make")
-    for name, value, least in (("seed", seed, 0), ("size", size, 0), ("limit", 1 if limit is None else limit, 1)):
-        if value < least:
-            raise InputError(f"--{name} {value} is too small: {least} at least")
+    check_least(0, seed=seed, size=size)
+    check_least(1, limit=limit)
     if parse_rule(rule)[0] in OBJECT_KINDS and not objects and layout != "visual-genome":
         raise InputError(f"--rule {rule} needs objects: a coco source with --objects, or a visual-genome one")
     files = {"captions": captions, "objects": objects, "splits": splits}
@@ -108,7 +108,7 @@ def benchmark(
 
 
 def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: str) -> list[Entry]:
-    """The photos of a published dataset."""
+    """List the photos of a published dataset."""
     if len(source) > 1:
         raise InputError(f"--layout {layout} takes one folder of photos, not {len(source)}; name the one above them")
     if "objects" in files and layout != "coco":

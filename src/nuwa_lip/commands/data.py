@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from nuwa_lip.commands.options import check_least
 from nuwa_lip.data.shapes import Difficulty, Split, shape_samples
 from nuwa_lip.data.shards import Sample, Skipped, write_shards
 from nuwa_lip.data.sources import SourceKind, list_source, load_entries, shuffled
@@ -50,7 +51,7 @@ def shards(
         quality: Of JPEG, 1 to 95.
         prefix: Of the shards' names.
         shard_mb: Size of a shard in MiB.
-        limit: Take only so many photos, chosen by the seed.
+        limit: Take only N photos, chosen by the seed.
         seed: Of the order.
         workers: Threads that decode.
         overwrite: Replace shards of the same prefix.
@@ -60,8 +61,8 @@ def shards(
     folder = photos or images
     if folder is None:
         raise InputError("which photos? nuwa-lip data shards FOLDER -o OUT")
-    _at_least(0, size=size, seed=seed)
-    _at_least(1, shard_mb=shard_mb, workers=workers, limit=1 if limit is None else limit)
+    check_least(0, size=size, seed=seed)
+    check_least(1, shard_mb=shard_mb, workers=workers, limit=limit)
     if not 1 <= quality <= 95:
         raise InputError(f"--quality {quality} is not within 1..95")
     entries = shuffled(list_source(source, folder, captions), seed)[:limit]
@@ -109,17 +110,11 @@ def shapes(
         difficulty: easy: one shape on plain grey; hard: up to three on plain, shaded or noisy grounds.
         overwrite: Replace shards of the same split.
     """
-    _at_least(0, seed=seed)
+    check_least(0, seed=seed)
     counts = Counter[str]()
     samples = _counted(shape_samples(count, size=size, seed=seed, split=split, difficulty=difficulty), counts)
     written = write_shards(samples, out, prefix=f"shapes-{split}", image_format="png", overwrite=overwrite)
     _report(out, written, counts, 0)
-
-
-def _at_least(least: int, **options: int) -> None:
-    for name, value in options.items():
-        if value < least:
-            raise InputError(f"--{name.replace('_', '-')} {value} is too small: {least} at least")
 
 
 def _counted(samples: Iterable[Sample], counts: Counter[str]) -> Iterator[Sample]:

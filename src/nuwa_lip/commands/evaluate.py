@@ -16,13 +16,14 @@ from rich.console import Console
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.commands.options import check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
-from nuwa_lip.evaluation.images import check_extras, parse_extras, summarise
+from nuwa_lip.evaluation.images import parse_extras, summarise
+from nuwa_lip.evaluation.tokenizers import load_tokenizer, summarise_tokenizer
 from nuwa_lip.hub import read_sampling
-from nuwa_lip.images.files import check_writable
 
 
 def images(
@@ -72,9 +73,9 @@ def images(
         baseline_steps: Steps of its sampling.
         baseline_guidance: Its classifier-free guidance, 1 for none.
         json: Where to write the figures.
-        limit: Use only the first so many photos.
+        limit: Use only the first N photos.
         seed: Of the model's sampling and of the sheet's choice.
-        best_of: Repaint every photo so often and measure the best.
+        best_of: Repaint every photo N times and measure the best.
         rank: What is best: the model's likelihood, or CLIP's similarity to the caption.
         sheet: Where to write a PNG with 24 random rows: photo, hole, result(s), caption.
         save_images: Keep the model's pictures in this folder; a run that was stopped goes on from them.
@@ -87,23 +88,29 @@ def images(
         workers: Processes that measure together.
         shard: Such as 2/4: measure the second quarter of the photos into --work, and report nothing yet.
     """
-    _check(model, results, save_images, seed, limit, best_of, workers, shard, work)
+    if model is not None and results is not None:
+        raise InputError("--model and --results exclude each other; give one of them")
+    for given, what in (
+        (save_images is not None, "--save-images keeps a model's pictures"),
+        (best_of > 1, "--best-of chooses among a model's candidates"),
+        (unpasted, "--unpasted measures a model's whole picture"),
+        (blend is not None, "--blend is for a model's pictures"),
+    ):
+        if given and model is None:
+            raise InputError(f"{what}; give --model")
+    check_least(0, seed=seed)
+    check_least(1, best_of=best_of, workers=workers)
+    check_least(2, limit=limit)
+    part, parts = jobs.parse_shard(shard, work)
     if model is not None and is_glide(model):
         raise InputError(f"--model {model} is a GLIDE: give it as --baseline glide --baseline-model {model}")
-    if unpasted and model is None:
-        raise InputError("--unpasted measures a model's whole picture; give --model")
-    if blend is not None and model is None:
-        raise InputError("--blend is for a model's pictures; give --model")
     options = BaselineOptions(
         model=baseline_model, steps=baseline_steps, guidance=baseline_guidance, seed=seed, download=download
     )
     registry.check(baseline, options)
-    if sheet is not None:
-        check_writable(sheet)
-    source = read_benchmark(benchmark)
-    n = len(source) if limit is None else min(limit, len(source))
-    extras = parse_extras(metrics)
-    check_extras(extras, n)
+    check_reports(sheet)
+    source, extras = read_benchmark(benchmark), parse_extras(metrics)
+    n = jobs.count_photos(source, limit, extras)
     job = jobs.Job(
         benchmark=benchmark,
         model=model,
@@ -121,13 +128,11 @@ def images(
     )
     with jobs.open_store(job.describe(source), work, json) as store:
         if shard is not None:
-            part, parts = jobs.parse_shard(shard)
-            jobs.measure(job, source, store, jobs.pending(job, source, store, range(part, n, parts)))
+            jobs.measure(job, source, store, range(part, n, parts))
             Console().print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
             return
         drawn = report.Sheet(n, seed=seed) if sheet else None
-        todo = jobs.pending(job, source, store, range(n))
-        jobs.measure_together(job, source, store, todo, workers, watch=drawn.watch if drawn else None)
+        jobs.measure(job, source, store, range(n), workers=workers, watch=drawn.watch if drawn else None)
         figures = summarise(store, n, job.names(), extras)
         setting = _setting(job, source, n)
         Console().print(report.table(figures, f"{benchmark.name}: n = {n}, sha256 {source.sha256[:12]}"))
@@ -168,19 +173,14 @@ def tokenizer(
         benchmark: Folder made by `nuwa-lip data benchmark`.
         model: Bundled name, local folder or hub id of a model, stage 1 being enough.
         json: Where to write the figures.
-        limit: Use only the first so many photos.
+        limit: Use only the first N photos.
         work: Keep what was measured of each photo in this folder.
         workers: Processes that measure together.
     """
-    for option, value, least in (("--limit", limit, 2), ("--workers", workers, 1)):
-        if value is not None and value < least:
-            raise InputError(f"{option} {value} is too small: {least} at least")
-    from nuwa_lip.evaluation.shares import load_tokenizer, measure_shared, measure_tokenizer
-    from nuwa_lip.evaluation.tokenizers import summarise_tokenizer
-
+    check_least(2, limit=limit)
+    check_least(1, workers=workers)
     source = read_benchmark(benchmark)
-    n = len(source) if limit is None else min(limit, len(source))
-    check_extras((), n)
+    n = jobs.count_photos(source, limit)
     load = partial(load_tokenizer, model)
     dfvqgan = load()
     setting = {
@@ -192,48 +192,16 @@ def tokenizer(
     }
     run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
     with jobs.open_store(run, work, json) as store:
-        measure_shared(measure_tokenizer, dfvqgan, load, source, store, n, workers)
+        jobs.measure_shared(jobs.measure_tokenizer, dfvqgan, load, source, store, store.missing(n), workers)
         figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:
-        command = report.command_line()
-        report.write_json({**setting, **figures.as_json(), "command": command}, json)
-
-
-def _check(
-    model: str | None,
-    results: Path | None,
-    save_images: Path | None,
-    seed: int,
-    limit: int | None,
-    best_of: int,
-    workers: int,
-    shard: str | None,
-    work: Path | None,
-) -> None:
-    """Refuse options that do not go together or are out of range."""
-    if model is not None and results is not None:
-        raise InputError("--model and --results exclude each other; give one of them")
-    if save_images is not None and model is None:
-        raise InputError("--save-images keeps a model's pictures; give --model")
-    if seed < 0:
-        raise InputError(f"--seed {seed} is negative")
-    if limit is not None and limit < 2:
-        raise InputError(f"--limit {limit} is too small: 2 photos at least")
-    for option, value in (("--best-of", best_of), ("--workers", workers)):
-        if value < 1:
-            raise InputError(f"{option} {value} is too small: 1 at least")
-    if best_of > 1 and model is None:
-        raise InputError("--best-of chooses among a model's candidates; give --model")
-    if shard is not None and work is None:
-        raise InputError("--shard needs --work DIR, the folder that all parts share")
-    if shard is not None:
-        jobs.parse_shard(shard)
+        report.write_json({**setting, **figures.as_json(), "command": report.command_line()}, json)
 
 
 def _setting(job: jobs.Job, source: Benchmark, n: int) -> dict[str, Any]:
-    """What every figure stands beside."""
+    """Describe the setting, for the report."""
     return {
         "model": job.model,
         **({"unpasted": True} if job.unpasted else {}),

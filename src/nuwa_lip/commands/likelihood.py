@@ -10,10 +10,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from nuwa_lip.commands.options import check_least
 from nuwa_lip.data.benchmark import read_benchmark
-from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
+from nuwa_lip.evaluation.likelihood import measure_likelihood, other_captions, summarise_likelihood
 from nuwa_lip.evaluation.report import command_line, write_json
+from nuwa_lip.hub import load_model
 
 SHOWN = {
     "bits": ("bits per defective token, true caption ↓", 4),
@@ -46,28 +48,21 @@ def likelihood(
         benchmark: Folder made by `nuwa-lip data benchmark`.
         model: Bundled name, local folder or hub id of a complete model.
         json: Where to write the figures, and the bits of each photo.
-        limit: Use only the first so many photos.
+        limit: Use only the first N photos.
         others: Other captions of the set that each true one is compared with.
         seed: Of the choice of these.
         work: Keep what was measured of each photo in this folder.
         workers: Processes that measure together.
     """
-    least_of = (("--limit", limit, 1), ("--others", others, 0), ("--seed", seed, 0), ("--workers", workers, 1))
-    for option, number, least in least_of:
-        if number is not None and number < least:
-            raise InputError(f"{option} {number} is too small: {least} at least")
-    from nuwa_lip.evaluation.likelihood import measure, other_captions, summarise_likelihood
-    from nuwa_lip.evaluation.shares import measure_shared
-    from nuwa_lip.hub import load_model
-
+    check_least(0, others=others, seed=seed)
+    check_least(1, limit=limit, workers=workers)
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
     load = partial(load_model, model)
     parts = load()
-    assert parts.mps2s is not None
-    reads = parts.mps2s.text is not None
+    reads = parts.mps2s is not None and parts.mps2s.text is not None
     if reads:
-        other_captions(source.captions, 0, others, seed)  # too few of them are told before the work
+        other_captions(source.captions, 0, others, seed)  # fail early if there are too few
     run = {
         "definitions": jobs.DEFINITIONS,
         "likelihood": [others if reads else 0, seed],
@@ -75,7 +70,8 @@ def likelihood(
         "benchmark_sha256": source.sha256,
     }
     with jobs.open_store(run, work, json) as store:
-        measure_shared(partial(measure, others=others, seed=seed), parts, load, source, store, n, workers)
+        measure = partial(measure_likelihood, others=others, seed=seed)
+        jobs.measure_shared(measure, parts, load, source, store, store.missing(n), workers)
         found = summarise_likelihood(store, n, parts.sampling.order)
     table = Table(title=f"{model} on {benchmark.name}")
     table.add_column("figure")
@@ -90,5 +86,4 @@ def likelihood(
     print("in brackets: 95 % intervals over the photos; bits compare models of the same tokenizer only")
     if json is not None:
         setting = {"model": model, "benchmark": benchmark.name, "benchmark_sha256": source.sha256, "seed": seed}
-        command = command_line()
-        write_json({**setting, **found.as_json(), "command": command}, json)
+        write_json({**setting, **found.as_json(), "command": command_line()}, json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,20 +16,15 @@ from nuwa_lip import hub
 from nuwa_lip.baselines import methods, registry
 from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.registry import BaselineOptions
-from nuwa_lip.commands.variants import (
-    Plan,
-    Step,
-    ratio_steps,
-    table1_steps,
-    table4_steps,
-    tokenizer_steps,
-)
+from nuwa_lip.commands.options import check_least
+from nuwa_lip.commands.table_options import Options, given_seeds, without_seed
+from nuwa_lip.commands.variants import Plan, Step, ratio_steps, table1_steps, table4_steps, tokenizer_steps
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.images import check_extras, parse_extras
-from nuwa_lip.evaluation.job import DEFINITIONS, Job
+from nuwa_lip.evaluation.images import parse_extras
+from nuwa_lip.evaluation.job import DEFINITIONS, Job, count_photos
 from nuwa_lip.evaluation.likelihood import others_at_hand
-from nuwa_lip.evaluation.report import command_line, write_json
+from nuwa_lip.evaluation.report import command_line, write_json, write_text
 from nuwa_lip.tables import assemble, page, pictures, specs
 from nuwa_lip.tables.budget import budgets_of
 from nuwa_lip.tables.layout import Kind, Table
@@ -38,86 +33,6 @@ from nuwa_lip.tables.rows import RowFolder, seeded
 from nuwa_lip.training.runs import written_whole
 
 Steps = Callable[[Plan, str], list[Step]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What all tables have in common."""
-
-    benchmark: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders made by `nuwa-lip data benchmark`."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("results")
-    """Results folder: rows, pictures, and the table itself."""
-    row: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=MODEL, once for each row whose model is at hand; NAME-seed1=MODEL for a second training."""
-    only: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Train and measure this row alone (may be given again); the table shows what else has been measured before."""
-    train: bool = False
-    """Train the rows that are not given, each by the commands that its JSON names; needs --data."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")] = ()
-    """Shards to train on."""
-    models: Path | None = None
-    """Where trained models are kept; by default in the results folder."""
-    stage1: str = "mini"
-    """Recipe of stage 1 and overrides, in quotes: "mini --schedule.steps 4000"; the same for every row."""
-    stage2: str = "mini"
-    """The same of stage 2."""
-    tokenize: str = ""
-    """More words for `nuwa-lip tokenize`, in quotes."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of the trainings; with several a row shows their mean."""
-    limit: int | None = None
-    """Use only the first so many photos of each benchmark."""
-    pictures: int = 24
-    """Photos of each benchmark whose results the page shows; 0: none."""
-    pictures_of: tuple[str, ...] = ()
-    """Show photos of these benchmarks only, by their folders' names: say, of those that may be published."""
-    workers: int = 1
-    """Processes that measure together."""
-
-    def check(self, table: Table) -> None:
-        """Refuse what cannot be, before any work."""
-        if not self.benchmark:
-            raise InputError(f"evaluate {table.name} needs a benchmark folder, made by nuwa-lip data benchmark")
-        names = [folder.absolute().name for folder in self.benchmark]
-        if len(set(names)) < len(names):
-            raise InputError(f"two benchmarks are called {max(names, key=names.count)}: rows go by that name")
-        for option, value, least in (
-            ("--limit", self.limit, 2),
-            ("--pictures", self.pictures, 0),
-            ("--workers", self.workers, 1),
-            ("--seeds", min(self.seeds, default=-1), 0),
-        ):
-            if value is not None and value < least:
-                raise InputError(f"{option} {value} is too small: {least} at least")
-        for name in self.pictures_of:
-            if name not in names:
-                raise InputError(f"--pictures-of {name} is none of the benchmarks: {', '.join(names)}")
-        if self.train and not self.data:
-            raise InputError("--train needs --data, the photos to train on")
-        table.check(self.only, "--only")
-        table.check([without_seed(name) for name in self.given()], "--row")
-
-    def given(self) -> dict[str, str]:
-        """Models by row."""
-        found = {}
-        for text in self.row:
-            name, equals, model = text.partition("=")
-            if not (name and equals and model):
-                raise InputError(f"--row {text!r} is not like NAME=MODEL")
-            found[name] = model
-        return found
-
-    def plan(self, seed: int) -> Plan:
-        """How rows are trained."""
-        return Plan(
-            models=self.models or self.out / "models",
-            data=self.data,
-            stage1=self.stage1,
-            stage2=self.stage2,
-            tokenize=self.tokenize,
-            seed=seed,
-        )
 
 
 Shared = Annotated[Options, tyro.conf.arg(name="")]
@@ -145,8 +60,8 @@ def table1(
     Example: nuwa-lip evaluate table1 benchmarks/coco --row nuwa-lip=runs/mps2s/model --row telea=telea
 
     Args:
-        options: see there.
-        best_of: Show each model of ours a second time with the best of so many candidates (officially 2).
+        options: Shared by all tables.
+        best_of: Show each model of ours a second time with the best of N candidates (officially 2).
         rank: What the best is chosen by: the model's own likelihood, or officially CLIP, whose weights it needs.
         metrics: More figures, with commas: fid, kid, lpips, clip.
         seed: Of the models' sampling.
@@ -178,7 +93,16 @@ def table1(
 
 
 def job_of(row: str, model: str, source: Benchmark, best_of: int, extras: tuple[str, ...], seed: int) -> Job:
-    """What to measure: a method's name, one with its weights (glide:FOLDER), finished pictures, or a model of ours."""
+    """Read what a row is given as: a method, one with its weights (glide:FOLDER), finished pictures, a model of ours.
+
+    Args:
+        row: its name.
+        model: what it is given as.
+        source: the benchmark.
+        best_of: candidates of which the best is measured.
+        extras: figures beside the usual ones.
+        seed: of the sampling.
+    """
     method, _, weights = model.partition(":")
     path = Path(model)
     job = Job(benchmark=source.folder, extras=extras, seed=seed)
@@ -203,7 +127,7 @@ def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192)
     Example: nuwa-lip evaluate table2 benchmarks/test --train --data shards/ --only df-vqgan-coarse-1024
 
     Args:
-        options: see there.
+        options: Shared by all tables.
         codes: Sizes of the three codebooks.
     """
     if len(set(codes[:2])) < 2 or min(codes) < 2:
@@ -217,7 +141,7 @@ def table3(options: Shared, *, codes: int | None = None) -> None:
     Example: nuwa-lip evaluate table3 benchmarks/test --train --data shards/ --stage1 "mini --schedule.steps 4000"
 
     Args:
-        options: see there.
+        options: Shared by all tables.
         codes: Size of the codebook; the recipe's own if it is not given.
     """
     vocabulary = options.plan(0).own_vocabulary() if codes is None else f"coarse-{codes}"
@@ -230,7 +154,7 @@ def table4(options: Shared, *, others: int = 9, metrics: str = "") -> None:
     Example: nuwa-lip evaluate table4 benchmarks/test --train --data shards/ --only text-pixels
 
     Args:
-        options: see there.
+        options: Shared by all tables.
         others: Other captions that each true one is compared with, or as many as the benchmark has.
         metrics: More figures, with commas: fid, kid, lpips, clip.
     """
@@ -243,7 +167,7 @@ def ratios(options: Shared, *, others: int = 9, metrics: str = "") -> None:
     Example: nuwa-lip evaluate ratios benchmarks/test --train --data shards/
 
     Args:
-        options: see there.
+        options: Shared by all tables.
         others: Other captions that each true one is compared with, or as many as the benchmark has.
         metrics: More figures, with commas: fid, kid, lpips, clip.
     """
@@ -258,7 +182,7 @@ def _measure_tokenizer(row: str, name: str, model: str, folder: RowFolder, sourc
 def _run_stage2(
     options: Options, build: Callable[[int, Sequence[str]], Table], steps: Steps, others: int, metrics: str
 ) -> None:
-    """Rows of results and likelihoods; `build` takes the number of other captions and the further figures."""
+    """Run a table of results and likelihoods; `build` takes the number of other captions and the further figures."""
     extras = parse_extras(metrics)
 
     def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
@@ -279,42 +203,32 @@ def _run(
 ) -> None:
     """Train and measure the rows that are asked for, then show all that there are.
 
-    Args:
-        options, measure, steps, plan, others, extras: see there.
-        build: a benchmark's name and the number of other captions that it has → its table.
+    `build` makes the table of a benchmark from its name and the number of other captions that it has.
     """
-    if others < 0:
-        raise InputError(f"--others {others} is too small: 0 at least")
+    check_least(0, others=others)
     pattern = build("", others)
     options.check(pattern)
-    sources = [read_benchmark(folder) for folder in options.benchmark]
-    compares = pattern.kind == "stage2"
-    own_others = [others_at_hand(source.captions, others) if compares else 0 for source in sources]
-    tables = [build(source.folder.absolute().name, own) for source, own in zip(sources, own_others, strict=True)]
-    numbers = [len(source) if options.limit is None else min(options.limit, len(source)) for source in sources]
-    for n in numbers:  # before any training
-        check_extras(extras, n)
-    command = command_line()
-    models = _models(options, pattern, steps, plan or options.plan)
-    folders = []
-    for source, n, own in zip(sources, numbers, own_others, strict=True):
+    compares, command = pattern.kind == "stage2", command_line()
+    targets: list[tuple[Table, Benchmark, RowFolder, Setting]] = []
+    for path in options.benchmark:
+        source, name = read_benchmark(path), path.absolute().name
+        own = others_at_hand(source.captions, others) if compares else 0
+        n = count_photos(source, options.limit, extras)  # checked before any training
         wanted = {"definitions": DEFINITIONS, "benchmark_sha256": source.sha256, "n": n}
         wanted |= {"likelihood": own} if compares else {}
-        first = None if n == len(source) else n
-        folders.append(RowFolder(options.out, source.folder.absolute().name, pattern.kind, wanted, first))
-    settings = []
-    for source, folder, n, own in zip(sources, folders, numbers, own_others, strict=True):
-        shown = not options.pictures_of or folder.benchmark in options.pictures_of
-        pictures = options.pictures if shown else 0
-        setting = Setting(n=n, pictures=pictures, workers=options.workers, others=own, command=command)
-        settings.append(setting)
+        folder = RowFolder(options.out, name, pattern.kind, wanted, None if n == len(source) else n)
+        shown = options.pictures if name in (options.pictures_of or (name,)) else 0
+        setting = Setting(n=n, pictures=shown, workers=options.workers, others=own, command=command)
+        targets.append((build(name, own), source, folder, setting))
+    models = _models(options, pattern, steps, plan or options.plan)
+    for _, source, folder, setting in targets:
         for name, model in models.items():
             own_setting = replace(setting, training=model.training, budget=budgets_of(model.runs))
             measure(model.row, name, model.model, folder, source, own_setting)
-        for stranger, why in folder.strangers().items():
-            print(f"{folder.path(stranger)} was measured otherwise ({why}): left out", file=sys.stderr)
-    blocks = [assemble.assemble(*three) for three in zip(tables, sources, folders, strict=True)]
-    _write(blocks, folders, [setting.chosen() for setting in settings], options.out, command)
+        for stale, why in folder.stale().items():
+            print(f"{folder.path(stale)} was measured otherwise ({why}): left out", file=sys.stderr)
+    blocks = [assemble.assemble(table, source, folder) for table, source, folder, _ in targets]
+    _write(blocks, [target[2] for target in targets], [target[3].chosen() for target in targets], options.out, command)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,7 +244,7 @@ class Chosen:
 
 
 def _models(options: Options, table: Table, steps: Steps, plan: Callable[[int], Plan]) -> dict[str, Chosen]:
-    """The rows to measure, by their names with the seed."""
+    """Choose the rows to measure, by their names with the seed, and train those that are to be trained."""
     from nuwa_lip.cli import run
 
     given = options.given()
@@ -340,7 +254,7 @@ def _models(options: Options, table: Table, steps: Steps, plan: Callable[[int], 
         if options.only and row.name not in options.only:
             continue
         base = row.name.partition(".best-of-")[0]
-        for seed in sorted({0, *options.seeds, *_given_seeds(base, given)}):
+        for seed in sorted({0, *options.seeds, *given_seeds(base, given)}):
             name = seeded(row.name, seed)
             model = given.get(name, given.get(seeded(base, seed)))
             if model is None and base.startswith("partial-"):  # the weights of the VQGAN
@@ -370,22 +284,15 @@ def _models(options: Options, table: Table, steps: Steps, plan: Callable[[int], 
 
 
 def check_given(model: str, kind: Kind) -> None:
-    """Refuse a row's model that does not exist, before any other row is trained or measured."""
+    """Check a row's model, before any other row is trained or measured.
+
+    Raises:
+        InputError: it does not exist.
+    """
     method = model.partition(":")[0]
     other = kind == "images" and (method in methods.BASELINES or method in registry.NAMES or Path(model).is_dir())
     if not other:
         hub.resolve(model)
-
-
-def without_seed(name: str) -> str:
-    """`nuwa-lip-seed1` → "nuwa-lip"."""
-    return re.sub(r"-seed\d+$", "", name)
-
-
-def _given_seeds(row: str, given: Mapping[str, str]) -> list[int]:
-    """Further trainings of a row whose models are given."""
-    words = [name.removeprefix(f"{row}-seed") for name in given if name.startswith(f"{row}-seed")]
-    return [int(word) for word in words if word.isdecimal()]
 
 
 def _write(
@@ -402,14 +309,9 @@ def _write(
         for text, word in block.answers():
             print(f"{word + ':':10} {text}")
     write_json(assemble.as_json(blocks, command), out / f"{name}.json")
-    texts = {
-        "csv": assemble.as_csv(blocks),
-        "md": assemble.as_markdown(blocks, command),
-        "html": page.page(blocks, folders, chosen, command),
-    }
-    for ending, text in texts.items():
-        with written_whole(out / f"{name}.{ending}") as part:
-            part.write_text(text, encoding="utf-8")
+    write_text(assemble.as_csv(blocks), out / f"{name}.csv")
+    write_text(assemble.as_markdown(blocks, command), out / f"{name}.md")
+    write_text(page.page(blocks, folders, chosen, command), out / f"{name}.html")
     for block, folder, photos in zip(blocks, folders, chosen, strict=True):
         for ending, changes in (("", False), ("-changes", True)):
             sheet = pictures.sheet(block, folder, photos, changes=changes)

@@ -9,15 +9,17 @@ A step that is done is not done again, one that was stopped goes on; models are 
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from nuwa_lip.commands import train
 from nuwa_lip.commands.tokenize import MASKS
+from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.report import write_json
 from nuwa_lip.json_files import read_object
@@ -25,12 +27,12 @@ from nuwa_lip.models import DFVQGANConfig
 from nuwa_lip.tables.rows import seeded
 from nuwa_lip.tables.specs import PERSPECTIVES
 
-SWITCHES = {
-    "vqgan": ("--model.no-relative-estimation", "--model.no-symmetrical-connections"),
-    "relative": ("--model.no-symmetrical-connections",),
-    "df-vqgan": (),
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "vqgan": {"relative_estimation": False, "symmetrical_connections": False},
+    "relative": {"symmetrical_connections": False},
+    "df-vqgan": {},
 }
-"""Of the variants of stage 1."""
+"""Variants of stage 1: what they change in the recipe's model."""
 NUWA = "text-tokens"
 """The row of Table 4 that the NÜWA baseline is: a VQGAN, and no pixel encoder."""
 
@@ -41,22 +43,22 @@ class Step:
 
     words: tuple[str, ...]
     out: Path
-    """What it makes."""
+    """The folder that it makes."""
     after: tuple[Step, ...] = ()
     """The steps that made what it starts from."""
 
     @property
     def command(self) -> str:
-        """As typed."""
+        """The command as typed."""
         return shlex.join(["nuwa-lip", *self.words])
 
     @property
     def note(self) -> Path:
-        """Written when it is done."""
+        """The file that is written when the step is done."""
         return self.out.with_name(self.out.name + ".json")
 
     def done(self) -> bool:
-        """Whether it need not be done.
+        """Say whether the step is done already.
 
         Raises:
             InputError: what is there was made by other words.
@@ -73,11 +75,11 @@ class Step:
         return True
 
     def made(self) -> dict[str, Any]:
-        """What it is made by, as the note says it."""
+        """Give the words of this step and of those before it, as the note has them."""
         return {"words": list(self.words), "after": [step.made() for step in self.after]}
 
     def run(self, call: Callable[[list[str]], None]) -> None:
-        """Do it, if it is not done."""
+        """Do the step, unless it is done already."""
         if not self.done():
             self.out.parent.mkdir(parents=True, exist_ok=True)
             call(list(self.words))
@@ -86,39 +88,43 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """From what, by which recipes and to where the rows are trained."""
+    """The data, recipes and folders of the rows' trainings; a recipe is its name and overrides, in one text."""
 
     models: Path
     data: tuple[str, ...]
     finetune_data: tuple[str, ...] = ()
     stage1: str = "mini"
-    """Recipe of stage 1 and overrides, the same for every variant."""
     stage2: str = "mini"
-    """Recipe of stage 2 and overrides."""
     finetune: str = "mini"
-    """Recipe of the fine-tuning and overrides."""
     glide: str = "mini"
-    """Recipe of the baseline GLIDE and overrides."""
     tokenize: str = ""
     """More words for `nuwa-lip tokenize`."""
     seed: int = 0
 
-    def tokenizer(self, variant: str, vocabulary: str) -> list[Step]:
-        """Train a variant of stage 1, for example vqgan with coarse-1024."""
-        return [self._tokenizer(variant, vocabulary)]
-
     def own_vocabulary(self) -> str:
-        """That of the recipe itself."""
-        return f"coarse-{self._config(shlex.split(self.stage1)).codebook_size}"
+        """Name the vocabulary of the recipe of stage 1 itself, such as coarse-1024."""
+        return f"coarse-{_model(_recipe(self.stage1, '--stage1')).codebook_size}"
+
+    def tokenizer(self, variant: str, vocabulary: str | None = None) -> tuple[Step, DFVQGANConfig]:
+        """Train a variant of stage 1.
+
+        Args:
+            variant: one of `VARIANTS`.
+            vocabulary: coarse-N, or fine-N for twice as many tokens a side, with N codes; None: the recipe's own.
+        """
+        vocabulary = vocabulary or self.own_vocabulary()
+        kind, _, codes = vocabulary.partition("-")
+        name, *overrides = _recipe(self.stage1, "--stage1")
+        published = kind == "fine" and name.startswith("paper-f16")
+        words = ["paper-f8-8192" if published else name, *overrides]
+        model = _model(words)
+        changes = _finer(name, model) if kind == "fine" and not published else {}
+        changes |= {**VARIANTS[variant], "codebook_size": int(codes)}
+        step = self._train("dfvqgan", words + _flags("model", changes), self.data, f"{variant}-{vocabulary}")
+        return step, replace(model, **changes)
 
     def stage2_of(
-        self,
-        name: str,
-        variant: str,
-        perspectives: Sequence[str],
-        *,
-        ratio: tuple[int, int] | None = None,
-        vocabulary: str | None = None,
+        self, name: str, variant: str, perspectives: Sequence[str], ratio: tuple[int, int] | None = None
     ) -> list[Step]:
         """Train stage 1, make its token cache, train stage 2.
 
@@ -127,102 +133,93 @@ class Plan:
             variant: of stage 1.
             perspectives: of MP-S2S.
             ratio: least and largest share of the photo that the holes cover, in per cent; None: as `tokenize` says.
-            vocabulary: None for the recipe's own.
         """
-        first = self._tokenizer(variant, vocabulary or self.own_vocabulary())
+        first, model = self.tokenizer(variant)
         cache = self._cache(first, self.data, "tokens", ratio)
-        words = [*_recipe(self.stage2, "--stage2"), *self._fit(first), "--model.perspectives", *perspectives]
-        return [first, cache, self._run("mps2s", words, (str(cache.out),), seeded(name, self.seed), (cache,))]
+        words = [*_recipe(self.stage2, "--stage2"), *_fit(model), *_flags("model", {"perspectives": perspectives})]
+        return [first, cache, self._train("mps2s", words, (str(cache.out),), name, (cache,))]
 
     def finetuned(self, name: str, base: list[Step]) -> list[Step]:
-        """Go on with a model of stage 2 on other photos."""
+        """Continue the training of a model of stage 2 with DF-VQGAN on other photos."""
         first, _, last = base
-        cache = self._cache(first, self.finetune_data, "finetune-tokens", None)
-        words = [*_recipe(self.finetune, "--finetune"), *self._fit(first), "--init-from", str(last.out / "model")]
-        return [*base, cache, self._run("mps2s", words, (str(cache.out),), seeded(name, self.seed), (last, cache))]
+        cache = self._cache(first, self.finetune_data, "finetune-tokens")
+        words = [*_recipe(self.finetune, "--finetune"), *_fit(self.tokenizer("df-vqgan")[1])]
+        words += ["--init-from", str(last.out / "model")]
+        return [*base, cache, self._train("mps2s", words, (str(cache.out),), name, (last, cache))]
 
     def diffusion(self, name: str) -> list[Step]:
         """Train the baseline GLIDE, on holes like those of stage 2."""
         recipe, *overrides = _recipe(self.glide, "--glide")
-        words = [recipe, *self._holes(), *overrides]
-        return [self._run("glide", words, self.data, seeded(name, self.seed))]
+        holes = asdict(tyro.cli(_Holes, args=shlex.split(self.tokenize), return_unknown_args=True)[0].masks)
+        del holes["nothing"]  # photos without a hole teach a GLIDE nothing
+        return [self._train("glide", [recipe, *_flags("masks", holes), *overrides], self.data, name)]
 
-    def _holes(self) -> list[str]:
-        """How the token caches' holes are drawn, but for photos without any, from which a GLIDE learns nothing."""
-        words: dict[str, list[str]] = {}
-        for field in dataclasses.fields(MASKS):
-            value = getattr(MASKS, field.name)
-            words[f"--masks.{field.name}"] = [str(v) for v in (value if isinstance(value, tuple) else (value,))]
-        option = ""
-        for word in shlex.split(self.tokenize.replace("=", " ")):
-            if word.startswith("--"):
-                option = word
-                words[option] = []
-            elif option:
-                words[option].append(word)
-        holes = [[option, *values] for option, values in words.items() if option.startswith("--masks.")]
-        return [word for hole in holes if hole[0] != "--masks.nothing" for word in hole]
-
-    def _tokenizer(self, variant: str, vocabulary: str) -> Step:
-        words = self._stage1_words(variant, vocabulary)
-        return self._run("dfvqgan", words, self.data, seeded(f"{variant}-{vocabulary}", self.seed))
-
-    def _stage1_words(self, variant: str, vocabulary: str) -> list[str]:
-        words = _recipe(self.stage1, "--stage1")
-        kind, _, codes = vocabulary.partition("-")
-        if kind == "fine":
-            words = self._finer(words)
-        return [*words, *SWITCHES[variant], "--model.codebook-size", codes]
-
-    def _finer(self, words: list[str]) -> list[str]:
-        """The same recipe with twice as many tokens a side."""
-        if words[0].startswith("paper-f16"):
-            return ["paper-f8-8192", *words[1:]]
-        model = self._config(words)
-        if model.patch > 1:
-            return [*words, "--model.patch", str(model.patch // 2)]
-        if len(model.channels) < 3:
-            raise InputError(f"--stage1 {words[0]} has {len(model.channels)} levels: too few for a finer vocabulary")
-        channels = (*model.channels[:-2], model.channels[-1])
-        return [*words, "--model.channels", *map(str, channels)]
-
-    def _cache(self, first: Step, data: Sequence[str], name: str, ratio: tuple[int, int] | None) -> Step:
-        shares = [] if ratio is None else ["--masks.ratio", *(str(share / 100) for share in ratio)]
-        ending = "" if ratio is None else f"-{ratio[0]}-{ratio[1]}"
-        out = self.models / f"{name}-{first.out.name}{ending}"
+    def _cache(self, first: Step, data: Sequence[str], name: str, ratio: tuple[int, int] | None = None) -> Step:
+        shares = [] if ratio is None else _flags("masks", {"ratio": [share / 100 for share in ratio]})
+        out = self.models / "-".join([name, first.out.name, *map(str, ratio or ())])
         words = ["tokenize", "--model", str(first.out / "model"), *shlex.split(self.tokenize), *shares]
         words += ["--seed", str(self.seed), "--data", *data, "--out", str(out)]
         return Step(words=tuple(words), out=out, after=(first,))
 
-    def _run(
+    def _train(
         self, stage: str, words: Sequence[str], data: Sequence[str], name: str, after: tuple[Step, ...] = ()
     ) -> Step:
         if not data:
             raise InputError("--train needs --data, the photos to train on")
-        out = self.models / name
+        out = self.models / seeded(name, self.seed)
         seed = ["--schedule.seed", str(self.seed)] if self.seed else []
         words = ("train", stage, *words, *seed, "--data", *data, "--out", str(out), "--resume")
         return Step(words=words, out=out, after=after)
 
-    def _fit(self, first: Step) -> list[str]:
-        """Sizes of stage 2 that go with a tokenizer."""
-        words = first.words[2 : first.words.index("--data")]
-        model = self._config(list(words))
-        grid = str(model.grid)
-        return [
-            *("--model.codebook-size", str(model.codebook_size)),
-            *("--model.grid", grid, grid, "--model.image-size", str(model.resolution)),
-        ]
 
-    def _config(self, words: list[str]) -> DFVQGANConfig:
-        """Of the model that stage 1 trains by these words."""
-        recipe = train.parse("dfvqgan", [*words, "--data", "photos", "--out", str(self.models / ".none")])[1]
-        model: DFVQGANConfig = recipe.model
-        return model
+@dataclass(frozen=True)
+class _Holes:
+    masks: MaskRecipe = MASKS
+
+
+def _recipe(text: str, option: str) -> list[str]:
+    """The name and the overrides of a recipe, as words."""
+    words = shlex.split(text)
+    if not words or words[0].startswith("-"):
+        raise InputError(f"{option} {text!r} must begin with the name of a recipe, such as mini")
+    return words
+
+
+def _model(words: list[str]) -> DFVQGANConfig:
+    """The model that stage 1 trains by a recipe."""
+    model: DFVQGANConfig = train.parse("dfvqgan", [*words, "--data", "photos", "--out", ".none"])[1].model
+    return model
+
+
+def _flags(group: str, values: Mapping[str, Any]) -> list[str]:
+    """Options that set fields of a recipe: ("model", {"codebook_size": 16}) → --model.codebook-size 16."""
+    words: list[str] = []
+    for field, value in values.items():
+        name = field.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{group}.{'' if value else 'no-'}{name}")
+        else:
+            words += [f"--{group}.{name}", *map(str, value if isinstance(value, Sequence) else [value])]
+    return words
+
+
+def _fit(model: DFVQGANConfig) -> list[str]:
+    """Options of stage 2 that go with a tokenizer."""
+    sizes = {"codebook_size": model.codebook_size, "grid": (model.grid, model.grid), "image_size": model.resolution}
+    return _flags("model", sizes)
+
+
+def _finer(recipe: str, model: DFVQGANConfig) -> dict[str, Any]:
+    """What to change in a model for twice as many tokens a side."""
+    if model.patch > 1:
+        return {"patch": model.patch // 2}
+    if len(model.channels) < 3:
+        raise InputError(f"--stage1 {recipe} has {len(model.channels)} levels: too few for a finer vocabulary")
+    return {"channels": (*model.channels[:-2], model.channels[-1])}
 
 
 def table1_steps(plan: Plan, row: str) -> list[Step]:
-    """Of a row of Table 1; none for one that is not trained here."""
+    """List the steps of a row of Table 1; none for a row that is not trained here."""
     row = row.partition(".best-of-")[0]
     if row in ("nuwa", "nuwa-p"):
         return table4_steps(plan, NUWA)
@@ -237,25 +234,21 @@ def table1_steps(plan: Plan, row: str) -> list[Step]:
 
 
 def tokenizer_steps(plan: Plan, row: str) -> list[Step]:
-    """Of a row of Table 2 or 3, such as df-vqgan-coarse-1024; partial convolutions have the weights of the VQGAN."""
+    """List the steps of a row of Table 2 or 3, such as df-vqgan-coarse-1024.
+
+    Partial convolutions have the weights of the VQGAN.
+    """
     variant, kind, codes = row.rsplit("-", 2)
-    return plan.tokenizer("vqgan" if variant == "partial" else variant, f"{kind}-{codes}")
+    return [plan.tokenizer("vqgan" if variant == "partial" else variant, f"{kind}-{codes}")[0]]
 
 
 def table4_steps(plan: Plan, row: str) -> list[Step]:
-    """Of a row of Table 4."""
+    """List the steps of a row of Table 4."""
     variant = "df-vqgan" if row.startswith("df-vqgan") else "vqgan"
     return plan.stage2_of(f"table4-{row}", variant, PERSPECTIVES[row])
 
 
 def ratio_steps(plan: Plan, row: str) -> list[Step]:
-    """Of a row of the sweep of training holes, such as ratio-40-60."""
+    """List the steps of a row of the sweep of training holes, such as ratio-40-60."""
     low, high = (int(word) for word in row.split("-")[1:])
     return plan.stage2_of(row, "df-vqgan", PERSPECTIVES["df-vqgan"], ratio=(low, high))
-
-
-def _recipe(text: str, option: str) -> list[str]:
-    words = shlex.split(text)
-    if not words or words[0].startswith("-"):
-        raise InputError(f"{option} {text!r} must begin with the name of a recipe, such as mini")
-    return words

@@ -2,8 +2,8 @@
 
 A page shows photos with their hole and caption, and two results without names, on sides drawn by chance. Which is
 which stands in a key file that the rater does not get. Both results always stand side by side, with the question above
-them, within the window of a phone or of a desktop, and all of it works by keyboard, mouse or finger. Answers are kept in
-the browser's storage where it allows that, so that a closed page goes on where it was. The page saves a JSON:
+them, within the window of a phone or of a desktop, and all of it works by keyboard, mouse or finger. Answers are kept
+in the browser's storage where it allows that, so that a closed page goes on where it was. The page saves a JSON:
 
     {"page": HASH, "rater": "...", "answers": [{"pair": 3, "quality": "left", "caption": "same"}, ...]}
 

@@ -1,6 +1,6 @@
 """One measurement from beginning to end: what is measured on what, by one process or by several.
 
-Everything that a process needs to know is in a `Job`, so that another process can be told to do its share.
+A `Job` holds all settings, so that another process can do its share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from rich.console import Console
@@ -30,10 +30,12 @@ from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.baselines.registry import BaselineOptions
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_inception
-from nuwa_lip.evaluation.images import Observer, Watch, stamps
+from nuwa_lip.evaluation.images import Observer, Watch, check_extras, stamps
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.images.files import check_writable
+from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.perceptual import squeezenet
 from nuwa_lip.published import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
 from nuwa_lip.sampling.clip import load_clip
@@ -41,12 +43,12 @@ from nuwa_lip.tables.rows import model_hash
 
 SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
 DEFINITIONS = 2
-"""Raised whenever a figure's meaning changes: what was kept before is then measured again."""
+"""Raised whenever the meaning of a figure changes: what was kept before is then measured again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where the networks of the figures that are asked for come from."""
+    """Where the weights of the networks that figures need come from."""
 
     inception: Path | None = None
     vgg: Path | None = None
@@ -54,7 +56,7 @@ class Weights:
     download: bool = False
 
     def networks(self, extras: Sequence[str]) -> Networks:
-        """Load what the figures `extras` need.
+        """Load the networks that the figures `extras` need.
 
         Raises:
             InputError: weights or a library are missing, with the file to fetch or the extra to install.
@@ -68,7 +70,7 @@ class Weights:
             inception = load_inception(read_weights(path))
         if "clip" in extras:
             clip = str(hub.resolve(self.clip)) if self.download else self.clip
-            load_clip(clip, "--metrics clip")  # its absence is told before the work
+            load_clip(clip, "--metrics clip")  # fail early if it is missing
         return Networks(squeezenet(load_file(asset(SQUEEZENET))), lpips=lpips, inception=inception, clip=clip)
 
 
@@ -82,9 +84,9 @@ class Job:
     baseline: str | None = None
     baseline_options: BaselineOptions = field(default_factory=BaselineOptions)
     unpasted: bool = False
-    """Measure the model's whole picture, known pixels as it gives them."""
+    """Measure the model's whole picture, with the known pixels as it gives them."""
     whole: bool = False
-    """Let the model see the photo as one window; else one around each hole, where its known pixels are pasted."""
+    """Let the model see the photo as one window; otherwise one around each hole, with known pixels pasted."""
     blend: bool | None = None
     """Fit the model's colours at the hole's edge, which is not of the paper; None: as the model says."""
     seed: int = 0
@@ -96,7 +98,11 @@ class Job:
     weights: Weights = field(default_factory=Weights)
 
     def names(self) -> list[str]:
-        """What is measured, the main one first."""
+        """Name what is measured, the main method first.
+
+        Raises:
+            InputError: nothing is measured, or two methods have one name.
+        """
         named = [Path(self.model).name + "-unpasted" * self.unpasted] if self.model is not None else []
         named += [self.results.name] if self.results is not None else []
         if self.baseline is not None:
@@ -108,11 +114,15 @@ class Job:
         return named
 
     def sources(self) -> dict[str, Path]:
-        """Folders of pictures made elsewhere, by the method's name."""
+        """Give the folders of pictures made elsewhere, by the method's name."""
         return {} if self.results is None else {self.results.name: self.results}
 
     def repaints(self, source: Benchmark) -> dict[str, Repaint]:
-        """The methods themselves."""
+        """Load the methods, by their names.
+
+        Raises:
+            InputError: a method, a library or weights are missing.
+        """
         found: list[Repaint] = []
         if self.model is not None:
             sampling = self.seed, self.best_of, self.rank
@@ -140,7 +150,7 @@ class Job:
         return run
 
     def describe(self, source: Benchmark) -> dict[str, Any]:
-        """What the figures depend on, as kept beside them."""
+        """Describe what the figures depend on, to be kept beside them."""
         described = {
             "definitions": DEFINITIONS,
             "benchmark_sha256": source.sha256,
@@ -162,81 +172,128 @@ class Job:
         return described
 
     def resize(self) -> dict[str, str]:
-        """How photos reach the networks' input sizes, for those networks that are used."""
+        """Say how photos are brought to the input sizes of the networks that are used."""
         used = {"squeezenet", "random"}
         used |= {"inception"} if {"fid", "kid"} & set(self.extras) else set()
         used |= {"clip"} & set(self.extras)
         return {name: text for name, text in RESIZE.items() if name in used}
 
 
-def pending(job: Job, source: Benchmark, store: Store, items: Iterable[int]) -> list[int]:
-    """Those of the photos that the store does not have yet, with the results as they are now."""
-    measured, folders = job.names(), job.sources()
-    return [i for i in items if not store.has(f"{i:05d}", stamps(measured, folders, source.files[i].name))]
+def count_photos(source: Benchmark, limit: int | None, extras: Sequence[str] = ()) -> int:
+    """Count the photos to measure, the first `limit` of a benchmark.
+
+    Raises:
+        InputError: a figure of `extras` does not exist, or not for so few photos.
+    """
+    n = len(source) if limit is None else min(limit, len(source))
+    check_extras(extras, n)
+    return n
 
 
 def measure(
-    job: Job, source: Benchmark, store: Store, items: Sequence[int], *, quiet: bool = False, watch: Watch | None = None
+    job: Job, source: Benchmark, store: Store, items: Iterable[int], *, workers: int = 1, watch: Watch | None = None
 ) -> None:
-    """Measure these photos in this process."""
-    if not items:
-        return
-    observer = Observer(job.repaints(source), job.weights.networks(job.extras), job.extras)
-    shown = items if quiet else track(items, "measuring", console=Console(stderr=True), transient=True)
-    observer.measure(shown, source, store, job.sources(), watch)
-
-
-def measure_together(
-    job: Job, source: Benchmark, store: Store, items: Sequence[int], workers: int, *, watch: Watch | None = None
-) -> None:
-    """Measure these photos by `workers` processes."""
-    here = partial(measure, job, source, store, watch=watch)
-    together(items, workers, here, partial(_measure_share, job, store.folder, store.run))
-
-
-def _measure_share(job: Job, folder: Path, run: Mapping[str, Any], items: Sequence[int]) -> None:
-    """In another process."""
-    measure(job, read_benchmark(job.benchmark), Store(folder, run), items, quiet=True)
-
-
-Measure = Callable[[Sequence[int]], None]
-"""Measures photos into a store."""
-
-
-def together(items: Sequence[int], workers: int, here: Measure, there: Measure) -> None:
-    """Share photos among `workers` processes, this one among them; the figures are those of one process.
+    """Measure photos by `workers` processes.
 
     Args:
-        here: for this process.
-        there: for the others, which it is sent to.
+        job: what to measure.
+        source: the benchmark.
+        store: where what is measured of each photo is kept.
+        items: numbers of photos; those that the store has already, with the results as they are now, are left out.
+        workers: processes.
+        watch: is called with every photo that this process measures.
     """
-    workers = min(workers, len(items))
-    if workers <= 1:
-        return here(items)
+    names, folders = job.names(), job.sources()
+    todo = [i for i in items if not store.has(f"{i:05d}", stamps(names, folders, source.files[i].name))]
+    if todo:
+        # nobody watches in the other processes
+        measure_shared(_observe, (job, watch), partial(_watched, job, None), source, store, todo, workers)
+
+
+Watched = tuple[Job, Watch | None]
+
+
+def _watched(job: Job, watch: Watch | None) -> Watched:
+    return job, watch
+
+
+def _observe(watched: Watched, source: Benchmark, store: Store, items: Iterable[int]) -> None:
+    job, watch = watched
+    observer = Observer(job.repaints(source), job.weights.networks(job.extras), job.extras)
+    observer.measure(items, source, store, job.sources(), watch)
+
+
+def measure_tokenizer(dfvqgan: DFVQGAN, source: Benchmark, store: Store, items: Iterable[int]) -> None:
+    """Call `tokenizers.measure` with the usual networks, for `measure_shared`."""
+    tokenizers.measure(dfvqgan, source, Weights().networks(()), store, items)
+
+
+Loaded = TypeVar("Loaded")
+Measure = Callable[[Loaded, Benchmark, Store, Iterable[int]], None]
+"""Measures photos with something that was loaded, into a store."""
+
+
+def measure_shared(
+    measure: Measure[Loaded],
+    loaded: Loaded,
+    load: Callable[[], Loaded],
+    source: Benchmark,
+    store: Store,
+    items: Sequence[int],
+    workers: int,
+    *,
+    title: str = "measuring",
+) -> None:
+    """Share photos among processes, this one among them; the figures are those of one process.
+
+    Args:
+        measure: does the work; it is sent to the other processes.
+        loaded: what it measures with, for this process.
+        load: loads the same in the others, to which it is sent.
+        source: the benchmark.
+        store: where what is measured of each photo is kept.
+        items: numbers of photos.
+        workers: processes.
+        title: of the progress that is shown.
+    """
+    workers = max(1, min(workers, len(items)))
+    here = track(items[::workers], title, console=Console(stderr=True), transient=True)
+    if workers == 1:
+        return measure(loaded, source, store, here)
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
     with ProcessPoolExecutor(workers - 1, mp_context=get_context("spawn")) as pool:
-        others = [pool.submit(_there, there, items[i::workers], share) for i in range(1, workers)]
+        there = partial(_measure_there, measure, load, source.folder, store.folder, store.run, share)
+        others = [pool.submit(there, items[i::workers]) for i in range(1, workers)]
         torch.set_num_threads(share)
         try:
-            here(items[::workers])
+            measure(loaded, source, store, here)
         finally:
             torch.set_num_threads(threads)
         for other in others:
             other.result()
 
 
-def _there(measure: Measure, items: Sequence[int], threads: int) -> None:
+def _measure_there(
+    measure: Measure[Loaded],
+    load: Callable[[], Loaded],
+    benchmark: Path,
+    folder: Path,
+    run: Mapping[str, Any],
+    threads: int,
+    items: Sequence[int],
+) -> None:
+    """Measure in another process."""
     torch.set_num_threads(threads)
-    measure(items)
+    measure(load(), read_benchmark(benchmark), Store(folder, run), items)
 
 
 @contextmanager
 def open_store(run: Mapping[str, Any], work: Path | None, json: Path | None) -> Iterator[Store]:
-    """The folder of a measurement, kept for the next try if this one fails.
+    """Open the folder of a measurement, which is kept for the next try if this one fails.
 
-    `work` stays afterwards; without it a folder beside the report (or a temporary one) goes once all is done. Where a
-    temporary one is, and how to go on from it, is said when the measurement fails.
+    `work` stays afterwards; without it a folder beside the report (or a temporary one) is removed once all is done. The
+    place of a temporary one, and how to go on from it, is printed when the measurement fails.
 
     Args:
         run: what the figures depend on.
@@ -267,8 +324,16 @@ def open_store(run: Mapping[str, Any], work: Path | None, json: Path | None) -> 
         store.clear()
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """`2/3` → (1, 3): the second third of the photos."""
+def parse_shard(text: str | None, work: Path | None) -> tuple[int, int]:
+    """Read a part of the photos: "2/3" → (1, 3), the second third; None → (0, 1), all.
+
+    Raises:
+        InputError: it is none, or there is no folder `work` that all parts share.
+    """
+    if text is None:
+        return 0, 1
+    if work is None:
+        raise InputError("--shard needs --work DIR, the folder that all parts share")
     part, _, whole = text.partition("/")
     if not (part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole)):
         raise InputError(f"--shard {text!r} is not like 1/4, 2/4, 3/4 or 4/4")
@@ -276,12 +341,12 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def fingerprint(model: str) -> str:
-    """Changes when a model's files do; by size and time, for the weights may be large."""
+    """Give a text that changes when a model's files do; by size and time, because weights may be large."""
     return stamp(hub.resolve(model))
 
 
 def stamp(path: str | Path) -> str:
-    """The same of any file or folder."""
+    """Give a text that changes when a file or a folder does; by size and time."""
     folder = Path(path)
     files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else [folder]
     found: Mapping[str, os.stat_result] = {str(file.relative_to(folder)): file.stat() for file in files}

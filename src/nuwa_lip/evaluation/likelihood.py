@@ -125,7 +125,7 @@ def _repeat(memory: Memory, count: int) -> Memory:
     return dataclasses.replace(memory, **repeated)
 
 
-def measure(
+def measure_likelihood(
     parts: ModelParts, benchmark: Benchmark, store: Store, items: Iterable[int], *, others: int = OTHERS, seed: int = 0
 ) -> None:
     """Measure these photos, except those that the store has already.

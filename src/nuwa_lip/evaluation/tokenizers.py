@@ -12,7 +12,7 @@ Legend: S side of the square, h w token grid, n known tokens of a photo, n_z wid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -25,11 +25,14 @@ from nuwa_lip.evaluation.distances import bootstrap_interval
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.images import Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
+from nuwa_lip.hub import load_model
 from nuwa_lip.images.photo import as_photo
 from nuwa_lip.images.windows import Box, look
 from nuwa_lip.models import DFVQGAN
 
 METHODS = ("reconstruction", "oracle", "pasted")
+FIGURES = ("distance", "relative_distance", "changed", "usage", "perplexity")
+"""Figures of the latents and codes."""
 KEPT = 16
 """Latents of each complete photo that are kept, to tell how far apart latents of this model are at all."""
 PAIRS = 20_000
@@ -70,9 +73,8 @@ class TokenizerFigures:
 
     def as_json(self) -> dict[str, Any]:
         """As written to a report."""
-        own = ("distance", "relative_distance", "changed", "usage", "perplexity")
         return {
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self, name) for name in FIGURES},
             "intervals_95": self.intervals,
             **{name: figures.as_json() for name, figures in self.photos.items()},
         }
@@ -94,6 +96,21 @@ class Squares:
         mask = look(photo, item.mask, whole, self.side).mask
         pixels = (image * 255).round().astype(np.uint8)
         return replace(item, image=pixels, mask=mask)
+
+
+def load_tokenizer(model: str, changes: Mapping[str, Any] | None = None) -> DFVQGAN:
+    """Load stage 1 of a model.
+
+    Args:
+        model: bundled name, local folder or hub id.
+        changes: switches of the configuration that leave the weights as they are.
+    """
+    loaded = load_model(model, need_mps2s=False).dfvqgan
+    if not changes:
+        return loaded
+    other = DFVQGAN(replace(loaded.config, **changes)).eval()
+    other.load_state_dict(loaded.state_dict())
+    return other
 
 
 @torch.inference_mode()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import likelihood, tokenizers
 from nuwa_lip.evaluation.images import Figures, means_of, summarise
 from nuwa_lip.evaluation.job import Job
-from nuwa_lip.evaluation.shares import load_tokenizer, measure_shared, measure_tokenizer
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.tables.budget import Budget
 from nuwa_lip.tables.rows import Measured, RowFolder, content_hash, model_hash, parameters_of
@@ -27,7 +26,7 @@ from nuwa_lip.tables.rows import Measured, RowFolder, content_hash, model_hash, 
 KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ssim_hole", "ring", "clip_score")
 """Figures that are kept of each photo, for paired comparisons and for the page's order; all would be too many."""
 DIGITS = 6
-"""Of the figures of each photo and of the resamples that are kept."""
+"""Digits that are kept of the figures of each photo and of the resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +34,120 @@ class Setting:
     """How rows are measured."""
 
     n: int
-    """The benchmark's first so many photos."""
+    """Number of photos, the benchmark's first ones."""
     pictures: int
-    """Results that are kept for the page."""
+    """Number of results that are kept for the page."""
     workers: int = 1
     others: int = likelihood.OTHERS
-    """Other captions that the true one is compared with."""
+    """Number of other captions that the true one is compared with."""
     training: Sequence[str] = ()
     budget: Sequence[Budget] = ()
     command: str = ""
 
     def chosen(self) -> list[int]:
-        """Photos whose results are kept: the same for every row."""
-        shuffled = np.random.default_rng(0).permutation(self.n)  # fewer pictures are some of the more
+        """Choose the photos whose results are kept, the same for every row."""
+        shuffled = np.random.default_rng(0).permutation(self.n)  # fewer pictures are a subset of more
         return sorted(int(i) for i in shuffled[: self.pictures])
+
+
+class RowWork:
+    """A row that is being measured: its figures so far, and the pictures that are kept of it.
+
+    Args:
+        row: its name.
+        folder: where rows of this kind are.
+        source: the benchmark.
+        setting: how much is measured.
+        about: what the figures depend on beside the benchmark.
+    """
+
+    def __init__(
+        self, row: str, folder: RowFolder, source: Benchmark, setting: Setting, about: Mapping[str, Any]
+    ) -> None:
+        self.row, self.folder, self.source, self.setting = row, folder, source, setting
+        identity = {"definitions": jobs.DEFINITIONS, "benchmark_sha256": source.sha256, "n": setting.n, **about}
+        self.identity = json.loads(json.dumps(identity))  # as it is read back
+        self.known = folder.read(row)
+        """The row, if it was measured with this identity."""
+        if self.known is not None and self.known.identity != self.identity:
+            self.known = None
+        if self.known is None:
+            folder.remove(row)
+        self.store = Store(folder.work / row, self.identity, fresh=True)
+        self.figures: dict[str, float | None] = {}
+        self.intervals: dict[str, Sequence[float] | None] = {}
+        self.per_photo: dict[str, list[float | None]] = {}
+        self.resampled: dict[str, list[float | None]] = {}
+
+    def add(self, method: str, found: Figures, extras: Sequence[str] = (), prefix: str = "") -> None:
+        """Add the figures of a method.
+
+        Args:
+            method: its name in the store.
+            found: its figures.
+            extras: figures beside the usual ones, of `images.EXTRAS`.
+            prefix: begins the figures' names.
+        """
+        own = {**found.sets, **found.means, "known_max_change": float(found.known_max_change)}
+        self.figures |= {prefix + key: value for key, value in own.items()}
+        self.intervals |= {prefix + key: value for key, value in found.intervals.items()}
+        self.resampled |= {prefix + key: _rounded(values) for key, values in found.resampled.items()}
+        rows = self.load(f"{method}/figures")
+        columns = {name: rows[:, i] for i, name in enumerate(means_of(extras)) if name in KEPT}
+        self.per_photo |= {prefix + name: _rounded(values) for name, values in columns.items()}
+
+    def load(self, key: str) -> np.ndarray:
+        """Load an array of every photo from the store: [N, ...]."""
+        return self.store.load([f"{i:05d}" for i in range(self.setting.n)], [key])[key]
+
+    def finish(self, setting: Mapping[str, Any]) -> Measured:
+        """Write the row with what the reader wants to know of its setting, and remove the store."""
+        self.known = Measured(
+            row=self.row,
+            kind=self.folder.kind,
+            benchmark=self.folder.benchmark,
+            benchmark_sha256=self.source.sha256,
+            n=self.setting.n,
+            identity=self.identity,
+            setting=setting,
+            figures=self.figures,
+            intervals_95=self.intervals,
+            per_photo=self.per_photo,
+            resampled=self.resampled,
+            training=list(self.setting.training),
+            budget=list(self.setting.budget),
+            command=self.setting.command,
+        )
+        self.folder.write(self.known)
+        self.store.clear()
+        with suppress(OSError):  # another row is being measured there
+            for folder in (self.folder.work, *list(self.folder.work.parents)[:2]):
+                folder.rmdir()
+        return self.known
+
+    def missing(self, part: str) -> list[int]:
+        """List the chosen photos whose result is not kept yet; `part` names one of several pictures."""
+        return [i for i in self.setting.chosen() if not picture_file(self.folder, self.row, i, part).is_file()]
+
+    def keep(self, index: int, part: str, photo: np.ndarray) -> None:
+        """Keep a picture of photo number `index`, uint8 [H, W, 3]."""
+        path = picture_file(self.folder, self.row, index, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        Image.fromarray(photo).save(unfinished, "PNG")
+        unfinished.replace(path)
+
+
+def picture_file(folder: RowFolder, row: str, index: int, part: str) -> Path:
+    """Name the file of a result.
+
+    Args:
+        folder: where rows of this kind are.
+        row: its name.
+        index: of the photo.
+        part: names one of several pictures.
+    """
+    return folder.pictures / row / f"{index:05d}.{part}.png"
 
 
 def tokenizer_row(
@@ -59,7 +158,7 @@ def tokenizer_row(
     setting: Setting,
     changes: Mapping[str, Any] | None = None,
 ) -> Measured:
-    """A tokenizer alone: reconstruction, oracle inpainting, distances (Tables 2 and 3).
+    """Measure a tokenizer alone: reconstruction, oracle inpainting, distances (Tables 2 and 3).
 
     Args:
         row: its name.
@@ -69,232 +168,115 @@ def tokenizer_row(
         setting: how much is measured.
         changes: switches of the configuration that leave the weights as they are.
     """
-    about = {"model": model_hash(hub.resolve(model)), "changes": dict(changes or {})}
-    with _row(row, folder, source, setting, about) as (known, store, finish):
-        load = partial(load_tokenizer, model, changes)
-        dfvqgan = load()
-        if known is None:
-            measure_shared(measure_tokenizer, dfvqgan, load, source, store, setting.n, setting.workers, title=row)
-            found = tokenizers.summarise_tokenizer(store, setting.n, dfvqgan.config.codebook_size)
-            own = {"distance": found.distance, "relative_distance": found.relative_distance, "changed": found.changed}
-            own |= {"usage": found.usage, "perplexity": found.perplexity}
-            figures: dict[str, float | None] = dict(own)
-            intervals: dict[str, Sequence[float] | None] = dict(found.intervals)
-            per_photo = _columns(store, setting.n, {name: f"{name}/" for name in tokenizers.METHODS}, ())
-            per_photo |= _arrays(store, setting.n, ("distance", "changed"))
-            scale = found.scale or None
-            relative = [None if d is None or scale is None else d / scale for d in per_photo["distance"]]
-            per_photo["relative_distance"] = relative
-            for method, values in found.photos.items():
-                _add(figures, intervals, values, f"{method}/")
-            told: dict[str, Any] = {"model": model, "side": dfvqgan.config.resolution}
-            told |= {"parameters": parameters_of(hub.resolve(model), "dfvqgan*.safetensors")}
-            known = finish(figures, intervals, per_photo, _resampled(found.photos, "/"), told)
-        squares = tokenizers.Squares(source, dfvqgan.config.resolution)
-        for index in _missing(folder, row, setting, "oracle"):
-            for part, photo in tokenizers.probe(dfvqgan, squares[index]).photos.items():
-                _save(folder, row, index, part, photo)
+    path = hub.resolve(model)
+    work = RowWork(row, folder, source, setting, {"model": model_hash(path), "changes": dict(changes or {})})
+    load = partial(tokenizers.load_tokenizer, model, changes)
+    dfvqgan = load()
+    known, store, side = work.known, work.store, dfvqgan.config.resolution
+    if known is None:
+        todo = store.missing(setting.n)
+        jobs.measure_shared(jobs.measure_tokenizer, dfvqgan, load, source, store, todo, setting.workers, title=row)
+        found = tokenizers.summarise_tokenizer(store, setting.n, dfvqgan.config.codebook_size)
+        work.figures |= {name: getattr(found, name) for name in tokenizers.FIGURES}
+        work.intervals |= found.intervals
+        for method, figures in found.photos.items():
+            work.add(method, figures, prefix=f"{method}/")
+        work.per_photo |= {name: _rounded(work.load(name)[:, 0]) for name in ("distance", "changed")}
+        work.per_photo["relative_distance"] = [
+            None if distance is None or not found.scale else distance / found.scale
+            for distance in work.per_photo["distance"]
+        ]
+        parameters = parameters_of(path, "dfvqgan*.safetensors")
+        known = work.finish({"model": model, "side": side, "parameters": parameters})
+    squares = tokenizers.Squares(source, side)
+    for index in work.missing("oracle"):
+        for part, photo in tokenizers.probe(dfvqgan, squares[index]).photos.items():
+            work.keep(index, part, photo)
     return known
 
 
 def images_row(
     row: str, job: Job, folder: RowFolder, source: Benchmark, setting: Setting, *, with_likelihood: bool = False
 ) -> Measured:
-    """Results of any method (Table 1), with the likelihoods of a model of ours (Table 4).
+    """Measure the results of any method (Table 1), with the likelihoods of a model of ours (Table 4).
 
     Args:
         row: its name.
         job: the one method to measure.
-        folder, source, setting: as for `tokenizer_row`.
+        folder: where rows of this kind are.
+        source: the benchmark.
+        setting: how much is measured.
         with_likelihood: measure the bits of the truth as well; the job has a model.
     """
     (name,) = job.names()
+    weights = job.baseline_options.model
+    work = RowWork(row, folder, source, setting, _identity(job, source, setting.others if with_likelihood else None))
+    known, chosen = work.known, set(setting.chosen())
+
+    def watch(item: BenchmarkItem, photos: dict[str, np.ndarray]) -> None:
+        if item.index in chosen:
+            work.keep(item.index, "result", photos[name])
+
+    if known is None:
+        jobs.measure(job, source, work.store, range(setting.n), workers=setting.workers, watch=watch)
+        work.add(name, summarise(work.store, setting.n, [name], job.extras)[name], job.extras)
+        if with_likelihood:
+            _add_likelihood(work, str(job.model))
+        about: dict[str, Any] = {"method": name, "model": job.model or weights, "seed": job.seed}
+        about |= {"best_of": job.best_of, "rank": job.rank if job.best_of > 1 else None}
+        about |= {"unpasted": job.unpasted, "whole": job.whole, "blend": job.blend, "resize": job.resize()}
+        if job.model is not None or weights is not None:
+            about |= {"parameters": parameters_of(hub.resolve(job.model) if job.model else Path(str(weights)))}
+        known = work.finish(about)
+    missing = work.missing("result")
+    for repaint in job.repaints(source).values() if missing else ():
+        for index in missing:
+            work.keep(index, "result", repaint(source[index]))
+    return known
+
+
+def _identity(job: Job, source: Benchmark, others: int | None) -> dict[str, Any]:
+    """What the figures of a row depend on: the contents of whatever repaints it, and how.
+
+    Args:
+        job: the one method to measure.
+        source: the benchmark.
+        others: number of other captions; None: no likelihoods are measured.
+    """
     about = {key: value for key, value in job.describe(source).items() if key not in ("benchmark_sha256", "methods")}
+    weights = job.baseline_options.model
     if job.model is not None:
         about |= {"model": model_hash(hub.resolve(job.model)), "unpasted": job.unpasted}
     if job.baseline is not None:
         about["method"] = job.baseline
-    weights = job.baseline_options.model
     if "baseline" in about and weights is not None and Path(weights).is_dir():
         about["baseline"] = [content_hash(Path(weights), ("**/*",)), *about["baseline"][1:]]
     if job.results is not None:
         about["results"] = content_hash(job.results, ("*.png",))
-    about["likelihood"] = setting.others if with_likelihood else None
-    if with_likelihood:
+    about["likelihood"] = others
+    if others is not None:
         about["tokenizer"] = content_hash(hub.resolve(str(job.model)), ("dfvqgan*.safetensors",))
-    with _row(row, folder, source, setting, about) as (known, store, finish):
-        chosen = set(setting.chosen())
-
-        def keep(item: BenchmarkItem, photos: dict[str, np.ndarray]) -> None:
-            if item.index in chosen:
-                _save(folder, row, item.index, "result", photos[name])
-
-        if known is None:
-            todo = jobs.pending(job, source, store, range(setting.n))
-            jobs.measure_together(job, source, store, todo, setting.workers, watch=keep)
-            found = summarise(store, setting.n, [name], job.extras)[name]
-            figures: dict[str, float | None] = {}
-            intervals: dict[str, Sequence[float] | None] = {}
-            _add(figures, intervals, found, "")
-            per_photo = _columns(store, setting.n, {name: ""}, job.extras)
-            if with_likelihood:
-                _add_likelihood(str(job.model), row, folder, source, setting, figures, intervals, per_photo)
-            told: dict[str, Any] = {"method": name, "model": job.model or weights, "seed": job.seed}
-            told |= {"best_of": job.best_of, "rank": job.rank if job.best_of > 1 else None}
-            told |= {"unpasted": job.unpasted, "whole": job.whole, "blend": job.blend}
-            told |= {"resize": job.resize()}
-            if job.model is not None or weights is not None:
-                told |= {"parameters": parameters_of(hub.resolve(job.model) if job.model else Path(str(weights)))}
-            known = finish(figures, intervals, per_photo, _resampled({"": found}, ""), told)
-        left = _missing(folder, row, setting, "result")
-        repaint = job.repaints(source)[name] if left else None
-        for index in left:
-            assert repaint is not None
-            _save(folder, row, index, "result", repaint(source[index]))
-    return known
+    return about
 
 
-def _add_likelihood(
-    model: str,
-    row: str,
-    folder: RowFolder,
-    source: Benchmark,
-    setting: Setting,
-    figures: dict[str, float | None],
-    intervals: dict[str, Sequence[float] | None],
-    per_photo: dict[str, list[float | None]],
-) -> None:
-    """Bits of the truth and the caption rank beside a model's results."""
+def _add_likelihood(work: RowWork, model: str) -> None:
+    """Add the bits of the truth and the caption rank to a model's results."""
+    setting, source = work.setting, work.source
     load = partial(hub.load_model, model)
     parts = load()
     run = {"definitions": jobs.DEFINITIONS, "model": model_hash(hub.resolve(model))}
     run |= {"benchmark_sha256": source.sha256, "others": setting.others}
-    store = Store(folder.work / f"{row}.likelihood", run, fresh=True)
-    measure = partial(likelihood.measure, others=setting.others)
-    measure_shared(measure, parts, load, source, store, setting.n, setting.workers, title=row)
+    store = Store(work.folder.work / f"{work.row}.likelihood", run, fresh=True)
+    measure = partial(likelihood.measure_likelihood, others=setting.others)
+    todo = store.missing(setting.n)
+    jobs.measure_shared(measure, parts, load, source, store, todo, setting.workers, title=work.row)
     found = likelihood.summarise_likelihood(store, setting.n, parts.sampling.order)
-    figures |= found.figures
-    intervals |= found.intervals
-    per_photo |= {key: list(values) for key, values in found.per_photo.items()}
+    work.figures |= found.figures
+    work.intervals |= found.intervals
+    work.per_photo |= {key: list(values) for key, values in found.per_photo.items()}
     store.clear()
 
 
-Finish = Callable[
-    [
-        Mapping[str, float | None],
-        Mapping[str, Sequence[float] | None],
-        Mapping[str, Sequence[float | None]],
-        Mapping[str, Sequence[float | None]],
-        Mapping[str, Any],
-    ],
-    Measured,
-]
-"""Figures, intervals, figures of each photo and of the resamples, setting → the row, written."""
-
-
-@contextmanager
-def _row(
-    row: str, folder: RowFolder, source: Benchmark, setting: Setting, about: Mapping[str, Any]
-) -> Iterator[tuple[Measured | None, Store, Finish]]:
-    """The row as it is known already, or else where to keep what is measured and how to finish it."""
-    identity = {"definitions": jobs.DEFINITIONS, "benchmark_sha256": source.sha256, "n": setting.n, **about}
-    identity = json.loads(json.dumps(identity))  # as it is read back
-    known = folder.read(row)
-    if known is not None and known.identity != identity:
-        known = None
-    if known is None:
-        folder.remove(row)
-    store = Store(folder.work / row, identity, fresh=True)
-
-    def finish(
-        figures: Mapping[str, float | None],
-        intervals: Mapping[str, Sequence[float] | None],
-        per_photo: Mapping[str, Sequence[float | None]],
-        resampled: Mapping[str, Sequence[float | None]],
-        told: Mapping[str, Any],
-    ) -> Measured:
-        measured = Measured(
-            row=row,
-            kind=folder.kind,
-            benchmark=folder.benchmark,
-            benchmark_sha256=source.sha256,
-            n=setting.n,
-            identity=identity,
-            setting=told,
-            figures=figures,
-            intervals_95=intervals,
-            per_photo=per_photo,
-            resampled=resampled,
-            training=list(setting.training),
-            budget=list(setting.budget),
-            command=setting.command,
-        )
-        folder.write(measured)
-        store.clear()
-        with suppress(OSError):  # another row is being measured there
-            folder.work.rmdir()
-            folder.work.parent.rmdir()
-            folder.work.parent.parent.rmdir()
-        return measured
-
-    yield known, store, finish
-
-
-def _add(
-    figures: dict[str, float | None],
-    intervals: dict[str, Sequence[float] | None],
-    found: Figures,
-    beginning: str,
-) -> None:
-    own = {**found.sets, **found.means, "known_max_change": float(found.known_max_change)}
-    figures |= {beginning + key: value for key, value in own.items()}
-    intervals |= {beginning + key: value for key, value in found.intervals.items()}
-
-
-def _resampled(found: Mapping[str, Figures], between: str) -> dict[str, list[float | None]]:
-    """Distances on the resamples, by method and name."""
-    return {
-        f"{method}{between}{name}": _plain(values)
-        for method, figures in found.items()
-        for name, values in figures.resampled.items()
-    }
-
-
-def _columns(store: Store, n: int, methods: Mapping[str, str], extras: Sequence[str]) -> dict[str, list[float | None]]:
-    """Figures of each photo, by method and with the beginning that it gives their names."""
-    names = [f"{i:05d}" for i in range(n)]
-    loaded = store.load(names, [f"{method}/figures" for method in methods])
-    found = {}
-    for method, beginning in methods.items():
-        for i, column in enumerate(means_of(extras)):
-            if column in KEPT:
-                found[beginning + column] = _plain(loaded[f"{method}/figures"][:, i])
-    return found
-
-
-def _arrays(store: Store, n: int, keys: Sequence[str]) -> dict[str, list[float | None]]:
-    loaded = store.load([f"{i:05d}" for i in range(n)], keys)
-    return {key: _plain(loaded[key][:, 0]) for key in keys}
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    """As JSON has numbers."""
+def _rounded(values: np.ndarray) -> list[float | None]:
+    """Round to `DIGITS` digits, as JSON has numbers."""
     return [None if np.isnan(value) else float(f"{value:.{DIGITS}g}") for value in values]
-
-
-def _missing(folder: RowFolder, row: str, setting: Setting, part: str) -> list[int]:
-    """Chosen photos whose result is not kept yet."""
-    return [index for index in setting.chosen() if not picture_file(folder, row, index, part).is_file()]
-
-
-def picture_file(folder: RowFolder, row: str, index: int, part: str) -> Path:
-    """Where a result is kept."""
-    return folder.pictures / row / f"{index:05d}.{part}.png"
-
-
-def _save(folder: RowFolder, row: str, index: int, part: str, photo: np.ndarray) -> None:
-    path = picture_file(folder, row, index, part)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    Image.fromarray(photo).save(unfinished, "PNG")
-    unfinished.replace(path)

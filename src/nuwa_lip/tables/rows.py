@@ -126,8 +126,8 @@ class RowFolder:
         found = [self.read(name) for name in sorted(names, key=lambda name: (len(name), name))]
         return [measured for measured in found if measured is not None and not self._differs(measured)]
 
-    def strangers(self) -> dict[str, str]:
-        """Rows that were measured otherwise than is wanted: name → what differs."""
+    def stale(self) -> dict[str, str]:
+        """Find rows that were measured otherwise than is wanted: name → what differs."""
         names = sorted(path.stem for path in self.folder.glob("*.json")) if self.folder.is_dir() else []
         found = [measured for name in names if (measured := self.read(name)) is not None]
         return {measured.row: why for measured in found if (why := self._differs(measured))}

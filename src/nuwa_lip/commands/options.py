@@ -1,0 +1,30 @@
+"""Checks of options that several commands have; all are made before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.images.files import check_writable
+
+
+def check_least(least: int, **options: int | None) -> None:
+    """Check numbers by their options' names; None stands for an option that is not given.
+
+    Raises:
+        InputError: a number is smaller than `least`.
+    """
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} {value} is too small: {least} at least")
+
+
+def check_reports(*files: Path | None) -> None:
+    """Check that reports can be written.
+
+    Raises:
+        InputError: one of them cannot be.
+    """
+    for file in files:
+        if file is not None:
+            check_writable(file)
