@@ -145,7 +145,5 @@ def _hidden_half(parts: ModelParts, photo: Image.Image, device: torch.device) ->
     image = (pixels.permute(2, 0, 1)[None] / 127.5 - 1).to(device)
     mask = torch.zeros(1, 1, side, side, dtype=torch.bool, device=device)
     mask[:, :, side // 2 :] = True
-    known, whole = parts.dfvqgan.encode(image, mask), parts.dfvqgan.encode(image)
-    assert known.token_mask is not None
-    tokens = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
-    return parts.tokenizer([""]).to(device), image, mask, tokens, known.token_mask
+    pair = parts.dfvqgan.encode_pair(image, mask)
+    return parts.tokenizer([""]).to(device), image, mask, pair.tokens, pair.token_mask

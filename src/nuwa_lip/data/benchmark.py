@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from nuwa_lip.data.masks import parse_rule, rule_mask
 from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
@@ -53,6 +55,11 @@ class BenchmarkItem:
     """Of the photo, as its source states it."""
     url: str | None = None
     """Where the photo is published."""
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Give the complete photo, float32 [1, 3, H, W] in [-1, 1], and its mask, bool [1, 1, H, W]."""
+        image = torch.from_numpy(self.image).permute(2, 0, 1)[None].float() / 127.5 - 1
+        return image, torch.from_numpy(self.mask)[None, None]
 
 
 class ItemFiles(NamedTuple):

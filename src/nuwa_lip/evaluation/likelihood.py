@@ -102,15 +102,12 @@ def caption_bits(parts: ModelParts, item: BenchmarkItem, captions: Sequence[str]
     """
     model, tokenizer = parts.mps2s, parts.tokenizer
     assert model is not None and tokenizer is not None
-    y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
-    m = torch.from_numpy(item.mask)[None, None]
-    known, whole = parts.dfvqgan.encode(y, m), parts.dfvqgan.encode(y)
-    assert known.token_mask is not None
-    tokens = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
+    y, m = item.tensors()
+    known, _, token_mask, tokens = parts.dfvqgan.encode_pair(y, m)
     generator = torch.Generator().manual_seed(item.index)  # for the random order
-    order = decoding_order(parts.sampling.order, known.token_mask, generator)[None]  # [1, K]
+    order = decoding_order(parts.sampling.order, token_mask, generator)[None]  # [1, K]
     targets = target_tokens(tokens, order)
-    memory = model.encode(tokenizer([""]), y.masked_fill(m, 0), m, known.tokens, known.token_mask)
+    memory = model.encode(tokenizer([""]), y.masked_fill(m, 0), m, known.tokens, token_mask)
     memory = model.retell(_repeat(memory, len(captions)), tokenizer(list(captions)))
     count = len(memory.states)
     logits = model.predict(memory, targets.expand(count, -1), order.expand(count, -1))  # [C, K, V]

@@ -139,14 +139,12 @@ def true_bits(
     """
     if schedule == "confidence":
         return np.full(len(tokens_per_step), np.nan)
-    y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
-    m = torch.from_numpy(item.mask)[None, None]
-    known, whole = pipe.dfvqgan.encode(y, m), pipe.dfvqgan.encode(y)
-    assert known.token_mask is not None
-    at = decoding_order(order, known.token_mask, torch.Generator().manual_seed(item.index))[None]  # [1, K]
+    y, m = item.tensors()
+    known, whole, token_mask, _ = pipe.dfvqgan.encode_pair(y, m)
+    at = decoding_order(order, token_mask, torch.Generator().manual_seed(item.index))[None]  # [1, K]
     targets = target_tokens(whole.tokens, at)
     caption = pipe.tokenizer([item.caption])
-    memory = pipe.mps2s.encode(caption, y.masked_fill(m, 0), m, known.tokens, known.token_mask)
+    memory = pipe.mps2s.encode(caption, y.masked_fill(m, 0), m, known.tokens, token_mask)
     found = []
     for a_step in tokens_per_step:
         sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step), schedule)

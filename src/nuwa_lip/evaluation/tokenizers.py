@@ -121,18 +121,14 @@ def probe(model: DFVQGAN, item: BenchmarkItem) -> Probe:
         model: in eval mode.
         item: at the model's resolution.
     """
-    y = torch.from_numpy(item.image).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, S, S]
-    m = torch.from_numpy(item.mask)[None, None]
-    whole, known = model.encode(y), model.encode(y, m)
-    assert known.token_mask is not None
-    hole = known.token_mask[:, 0]  # [1, h, w]
-    oracle = _pixels(model.decode(torch.where(hole, whole.tokens, known.tokens), known.skips))
+    known, whole, token_mask, tokens = model.encode_pair(*item.tensors())
+    oracle = _pixels(model.decode(tokens, known.skips))
     photos = {
         "reconstruction": _pixels(model.decode(whole.tokens)),
         "oracle": oracle,
         "pasted": np.where(item.mask[..., None], oracle, item.image),
     }
-    here = ~hole.flatten()
+    here = ~token_mask.flatten()
     z_y, z_x = (e.latents[0].flatten(1).T for e in (whole, known))  # [h · w, n_z]
     changed = (whole.tokens != known.tokens).flatten()[here].float()
     rows = np.random.default_rng(item.index).choice(len(z_y), min(KEPT, len(z_y)), replace=False)

@@ -180,6 +180,17 @@ class Encoding(NamedTuple):
     """h_i with m_i, finest first, known positions valid; item 0 is (image, mask). None without a mask."""
 
 
+class EncodedPair(NamedTuple):
+    """A photo with its hole, and the complete photo."""
+
+    known: Encoding
+    whole: Encoding
+    token_mask: Tensor
+    """bool [B, 1, h, w], m'."""
+    tokens: Tensor
+    """int64 [B, h, w]: ζ^x of `known` where known, the targets ζ^y of `whole` where defective."""
+
+
 class Reconstruction(NamedTuple):
     """One training pass."""
 
@@ -226,6 +237,13 @@ class DFVQGAN(nn.Module):
         else:
             latents, activations = self._encode(image, masks)
         return self._encoding(latents, image, mask, activations, masks)
+
+    def encode_pair(self, image: Tensor, mask: Tensor) -> EncodedPair:
+        """Encode a photo with its hole and without; arguments as for `encode`."""
+        known, whole = self.encode(image, mask), self.encode(image)
+        assert known.token_mask is not None
+        tokens = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
+        return EncodedPair(known, whole, known.token_mask, tokens)
 
     def merge_encode(self, image: Tensor, mask: Tensor) -> Encoding:
         """Encode for training (Eq. 8, 9): both branches at every step, merged by the mask of its resolution.

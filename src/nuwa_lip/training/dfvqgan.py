@@ -248,16 +248,12 @@ class DFVQGANStage(Stage[DFVQGAN]):
         recipe, model = self.recipe, self.average.model
         photos = next(self.source.batches(SHEET_ROWS, seed=recipe.schedule.seed))
         batch = self.prepare(10**9, photos)
-        whole, known = model.encode(batch.image), model.encode(batch.image, batch.mask)
-        plain = model.decode(whole.tokens)
-        assert known.token_mask is not None
-        merged = torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
-        oracle = model.decode(merged, known.skips)
+        pair = model.encode_pair(batch.image, batch.mask)
         columns = {
             "photo": batch.image,
-            "reconstruction": plain,
+            "reconstruction": model.decode(pair.whole.tokens),
             "hole": grey_hole(batch.image, batch.mask),
-            "oracle inpainting": oracle,
+            "oracle inpainting": model.decode(pair.tokens, pair.known.skips),
         }
         return sample_sheet(columns, photos.captions)
 

@@ -194,10 +194,8 @@ def write_cache(
 
 def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> Tensor:
     """ζ^x of the photo with its hole where known, ζ^y of the complete photo where defective: int64 [B, h, w]."""
-    image, mask = image.to(model.last_layer.device), mask.to(model.last_layer.device)
-    known, whole = model.encode(image, mask), model.encode(image)
-    assert known.token_mask is not None
-    return torch.where(known.token_mask[:, 0], whole.tokens, known.tokens)
+    device = model.last_layer.device
+    return model.encode_pair(image.to(device), mask.to(device)).tokens
 
 
 def token_mask(masks: Tensor, factor: int) -> Tensor:
