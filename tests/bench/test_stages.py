@@ -53,7 +53,7 @@ def test_every_stage_stays_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) 
     """Nothing in it is computed, but what would be mixed with the CPU, or left on it, fails."""
     weights = load_file(asset(SQUEEZENET))
     monkeypatch.setattr(decoding, "LEAST", 0.0)
-    monkeypatch.setattr(decoding, "against_generate", lambda *_: [])  # it asks what is in tensors, for ever
+    monkeypatch.setattr(decoding, "_against_generate", lambda *_: [])  # it asks what is in tensors, for ever
     monkeypatch.setattr(whole, "pipelines", lambda _: [])
     monkeypatch.setattr(quality, "known_loss", lambda *_: None)
     monkeypatch.setattr(training, "call_apart", lambda *_: Child(1.0, 1.0, "7.0"))

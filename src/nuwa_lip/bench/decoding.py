@@ -64,7 +64,7 @@ def measure_steps(bench: Bench) -> list[Row]:
         found = _measure_form(bench, model, name, weights, graph=bench.gpu and compiled)
         rows += quality.beside(bench, found, precision, weights)
         if weights == "packed" or name == "bf16":
-            rows += against_generate(bench, model, name)
+            rows += _against_generate(bench, model, name)
         del model
     return rows + (_wide(bench) if bench.gpu and "bf16" in bench.precisions else [])
 
@@ -130,9 +130,9 @@ def _measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *,
     rate = step_bytes(model, weights, 1, usual) / one.seconds / 1e9
     rows.append(
         Row(
-            what=f"share of the rate of reading, {name}, 1 candidate, {usual} tokens",
-            value=rate / bench.limits.read,
-            unit="x",
+            f"share of the rate of reading, {name}, 1 candidate, {usual} tokens",
+            rate / bench.limits.read,
+            "x",
             bar=bench.bar(READ_BARS.get(name), gpu=GPU_READ_BARS.get(name)),
             at_least=True,
             noise=one.noise,
@@ -140,7 +140,7 @@ def _measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *,
     )
     alone_rate = step_bytes(model, weights, 0, 0, memory=False) / found[alone].seconds / 1e9
     what, noise = f"rate of a step / of its linear layers alone, {name}", one.noise + found[alone].noise
-    rows.append(Row(what=what, value=rate / alone_rate, unit="x", bar=bench.bar(ALONE_BAR), at_least=True, noise=noise))
+    rows.append(Row(what, rate / alone_rate, "x", bar=bench.bar(ALONE_BAR), at_least=True, noise=noise))
     return rows
 
 
@@ -227,14 +227,8 @@ def step_bytes(model: MPS2S, weights: str | None, candidates: int, length: int, 
 
 
 @torch.inference_mode()
-def against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
-    """Measure a token of `transformers`' `generate` on a T5 of the same dimensions, in the same precision.
-
-    Args:
-        bench: has the sizes.
-        model: ours.
-        name: of its form.
-    """
+def _against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
+    """Measure a token of `transformers`' `generate` on a T5 of the same dimensions, in the same precision."""
     sizes, precision = bench.sizes, name.split()[0]
     made: Any = peers.optional(bench, "transformers", lambda: peers.t5(model.config, DTYPES[precision], bench.device))
     if made is None:

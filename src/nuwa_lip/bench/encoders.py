@@ -85,11 +85,10 @@ def encoding_memory(small: bool, precision: str) -> list[Row]:
     sizes = "small" if small else "official"
     plain, free = (call_apart(encode_once, sizes, precision, kind).peak_mb for kind in KINDS)
     rows = [
-        Row(what=f"{kind} encoding, peak, {precision}", value=peak, unit="MB")
-        for kind, peak in zip(KINDS, (plain, free), strict=True)
+        Row(f"{kind} encoding, peak, {precision}", peak, "MB") for kind, peak in zip(KINDS, (plain, free), strict=True)
     ]
     bar = None if small else MEMORY_BAR
-    return [*rows, Row(what=f"defect-free / plain, memory, {precision}", value=free / plain, unit="x", bar=bar)]
+    return [*rows, Row(f"defect-free / plain, memory, {precision}", free / plain, "x", bar=bar)]
 
 
 def encode_once(sizes: str, precision: str, kind: str) -> None:
@@ -152,4 +151,4 @@ def _share(bench: Bench, name: str, run: Callable[[], object], timing: Timing, p
     """State a time as a share of the rate of a square matrix product, by the operations that PyTorch counts."""
     rate = gflop(run, bench.device) / timing.seconds
     what = f"{name}: share of the matrix rate"
-    return Row(what=what, value=rate / bench.limits.rate(precision), unit="x", noise=timing.noise)
+    return Row(what, rate / bench.limits.rate(precision), "x", noise=timing.noise)

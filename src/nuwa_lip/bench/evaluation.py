@@ -74,8 +74,8 @@ def _evaluating(bench: Bench) -> list[Row]:
     what = f"evaluating {sizes.pairs} finished photos, {WORKERS} processes"
     bars = (None, None) if sizes.small else (TIME_BAR, MEMORY_BAR)
     return [
-        Row(what=what, value=took.seconds, unit="s", bar=bars[0], noise=took.noise),
-        Row(what=f"{what}, sum of their peaks", value=peak, unit="MB", bar=bars[1]),
+        Row(what, took.seconds, "s", bar=bars[0], noise=took.noise),
+        Row(f"{what}, sum of their peaks", peak, "MB", bar=bars[1]),
     ]
 
 

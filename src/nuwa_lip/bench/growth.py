@@ -135,12 +135,12 @@ def _times_of(curve: Curve, found: Mapping[str, Timing]) -> list[Row]:
     """State a curve's times and their fits."""
     rows = [found[str(v)].row(f"time, {curve.what}, {v} {curve.unit}", "ms") for v in curve.values]
     sizes, costs = [curve.size(v) for v in curve.values], [row.value for row in rows]
-    rows.append(Row(what=f"time, {curve.what}, each further {curve.per}", value=slope(sizes, costs), unit="ms"))
+    rows.append(Row(f"time, {curve.what}, each further {curve.per}", slope(sizes, costs), "ms"))
     what = f"time, {curve.what}, power of its growth by {curve.per}"
-    rows.append(Row(what=what, value=power(sizes, costs), unit=""))
+    rows.append(Row(what, power(sizes, costs), ""))
     if curve.through_zero:
         what = f"time, {curve.what}, linear share at {curve.values[-1]} {curve.unit}"
-        rows.append(Row(what=what, value=linear_share(sizes, costs), unit="x"))
+        rows.append(Row(what, linear_share(sizes, costs), "x"))
     return rows
 
 
@@ -154,11 +154,11 @@ def peaks(name: str, curve: Curve, small: bool) -> list[Row]:
     """
     found = [call_apart(once, name, str(value), str(int(small))).peak_mb for value in curve.values]
     rows = [
-        Row(what=f"memory beyond the least, {curve.what}, {value} {curve.unit}", value=peak - found[0], unit="MB")
+        Row(f"memory beyond the least, {curve.what}, {value} {curve.unit}", peak - found[0], "MB")
         for value, peak in zip(curve.values, found, strict=True)
     ]
     further = slope([curve.size(value) for value in curve.values], found)
-    return [*rows, Row(what=f"memory, {curve.what}, each further {curve.per}", value=further, unit="MB")]
+    return [*rows, Row(f"memory, {curve.what}, each further {curve.per}", further, "MB")]
 
 
 def once(name: str, value: str, small: str) -> None:
@@ -179,16 +179,16 @@ def _photos(megapixels: Sequence[float], rounds: int) -> list[Row]:
             beyond.append(command.seconds - rewrite.seconds)
             more.append(command.peak_mb - rewrite.peak_mb)
             rows += [
-                Row(what=f"reading and writing {size:g} megapixels as PNG", value=rewrite.seconds, unit="s"),
-                Row(what=f"time beyond that, {size:g} megapixels", value=beyond[-1], unit="s"),
-                Row(what=f"memory beyond that, {size:g} megapixels", value=more[-1], unit="MB"),
+                Row(f"reading and writing {size:g} megapixels as PNG", rewrite.seconds, "s"),
+                Row(f"time beyond that, {size:g} megapixels", beyond[-1], "s"),
+                Row(f"memory beyond that, {size:g} megapixels", more[-1], "MB"),
             ]
     what = f"time beyond reading and writing / reading and writing, {megapixels[-1]:g} megapixels"
     return [
         *rows,
-        Row(what=what, value=beyond[-1] / rewrite.seconds, unit="x", bar=PHOTO_BAR if megapixels[-1] >= 1 else None),
-        Row(what="time beyond, each further megapixel", value=1000 * slope(megapixels, beyond), unit="ms"),
-        Row(what="memory beyond, each further megapixel", value=slope(megapixels, more), unit="MB"),
+        Row(what, beyond[-1] / rewrite.seconds, "x", bar=PHOTO_BAR if megapixels[-1] >= 1 else None),
+        Row("time beyond, each further megapixel", 1000 * slope(megapixels, beyond), "ms"),
+        Row("memory beyond, each further megapixel", slope(megapixels, more), "MB"),
     ]
 
 

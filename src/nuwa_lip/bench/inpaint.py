@@ -39,15 +39,15 @@ def measure_commands(bench: Bench) -> list[Row]:
     torch_, command = small["import torch"], small["command"]
     own = own_work(model, PROMPT, rounds).seconds
     return [
-        Row(what="model's own work, 256 x 256", value=own, unit="s", bar=OWN_BAR),
-        Row(what="import torch", value=torch_.seconds, unit="s"),
-        Row(what="whole command, 256 x 256", value=command.seconds, unit="s"),
-        Row(what="  beyond import torch", value=command.seconds - torch_.seconds, unit="s", bar=4),
-        Row(what="  memory beyond import torch", value=command.peak_mb - torch_.peak_mb, unit="MB", bar=700),
-        Row(what=f"reading and writing {megapixels} as PNG", value=rewrite.seconds, unit="s"),
-        Row(what=f"whole command, {megapixels}, small hole", value=whole.seconds, unit="s"),
-        Row(what="  beyond reading and writing", value=whole.seconds - rewrite.seconds, unit="s", bar=3),
-        Row(what="  memory beyond that", value=whole.peak_mb - rewrite.peak_mb, unit="MB", bar=1e3),
+        Row("model's own work, 256 x 256", own, "s", bar=OWN_BAR),
+        Row("import torch", torch_.seconds, "s"),
+        Row("whole command, 256 x 256", command.seconds, "s"),
+        Row("  beyond import torch", command.seconds - torch_.seconds, "s", bar=4),
+        Row("  memory beyond import torch", command.peak_mb - torch_.peak_mb, "MB", bar=700),
+        Row(f"reading and writing {megapixels} as PNG", rewrite.seconds, "s"),
+        Row(f"whole command, {megapixels}, small hole", whole.seconds, "s"),
+        Row("  beyond reading and writing", whole.seconds - rewrite.seconds, "s", bar=3),
+        Row("  memory beyond that", whole.peak_mb - rewrite.peak_mb, "MB", bar=1e3),
     ]  # fmt: skip
 
 
@@ -92,12 +92,7 @@ def own_work(model: str, prompt: str, rounds: int, device: torch.device = CPU) -
 
 
 def big_pair(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
-    """Write an enlarged photo with a camera's noise, and a mask with a hole of 200 x 200 pixels.
-
-    Args:
-        folder: where they are written.
-        size: width and height in pixels.
-    """
+    """Write an enlarged photo with a camera's noise, and a mask with a hole of 200 x 200 pixels."""
     photo = Image.open(asset("demo/photos/mountains.jpg")).convert("RGB").resize(size, Image.Resampling.BICUBIC)
     noisy, rng = np.array(photo), np.random.default_rng(0)
     for strip in np.array_split(noisy, max(1, size[1] // 500)):  # views: a large photo is not held several times

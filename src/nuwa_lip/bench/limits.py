@@ -47,10 +47,10 @@ class Limits:
     def rows(self) -> list[Row]:
         """Make the lines of a report."""
         rows = [
-            Row(what=f"matrix product, {name}", value=self.rate(name), unit="GFLOP/s", noise=timing.noise)
+            Row(f"matrix product, {name}", self.rate(name), "GFLOP/s", noise=timing.noise)
             for name, timing in self.products.items()
         ]
-        return [*rows, Row(what="reading memory, best of ten", value=self.read, unit="GB/s")]
+        return [*rows, Row("reading memory, best of ten", self.read, "GB/s")]
 
 
 def has_bf16(device: torch.device = CPU) -> bool:

@@ -58,7 +58,7 @@ def rate(what: str, timing: Timing, count: int, bar: float | None = None) -> Row
         bar: photos a second.
     """
     value = count / timing.seconds
-    return Row(what=what, value=value, unit="photos/s", bar=bar, at_least=bar is not None, noise=timing.noise)
+    return Row(what, value, "photos/s", bar=bar, at_least=bar is not None, noise=timing.noise)
 
 
 def samples(count: int, size: tuple[int, int]) -> Iterator[Sample]:

@@ -29,7 +29,7 @@ EVERY = 0.05
 """Seconds between two looks at the memory of a measured process's workers."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """One line of a report."""
 
@@ -63,7 +63,7 @@ class Timing(NamedTuple):
 
     def row(self, what: str, unit: str = "s") -> Row:
         """Make a line of a report, in s or ms."""
-        return Row(what=what, value=self.seconds * (1000 if unit == "ms" else 1), unit=unit, noise=self.noise)
+        return Row(what, self.seconds * (1000 if unit == "ms" else 1), unit, noise=self.noise)
 
 
 def times(what: str, slow: Timing, fast: Timing, bar: float | None = None, *, at_least: bool = True) -> Row:
@@ -77,7 +77,7 @@ def times(what: str, slow: Timing, fast: Timing, bar: float | None = None, *, at
         at_least: whether the ratio must reach the bar, or must not exceed it.
     """
     value, noise = slow.seconds / fast.seconds, slow.noise + fast.noise
-    return Row(what=what, value=value, unit="x", bar=bar, at_least=at_least and bar is not None, noise=noise)
+    return Row(what, value, "x", bar=bar, at_least=at_least and bar is not None, noise=noise)
 
 
 class Child(NamedTuple):
@@ -234,9 +234,7 @@ def children(cases: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, Chi
             runs[name].append(child(*call))
     return {
         name: Child(
-            statistics.median(r.seconds for r in done),
-            statistics.median(r.peak_mb for r in done),
-            done[-1].output,
+            statistics.median(r.seconds for r in done), statistics.median(r.peak_mb for r in done), done[-1].output
         )
         for name, done in runs.items()
     }

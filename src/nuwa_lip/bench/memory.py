@@ -47,17 +47,17 @@ def measure_memory(bench: Bench) -> list[Row]:
                 filled[weights] = call_apart(load_and_fill, folder, weights or "", str(bench.device))
             except RuntimeError as error:
                 bench.skipped.append(f"memory of {form_name(PRECISION, weights)}: {error}")
-    rows = [Row(what=f"model files, {PRECISION}", value=size, unit="MB")]
+    rows = [Row(f"model files, {PRECISION}", size, "MB")]
     if None in filled:
         added, what = json.loads(filled[None].output)["added"], f"peak that loading adds / the files' size, {PRECISION}"
-        rows.append(Row(what=what, value=added / size, unit="x", bar=None if small else LOAD_BAR))
+        rows.append(Row(what, added / size, "x", bar=None if small else LOAD_BAR))
     for weights, done in filled.items():
         what = f"loading and filling a photo, {form_name(PRECISION, weights)}"
         bar = None if small else FILL_BARS.get(weights)
-        rows.append(Row(what=f"peak of {what}", value=done.peak_mb, unit="MB", bar=bench.bar(bar)))
+        rows.append(Row(f"peak of {what}", done.peak_mb, "MB", bar=bench.bar(bar)))
         if bench.gpu:
             gpu = json.loads(done.output)["gpu"]
-            rows.append(Row(what=f"peak on the GPU of {what}", value=gpu, unit="MB", bar=bar))
+            rows.append(Row(f"peak on the GPU of {what}", gpu, "MB", bar=bar))
     return rows
 
 

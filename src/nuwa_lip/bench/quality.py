@@ -35,9 +35,9 @@ def measure_quality(bench: Bench) -> list[Row]:
                 continue
             name, changed = f"{MODEL} in {form_name(precision, weights)}", 100 * (1 - loss.agreement)
             rows += [
-                Row(what=f"{name}, increase of the loss", value=loss.nats - loss.exact_nats, unit="nats a token"),
-                Row(what=f"{name}, divergence", value=loss.divergence, unit="nats a token"),
-                Row(what=f"{name}, likeliest token changes", value=changed, unit="%"),
+                Row(f"{name}, increase of the loss", loss.nats - loss.exact_nats, "nats a token"),
+                Row(f"{name}, divergence", loss.divergence, "nats a token"),
+                Row(f"{name}, likeliest token changes", changed, "%"),
             ]
     return rows + (_image_tokenizer(bench) if "bf16" in bench.precisions else [])
 
@@ -109,8 +109,8 @@ def _image_tokenizer(bench: Bench) -> list[Row]:
             differences.append((pictures[0] - pictures[1]).abs()[mask.expand_as(image)].mean() * 127.5)
     name = f"{MODEL} in bf16"
     return [
-        Row(what=f"{name}, known tokens that become others", value=100 * changed / known, unit="%"),
-        Row(what=f"{name}, difference of decoded pixels", value=float(torch.stack(differences).mean()), unit="of 255"),
+        Row(f"{name}, known tokens that become others", 100 * changed / known, "%"),
+        Row(f"{name}, difference of decoded pixels", float(torch.stack(differences).mean()), "of 255"),
     ]
 
 

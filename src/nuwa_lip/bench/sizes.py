@@ -220,12 +220,7 @@ def photo(config: MPS2SConfig, batch: int = 1, rows: int | None = None, device: 
 
 @torch.inference_mode()
 def random_memory(model: MPS2S, rows: int | None = None) -> Memory:
-    """Make the memory that a model's encoders would give for a photo, without running them.
-
-    Args:
-        model: on the device to measure.
-        rows: as for `photo`.
-    """
+    """Make the memory that a model's encoders would give for a photo, without running them."""
     config = model.config
     ids, _, _, tokens, token_mask = photo(config, rows=rows)
     length = ids.shape[1] + (config.image_size // config.patch_size) ** 2 + tokens[0].numel()

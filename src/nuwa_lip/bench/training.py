@@ -43,7 +43,7 @@ def measure_training(bench: Bench) -> list[Row]:
     """Measure the times of both stages and the memory of stage 2."""
     rows: list[Row] = []
     batch = bench.sizes.training_batch
-    for name, build, stage in (("stage 1", stage1, DFVQGANStage), ("stage 2", stage2, MPS2SStage)):
+    for name, build, stage in (("stage 1", _stage1, DFVQGANStage), ("stage 2", _stage2, MPS2SStage)):
         kinds = {kind: build(bench.sizes, kind != "plain", bench.device) for kind in ("plain", "ours")}
         try:
             kinds["ours, compiled"] = _compiled(bench, build, stage)
@@ -60,14 +60,14 @@ def measure_training(bench: Bench) -> list[Row]:
                 what = f"training step, {name}, {kind}: share of the matrix rate, {best}"
                 rate = work / found[kind].seconds / bench.limits.rate(best)
                 bar = bench.bar(gpu=GPU_BAR) if (name, kind) == ("stage 2", "ours, compiled") else None
-                rows.append(Row(what=what, value=rate, unit="x", bar=bar, at_least=True, noise=found[kind].noise))
+                rows.append(Row(what, rate, "x", bar=bar, at_least=True, noise=found[kind].noise))
     del kinds, steps  # the next processes need their memory
     bench.release()
     chosen = "small" if bench.sizes.small else "official"
     for kind in ("ours", CHECKPOINTED):
         what = f"peak of a process that takes a step, stage 2, {PHOTOS} photos, {kind}"
         done = call_apart(one_step, chosen, kind, str(bench.device))
-        rows.append(Row(what=what, value=float(done.output) if bench.gpu else done.peak_mb, unit="MB"))
+        rows.append(Row(what, float(done.output) if bench.gpu else done.peak_mb, "MB"))
     return rows
 
 
@@ -90,21 +90,15 @@ def one_step(sizes: str, kind: str, where: str) -> None:
     chosen = dataclasses.replace(SMALL if sizes == "small" else OFFICIAL, training_batch=PHOTOS)
     device = torch.device(where)
     settle(device)
-    model, loss = stage2(chosen, True, device)
+    model, loss = _stage2(chosen, True, device)
     if kind == CHECKPOINTED:
         run_again_for_gradients(model)
     _training_step(model, loss, ours=True)()
     print(torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0)
 
 
-def stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, Loss]:
-    """Make a DF-VQGAN and the losses L_V + L_P of a batch (Eq. 13).
-
-    Args:
-        sizes: of the model and the batch.
-        ours: in channels last.
-        device: where they are.
-    """
+def _stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, Loss]:
+    """Make a DF-VQGAN and the losses L_V + L_P of a batch (Eq. 13)."""
     torch.manual_seed(0)
     model = DFVQGAN(sizes.trained_dfvqgan).train().to(device)
     side, batch = model.config.resolution, sizes.training_batch
@@ -124,7 +118,7 @@ def stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, L
     return model, loss
 
 
-def stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]:
+def _stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]:
     """Make an MP-S2S and the loss of a batch (Eq. 15); arguments as for `stage1`."""
     torch.manual_seed(0)
     model = MPS2S(sizes.trained_mps2s).train().to(device)

@@ -50,7 +50,7 @@ def forms(bench: Bench) -> list[Row]:
         except InputError as error:
             bench.skipped.append(f"whole image in {name}: {error}")
             continue
-        found = one_form(bench, tokenizer, model, name, graph=bench.gpu and compiled)
+        found = _one_form(bench, tokenizer, model, name, graph=bench.gpu and compiled)
         del model
         seconds.append(once(official_token))
         bar = bench.bar(OFFICIAL_BARS[weights]) if precision == "bf16" else None
@@ -64,16 +64,8 @@ def once(work: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, *, graph: bool = False) -> dict[str, Timing]:
-    """Measure one token a step and parallel steps; the loop alone; four candidates.
-
-    Args:
-        bench: has the sizes.
-        tokenizer: DF-VQGAN.
-        model: in this form.
-        name: of the form.
-        graph: whether a step is a CUDA graph.
-    """
+def _one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, *, graph: bool = False) -> dict[str, Timing]:
+    """Measure one token a step and parallel steps; the loop alone; four candidates."""
     steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
     memory = random_memory(model)
     # warm up: parallel steps run one candidate, steps of one token are padded to several; on a GPU, where a call takes
