@@ -23,7 +23,7 @@ DEFAULTS = {"amused": "amused/amused-512", "stable-diffusion": "stable-diffusion
 
 
 def load_pipeline(name: str, options: BaselineOptions) -> Painter:
-    """One of `DEFAULTS` as a painter of squares.
+    """Load one of `DEFAULTS` as a painter of squares.
 
     Args:
         name: "amused" or "stable-diffusion".

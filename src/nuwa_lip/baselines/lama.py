@@ -23,7 +23,7 @@ MULTIPLE = 8
 
 
 def load_lama(path: Path | None = None) -> Fill:
-    """LaMa as a painter of photos of any size; it reads no caption.
+    """Load LaMa as a painter of photos of any size; it reads no caption.
 
     Args:
         path: the file; None: where IOPaint has put it.
@@ -67,6 +67,6 @@ def lama_fill(network: Any, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _complete(x: Tensor) -> Tensor:
-    """To multiples of eight, by repeating the last row and column."""
+    """Pad to multiples of eight, by repeating the last row and column."""
     down, right = (-side % MULTIPLE for side in x.shape[2:])
     return F.pad(x, (0, right, 0, down), mode="replicate")

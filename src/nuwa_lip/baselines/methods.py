@@ -1,4 +1,4 @@
-"""What can be measured: a model, a folder of somebody's results, a classic of OpenCV; each is a `Repaint`."""
+"""Methods that can be measured: a model, a folder of results, OpenCV's inpainting; each is a `Repaint`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ def model(
     blend: bool | None = None,
     whole: bool = False,
 ) -> Repaint:
-    """A model of ours: photo number i gets the seed `seed` + i, and of `best_of` candidates the best by `rank`.
+    """Repaint with a model of ours.
 
     Args:
+        name: bundled name, local folder or hub id.
+        seed: photo number i gets the seed `seed` + i.
+        best_of: number of candidates, the best of which is taken.
+        rank: what the best is chosen by.
         unpasted: the whole photo through the model and nothing of it put back (NÜWA).
         blend: fit colours at the hole's edge, which is not of the paper; None: as the model says.
         whole: let the model see the photo as one window, as `unpasted` does (NÜWA-P: the same, pasted).
@@ -60,7 +64,11 @@ def model(
 
 
 def results(folder: Path) -> Repaint:
-    """Pictures made elsewhere: `folder/NNNNN.png`, named as in the benchmark."""
+    """Take pictures made elsewhere: `folder/NNNNN.png`, named as in the benchmark.
+
+    Raises:
+        InputError: there is no such folder, or, later, a picture is missing or of another size.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of results")
 
@@ -78,7 +86,11 @@ def results(folder: Path) -> Repaint:
 
 
 def baseline(name: str, radius: float = 3.0) -> Repaint:
-    """OpenCV's inpainting, without a caption: `telea` or `navier-stokes`, looking `radius` pixels far."""
+    """Repaint with OpenCV: `telea` or `navier-stokes`, from known pixels within `radius`.
+
+    Raises:
+        InputError: there is no such method, or OpenCV is not installed.
+    """
     if name not in BASELINES:
         raise InputError(f"no baseline is called {name!r}; there are: {', '.join(BASELINES)}")
     try:
@@ -96,9 +108,11 @@ def baseline(name: str, radius: float = 3.0) -> Repaint:
 
 
 def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
-    """Save each picture of `repaint` in `folder`, and take those that an earlier, stopped run has left there.
+    """Save each picture in a folder, and take those that an earlier, stopped run has left there.
 
     Args:
+        repaint: makes the pictures.
+        folder: made if missing.
         run: what the pictures depend on (model, seed, benchmark); a folder of another run is refused.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +137,7 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename: whatever bears the name is whole."""
+    """Write under a temporary name, then rename, so that a file is always whole."""
     part = target.with_name(f"{target.name}.{os.getpid()}.part")  # other processes may write here too
     write(part)
     os.replace(part, target)

@@ -17,7 +17,7 @@ NAMES = ("glide", "amused", "stable-diffusion", "lama")
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineOptions:
-    """What a baseline is loaded and sampled with; None: its own default."""
+    """Options of a baseline; None: its own default."""
 
     model: str | None = None
     """Folder or file of its weights; for those of diffusers also a hub id."""
@@ -37,14 +37,14 @@ class BaselineOptions:
             raise InputError(f"--baseline-guidance is {self.guidance}; it must be 0 or more")
 
     def __str__(self) -> str:
-        """What stands beside the figures."""
+        """Describe the options, for the report."""
         said = {"weights": self.model, "steps": self.steps, "guidance": self.guidance}
         words = [f"{name} {'its own' if value is None else value}" for name, value in said.items()]
         return ", ".join([*words, f"seed {self.seed}"])
 
 
 def check(name: str | None, options: BaselineOptions) -> None:
-    """Refuse options that no baseline takes.
+    """Check that a baseline takes the options that are given.
 
     Args:
         name: one of `NAMES`, of OpenCV's, or None.
@@ -60,7 +60,7 @@ def check(name: str | None, options: BaselineOptions) -> None:
 
 
 def load(name: str, options: BaselineOptions) -> Repaint:
-    """A baseline, ready to repaint; known pixels stay exactly as they are.
+    """Load a baseline by its name; it leaves known pixels exactly as they are.
 
     Raises:
         InputError: there is none of this name, or a library or weights are missing, with what to install or where to
@@ -82,7 +82,7 @@ def load(name: str, options: BaselineOptions) -> Repaint:
 
 
 def _glide(options: BaselineOptions) -> Repaint:
-    """One of `train glide`, or the published weights."""
+    """Load a GLIDE of `train glide`, or the published weights."""
     from nuwa_lip.baselines.squares import by_windows
 
     if options.model is None:

@@ -21,14 +21,14 @@ from nuwa_lip.images.photo import as_photo
 from nuwa_lip.images.windows import find_windows, look, window_seed
 
 GREY = 128
-"""What stands in the hole: nothing, as nearly as a picture can say it."""
+"""What fills the hole."""
 
 Fill = Callable[[np.ndarray, np.ndarray, str, int], np.ndarray]
 """(photo uint8 [S, S, 3], grey in the hole; mask bool [S, S]; caption; seed) → uint8 [S, S, 3]; known pixels free."""
 
 
 class Painter(NamedTuple):
-    """A model of other kind than ours."""
+    """A model that paints a square."""
 
     fill: Fill
     side: int
@@ -36,7 +36,7 @@ class Painter(NamedTuple):
 
 
 def by_windows(painter: Painter, seed: int = 0) -> Repaint:
-    """A painter of squares as a repainter of photos; photo i gets the seed `seed` + i."""
+    """Repaint photos with a painter of squares; photo i gets the seed `seed` + i."""
 
     def repaint(item: BenchmarkItem) -> np.ndarray:
         photo, out = as_photo(item.image), item.image.copy()
@@ -57,7 +57,7 @@ def by_windows(painter: Painter, seed: int = 0) -> Repaint:
 
 
 def by_photo(fill: Fill, seed: int = 0) -> Repaint:
-    """The same for a model that takes photos of any size [H, W] as they are."""
+    """Repaint photos with a model that takes any size [H, W]; photo i gets the seed `seed` + i."""
 
     def repaint(item: BenchmarkItem) -> np.ndarray:
         blank = np.where(item.mask[..., None], np.uint8(GREY), item.image)
@@ -68,18 +68,18 @@ def by_photo(fill: Fill, seed: int = 0) -> Repaint:
 
 
 def fastest() -> torch.device:
-    """Where models of others compute: a GPU if there is one."""
+    """Choose where other people's models compute: on a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def to_square(image: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
-    """uint8 [S, S, 3] and bool [S, S] → float32 [1, 3, S, S] in [-1, 1], zero in the hole, and bool [1, 1, S, S]."""
+    """Convert uint8 [S, S, 3], bool [S, S] to float32 [1, 3, S, S] in [-1, 1], zero in the hole, bool [1, 1, S, S]."""
     m = torch.from_numpy(mask)[None, None]
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
     return x.masked_fill(m, 0), m
 
 
 def from_square(image: Tensor) -> np.ndarray:
-    """float [1, 3, S, S] in [-1, 1] → uint8 [S, S, 3]."""
+    """Convert float [1, 3, S, S] in [-1, 1] to uint8 [S, S, 3]."""
     pixels = ((image[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
     return pixels.permute(1, 2, 0).cpu().numpy()

@@ -20,7 +20,7 @@ RESAMPLES = 50
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of the Gaussians fitted to two sets: |μ_a - μ_b|² + Tr(C_a + C_b - 2 √(C_a C_b)); FID's formula.
+    """Compute FID's distance of the Gaussians fitted to two sets: |μ_a - μ_b|² + Tr(C_a + C_b - 2 √(C_a C_b)).
 
     In float64. With few photos it comes out too large: FID is read from 2,048 photos on.
 
@@ -36,7 +36,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _root(x: np.ndarray) -> Tensor:
-    """Triangular R with Rᵀ R the covariance of x's columns, from some rows at a time."""
+    """Compute the triangular R with Rᵀ R the covariance of x's columns, from some rows at a time."""
     centre, scale = x.mean(0, dtype=np.float64), np.sqrt(len(x) - 1)
     root = torch.empty(0, x.shape[1], dtype=torch.float64)
     for start in range(0, len(x), CHUNK):
@@ -46,7 +46,7 @@ def _root(x: np.ndarray) -> Tensor:
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Squared maximum mean discrepancy with the kernel (x·y / F + 1)³, without bias at any N: KID's formula.
+    """Compute the squared maximum mean discrepancy with the kernel (x·y / F + 1)³, unbiased at any N: KID's formula.
 
     Below 0 where the sets are more alike than two independent draws, as a set and itself are.
 
@@ -77,7 +77,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, counts: np.ndarray | None = No
 
 
 class Estimate(NamedTuple):
-    """A distance of paired sets, and what it is on resamples of the photos."""
+    """A distance of paired sets, and its values on resamples of the photos."""
 
     value: float
     resampled: np.ndarray
@@ -85,25 +85,25 @@ class Estimate(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %."""
+        """The 95 % interval."""
         return spread_interval(self.value, self.resampled)
 
 
 def frechet_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> Estimate:
-    """`frechet_distance` of paired sets."""
+    """Estimate `frechet_distance` of paired sets [N, F] with R resamples."""
     draws = _draws(len(a), resamples)
     return Estimate(frechet_distance(a, b), np.array([frechet_distance(a[rows], b[rows]) for rows in draws]))
 
 
 def kernel_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> Estimate:
-    """`kernel_distance` of paired sets."""
+    """Estimate `kernel_distance` of paired sets [N, F] with R resamples."""
     draws = [np.bincount(rows, minlength=len(a)) for rows in _draws(len(a), resamples)]
     value, *resampled = kernel_distance(a, b, np.stack([np.ones(len(a), dtype=np.int64), *draws]))
     return Estimate(float(value), np.array(resampled))
 
 
 def _draws(n: int, resamples: int) -> list[np.ndarray]:
-    """Photos of each resample; never one photo alone, of which there is no distance."""
+    """Draw the photos of each resample; never one photo alone, which has no distance."""
     rng = np.random.default_rng(0)
     found: list[np.ndarray] = []
     while len(found) < resamples:
@@ -114,20 +114,20 @@ def _draws(n: int, resamples: int) -> list[np.ndarray]:
 
 
 def spread_interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
-    """95 % by the resamples' spread; their level is of no use, for repeated photos alone shift a distance."""
+    """Give the 95 % interval by the resamples' spread; their level is useless, as repeated photos shift a distance."""
     half = 1.96 * float(resampled.std(ddof=1))
     return value - half, value + half
 
 
 def bootstrap_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean of per-photo values, by resampling the photos."""
+    """Give the 95 % interval of the mean of per-photo values [N], by resampling the photos."""
     return ratio_interval(values, np.ones_like(values, dtype=np.float64), seed=seed, resamples=resamples)
 
 
 def ratio_interval(
     values: np.ndarray, others: np.ndarray, *, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """95 % interval of the ratio of the means of two values of the same photos, by resampling the photos.
+    """Give the 95 % interval of the ratio of the means of two values of the same photos, by resampling the photos.
 
     Args:
         values, others: [N].

@@ -1,4 +1,4 @@
-"""Fixed networks that look at photos: maps for distances of pairs, vectors for distances of sets.
+"""Fixed networks that read photos: maps for distances of pairs, vectors for distances of sets.
 
 Legend: M photos of one picture (the original first), H W photo, C_l H_l W_l map l, F features.
 """
@@ -29,7 +29,7 @@ RESIZE = {
 
 
 class RandomFeatures(nn.Module):
-    """A convolutional network that has learned nothing, and that nothing was trained with.
+    """A convolutional network with random weights, which no model was trained with.
 
     Five convolutions of 3 x 3, stride 2, padding 1, no bias, with ReLU: 3 → 32 → 64 → 128 → 128 → 128 channels.
     Weights are drawn from N(0, 2 / inputs) by NumPy's RandomState(0), whose stream is the same in every version.
@@ -50,7 +50,7 @@ class RandomFeatures(nn.Module):
         self.kernels = nn.ParameterList(nn.Parameter(kernel, requires_grad=False) for kernel in kernels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, 128, 128] in [-1, 1] → five maps."""
+        """Compute five maps of images [B, 3, 128, 128] in [-1, 1]."""
         x, maps = images, []
         for kernel in self.kernels:
             x = F.relu(F.conv2d(x, kernel, stride=2, padding=1))
@@ -59,7 +59,7 @@ class RandomFeatures(nn.Module):
 
 
 def load_inception(state: Mapping[str, Tensor]) -> nn.Module:
-    """torch-fidelity's Inception v3, which gives the 2048 features of FID and KID for photos of 8-bit values.
+    """Load torch-fidelity's Inception v3, which gives the 2048 features of FID and KID for photos of 8-bit values.
 
     Raises:
         InputError: torch-fidelity is not installed, or the weights are others.
@@ -109,7 +109,7 @@ class Networks:
 
     @torch.inference_mode()
     def distances(self, photos: Sequence[np.ndarray], regions: Regions) -> list[dict[str, float | None]]:
-        """Perceptual distances of every photo but the first to the first, from one pass of each network.
+        """Compute the perceptual distances of every other photo to the first, from one pass of each network.
 
         Args:
             photos: M of uint8 [H, W, 3], the original first.
@@ -127,7 +127,7 @@ class Networks:
 
     @torch.inference_mode()
     def vectors(self, photos: Sequence[np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:
-        """What the distances of sets compare: name of the features → float32 [M, F].
+        """Compute the features that distances of sets compare: name → float32 [M, F].
 
         `_hole`: averaged over the hole's places only.
         """
@@ -151,14 +151,14 @@ def _add_distances(
     regions: Regions,
     heads: Sequence[Tensor] | None,
 ) -> None:
-    """`maps` [M, C_l, H_l, W_l]; the first photo is the original."""
+    """Add the distances of maps [M, C_l, H_l, W_l], whose first photo is the original."""
     for i, row in enumerate(rows, start=1):
         found = perceptual_distance([level[i] for level in maps], [level[0] for level in maps], regions, heads)
         row.update({f"{name}{ending}": value for ending, value in found.items()})
 
 
 def to_batch(photos: Sequence[np.ndarray]) -> Tensor:
-    """uint8 [H, W, 3] each → float32 [M, 3, H, W] in [-1, 1]."""
+    """Stack photos, uint8 [H, W, 3] each → float32 [M, 3, H, W] in [-1, 1]."""
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

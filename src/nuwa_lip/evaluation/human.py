@@ -37,15 +37,15 @@ QUESTIONS = {
     "quality": "Which one looks more like a real photo?",
     "caption": "Which one fits the caption better?",
 }
-"""Those of the paper's supplement: visual quality and semantic consistency."""
+"""The questions of the paper's supplement: visual quality and semantic consistency."""
 CHOICES = ("left", "right", "same")
 Z = 1.959964
-"""Of a 95 % interval."""
+"""Standard deviations of a 95 % interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One comparison, as the key knows it."""
+    """One comparison, as the key has it."""
 
     photo: str
     """Number of the photo with five digits."""
@@ -56,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """What the rater must not see."""
+    """Which result is whose, which the rater must not see."""
 
     page: str
     """Hash of the page's pairs and pictures; answers name it."""
@@ -68,12 +68,16 @@ class Key:
     pairs: Sequence[Pair]
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write the key as JSON."""
         write_json(asdict(self), path)
 
     @classmethod
     def read(cls, path: Path) -> Key:
-        """Raises: InputError: it is missing, or no key."""
+        """Read a key.
+
+        Raises:
+            InputError: the file is missing, or no key.
+        """
         content = read_object(path)
         try:
             pairs = [Pair(**pair) for pair in content.pop("pairs")]
@@ -99,7 +103,14 @@ class Rate:
 
 
 def draw_pairs(methods: Sequence[str], photos: Sequence[str], count: int, seed: int) -> list[Pair]:
-    """`count` photos by chance, each with the first method against every other one; order and sides by chance."""
+    """Draw photos, each with the first method against every other one; order and sides are random.
+
+    Args:
+        methods: names, the one that is compared with all others first.
+        photos: their numbers.
+        count: how many photos are drawn.
+        seed: of the choice, the order and the sides.
+    """
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(photos), min(count, len(photos)), replace=False)
     pairs = []
@@ -113,7 +124,7 @@ def draw_pairs(methods: Sequence[str], photos: Sequence[str], count: int, seed: 
 def make_page(
     benchmark: Benchmark, folders: Mapping[str, Path], *, count: int, seed: int, title: str
 ) -> tuple[str, Key]:
-    """A page and its key.
+    """Make a page and its key.
 
     Args:
         benchmark: photos, holes, captions.
@@ -160,7 +171,7 @@ def make_page(
 
 
 def read_answers(path: Path, key: Key) -> tuple[str, list[dict[str, Any]]]:
-    """A rater's name (or "") and answers, as the page saves them.
+    """Read a rater's name (or "") and answers, as the page saves them.
 
     Raises:
         InputError: they are damaged, or of another page.
@@ -185,7 +196,7 @@ def read_answers(path: Path, key: Key) -> tuple[str, list[dict[str, Any]]]:
 
 
 def preference_rates(key: Key, raters: Sequence[Sequence[Mapping[str, Any]]]) -> list[Rate]:
-    """Rates of every pair of methods and every question.
+    """Compute the rates of every pair of methods and every question.
 
     Args:
         key: of the page.
@@ -223,7 +234,7 @@ def preference_rates(key: Key, raters: Sequence[Sequence[Mapping[str, Any]]]) ->
 
 
 def wilson_interval(rate: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of n; own, because scores may be halves and scipy's counts may not."""
+    """Compute Wilson's 95 % interval of a share of n; scores may be halves, which scipy's counts may not be."""
     middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -58,7 +58,7 @@ class Figures:
     """Largest change of a known pixel over all photos, in 8-bit steps."""
 
     def as_json(self) -> dict[str, object]:
-        """Flat, as written to the report."""
+        """Give the figures as the report has them, flat."""
         return {
             "n": self.n,
             **self.sets,
@@ -69,15 +69,15 @@ class Figures:
 
 
 def parse_extras(metrics: str) -> tuple[str, ...]:
-    """What --metrics names, with commas between."""
+    """Read the names of --metrics, with commas between."""
     return tuple(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
 
 
 def check_extras(extras: Sequence[str], n: int) -> None:
-    """Refuse figures that do not exist, or not at this n.
+    """Check the names of further figures.
 
     Raises:
-        InputError: with what to read instead.
+        InputError: a figure does not exist, or not with n photos.
     """
     unknown = sorted(set(extras) - set(EXTRAS))
     if unknown:
@@ -92,12 +92,12 @@ def check_extras(extras: Sequence[str], n: int) -> None:
 
 
 def means_of(extras: Sequence[str]) -> tuple[str, ...]:
-    """Names of the figures that are means over photos."""
+    """List the figures that are means over photos."""
     return MEANS + tuple(name for extra in extras for name in EXTRA_MEANS.get(extra, ()))
 
 
 def sets_of(extras: Sequence[str]) -> dict[str, tuple[str, SetFigure]]:
-    """Distances of sets, by name."""
+    """List the distances of sets by name, with their features and functions."""
     return SETS | {name: EXTRA_SETS[name] for name in extras if name in EXTRA_SETS}
 
 
@@ -105,11 +105,11 @@ ORIGINAL = "/"
 """Stands in the store where a method's name does; no method can have it."""
 
 Watch = Callable[[BenchmarkItem, dict[str, np.ndarray]], None]
-"""Told every item with what each method made of it."""
+"""Is called with every item and each method's result."""
 
 
 class Observer:
-    """Measures one item at a time and keeps the figures in a store."""
+    """Measures one item at a time and keeps its figures in a store."""
 
     def __init__(self, methods: Mapping[str, Repaint], networks: Networks, extras: Sequence[str]) -> None:
         self.methods = methods
@@ -141,7 +141,7 @@ class Observer:
                 watch(item, photos)
 
     def observe(self, item: BenchmarkItem, photos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Everything that is kept of one item, from one pass of each network over all its photos."""
+        """Compute all that is kept of one item, from one pass of each network over all its photos."""
         for photo in photos.values():
             if photo.shape != item.image.shape:
                 raise InputError(f"the result for photo {item.name} has shape {photo.shape}, not {item.image.shape}")
@@ -168,7 +168,7 @@ class Observer:
 
 
 def stamps(methods: Iterable[str], sources: Mapping[str, Path], name: str) -> dict[str, np.ndarray]:
-    """Tells one version of the results for a photo from the next: size and time of each method's file.
+    """Identify the version of a photo's results by size and time of each method's file.
 
     Args:
         methods: what is measured.
@@ -185,7 +185,14 @@ def stamps(methods: Iterable[str], sources: Mapping[str, Path], name: str) -> di
 
 
 def summarise(store: Store, n: int, methods: Sequence[str], extras: Sequence[str]) -> dict[str, Figures]:
-    """Means, distances and intervals of the first `n` photos, all of which the store has."""
+    """Compute means, distances and intervals of the first photos, by method.
+
+    Args:
+        store: has all of these photos.
+        n: number of photos.
+        methods: their names.
+        extras: figures beside the usual ones.
+    """
     names = [f"{index:05d}" for index in range(n)]
     return {method: _summarise(store, names, method, extras) for method in methods}
 

@@ -1,4 +1,4 @@
-"""How likely a model finds what really stood in the hole, given its caption and given others (Table 4).
+"""How likely a model finds what really was in the hole, given its caption and given others (Table 4).
 
 Bits per defective token are teacher-forced: -log2 P(z_k | z_<k, c) of Eq. 15 in the model's own order of decoding,
 mean over a photo's defective tokens, then over photos. They compare models of the same tokenizer only.
@@ -32,9 +32,9 @@ from nuwa_lip.models.decoder import Memory
 from nuwa_lip.models.orders import decoding_order, target_tokens
 
 OTHERS = 9
-"""Other captions that the true one is compared with."""
+"""Number of other captions that the true one is compared with."""
 FIGURES = ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank", "caption_wins")
-"""Of each photo, NaN where the model reads no captions."""
+"""Figures of each photo, NaN where the model reads no captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +58,19 @@ class Likelihood:
     """`bits`, for paired comparisons with other models of the same tokenizer, and `swap_gain`."""
 
     def as_json(self) -> dict[str, Any]:
-        """As written to a report."""
+        """Give the figures as the report has them."""
         about = {"n": self.n, "others": self.others, "order": self.order}
         return {**about, **self.figures, "intervals_95": self.intervals, "per_photo": self.per_photo}
 
 
 def other_captions(captions: Sequence[str], index: int, count: int, seed: int = 0) -> list[str]:
-    """`count` captions of the set that differ from that of photo `index` and from each other, by chance.
+    """Draw captions of the set that differ from that of photo `index` and from each other.
+
+    Args:
+        captions: of all photos.
+        index: of the photo.
+        count: how many are drawn.
+        seed: of the choice.
 
     Raises:
         InputError: the set has too few different ones.
@@ -80,7 +86,7 @@ def other_captions(captions: Sequence[str], index: int, count: int, seed: int = 
 
 
 def others_at_hand(captions: Sequence[str], count: int) -> int:
-    """How many other captions every photo of the set has, at most `count`.
+    """Count the other captions that every photo of the set has, at most `count`.
 
     Raises:
         InputError: all photos have the same caption.
@@ -93,7 +99,7 @@ def others_at_hand(captions: Sequence[str], count: int) -> int:
 
 @torch.inference_mode()
 def caption_bits(parts: ModelParts, item: BenchmarkItem, captions: Sequence[str]) -> np.ndarray:
-    """Bits per defective token of the photo's true tokens, given each of these captions: float64 [C].
+    """Compute the bits per defective token of the photo's true tokens, given each of these captions: float64 [C].
 
     Args:
         parts: a complete model, in eval mode.
@@ -116,7 +122,7 @@ def caption_bits(parts: ModelParts, item: BenchmarkItem, captions: Sequence[str]
 
 
 def _repeat(memory: Memory, count: int) -> Memory:
-    """The memory of one photo, `count` times."""
+    """Repeat the memory of one photo `count` times."""
     names = ("states", "mask", "tokens", "token_mask")
     repeated = {n: getattr(memory, n).expand(count, *getattr(memory, n).shape[1:]) for n in names}
     return dataclasses.replace(memory, **repeated)
@@ -125,7 +131,15 @@ def _repeat(memory: Memory, count: int) -> Memory:
 def measure_likelihood(
     parts: ModelParts, benchmark: Benchmark, store: Store, items: Iterable[int], *, others: int = OTHERS, seed: int = 0
 ) -> None:
-    """Measure these photos, except those that the store has already.
+    """Measure photos, except those that the store has already.
+
+    Args:
+        parts: a complete model.
+        benchmark: the photos.
+        store: gets their bits.
+        items: numbers of photos.
+        others: other captions that the true one is compared with.
+        seed: of their choice.
 
     Raises:
         InputError: a picture cannot be used, or there are too few captions; the photos before stay in the store.
@@ -144,7 +158,7 @@ def measure_likelihood(
 
 
 def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
-    """All figures of the first n photos."""
+    """Compute all figures of the first n photos; `order` is that of decoding, for the report."""
     bits = store.load([f"{i:05d}" for i in range(n)], ["bits"])["bits"]  # [N, 1] or [N, 2 + others]
     true: np.ndarray = bits[:, 0]
     others: np.ndarray = bits[:, 2:]

@@ -24,7 +24,7 @@ Regions = Mapping[str, np.ndarray | None]
 
 
 def ring_of(mask: np.ndarray) -> np.ndarray:
-    """Hole pixels at most `RING_WIDTH` rows or columns from a known pixel, bool [H, W]; none if nothing is known.
+    """Find the hole's pixels at most `RING_WIDTH` rows or columns from a known pixel: bool [H, W].
 
     There the surroundings all but determine what belongs, so seams and shifts of colour at the border show,
     while the middle of the hole, where many answers are right, does not count.
@@ -35,12 +35,12 @@ def ring_of(mask: np.ndarray) -> np.ndarray:
 
 
 def regions_of(mask: np.ndarray) -> Regions:
-    """Where each figure is taken: the whole photo, its hole, the ring at the hole's border."""
+    """Give the regions of the figures: the whole photo, its hole, the ring at the hole's border."""
     return {"": None, "_hole": mask, "_ring": ring_of(mask)}
 
 
 def compare(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
-    """Every figure that needs no network; None where its region is empty.
+    """Compute every figure that needs no network; None where its region is empty.
 
     Args:
         result, truth: uint8 [H, W, 3].
@@ -59,7 +59,7 @@ def compare(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str
 
 
 def psnr(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-    """Peak signal-to-noise ratio in dB, of the whole photo or under `mask`; at most `MAX_PSNR`."""
+    """Compute the peak signal-to-noise ratio in dB, of the whole photo or under `mask`; at most `MAX_PSNR`."""
     return _psnr(_mean(np.square(result.astype(np.float64) - truth.astype(np.float64)), mask))
 
 
@@ -70,13 +70,13 @@ def _psnr(mse: float | None) -> float | None:
 
 
 def ssim(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-    """Mean of `ssim_map`, over all places or over those with their middle under `mask`; None if there are none."""
+    """Average `ssim_map` over all places, or over those with their middle under `mask`; None if there are none."""
     similarity = ssim_map(result, truth)
     return _mean(similarity, _central(mask, similarity))
 
 
 def ssim_map(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004) of each place: Gaussian window of 11 pixels, σ 1.5.
+    """Compute the structural similarity (Wang et al. 2004) of each place: Gaussian window of 11 pixels, σ 1.5.
 
     Args:
         result, truth: uint8 [H, W, 3]. Sides under 11 pixels get the largest odd window that fits.
@@ -99,7 +99,7 @@ def ssim_map(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _blur(x: Tensor, weights: Sequence[float], dim: int) -> Tensor:
-    """Weighted sum of neighbours along one dimension; by shifts, ten times as fast as a convolution in float64."""
+    """Sum weighted neighbours along one dimension; shifts are ten times as fast as a convolution in float64."""
     length = x.shape[dim] - len(weights) + 1
     total = x.narrow(dim, 0, length) * weights[0]
     for i, weight in enumerate(weights[1:], start=1):
@@ -108,12 +108,12 @@ def _blur(x: Tensor, weights: Sequence[float], dim: int) -> Tensor:
 
 
 def ring_error(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float | None:
-    """Mean absolute error over the ring (see `ring_of`); None where nothing is known."""
+    """Compute the mean absolute error over the ring (see `ring_of`); None where nothing is known."""
     return _mean(np.abs(result.astype(np.float64) - truth.astype(np.float64)), ring_of(mask))
 
 
 def known_change(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> int:
-    """Largest change of any known pixel's channel; 0 means equal to the bit."""
+    """Find the largest change of any known pixel's channel, in 8-bit steps; 0 means equal to the bit."""
     change = np.abs(result.astype(np.int16) - truth.astype(np.int16))[~mask]
     return int(change.max()) if change.size else 0
 
@@ -121,10 +121,10 @@ def known_change(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> int
 def perceptual_distance(
     result: Sequence[Tensor], truth: Sequence[Tensor], regions: Regions, heads: Sequence[Tensor] | None = None
 ) -> dict[str, float | None]:
-    """Squared differences of channel-normalised features, averaged over the places of each region.
+    """Average the squared differences of channel-normalised features over the places of each region.
 
-    Without heads the unweighted mean over the maps: LPIPS-squeeze with SqueezeNet's maps. With heads their
-    weighted sum over channels and maps, as LPIPS has it (Zhang et al. 2018).
+    Without heads it is the unweighted mean over the maps (LPIPS-squeeze, with SqueezeNet's maps), with heads the
+    weighted sum over channels and maps, as in LPIPS (Zhang et al. 2018).
 
     Args:
         result, truth: maps [C_l, H_l, W_l] of the same network.
@@ -146,7 +146,7 @@ def perceptual_distance(
 
 
 def weighted_mean(maps: Tensor, region: np.ndarray | None) -> Tensor:
-    """Mean over space, each place by its share in the region: [C, h, w] → [C]."""
+    """Average over space, each place weighted by its share in the region: [C, h, w] → [C]."""
     if region is None:
         return maps.mean((1, 2))
     weight = F.interpolate(torch.from_numpy(region)[None, None].float(), maps.shape[1:], mode="area")[0]
@@ -154,12 +154,12 @@ def weighted_mean(maps: Tensor, region: np.ndarray | None) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Features [C, h, w] of every place at unit length."""
+    """Scale the features [C, h, w] of every place to unit length."""
     return x * (x.square().sum(0, keepdim=True) + 1e-10).rsqrt()
 
 
 def _central(region: np.ndarray | None, similarity: np.ndarray) -> np.ndarray | None:
-    """The part of a region that has a place in an SSIM map, which lacks the photo's margin."""
+    """Cut a region to the places of an SSIM map, which lacks the photo's margin."""
     if region is None:
         return None
     top, left = ((n - m) // 2 for n, m in zip(region.shape, similarity.shape, strict=True))
@@ -167,7 +167,7 @@ def _central(region: np.ndarray | None, similarity: np.ndarray) -> np.ndarray | 
 
 
 def _mean(values: np.ndarray, region: np.ndarray | None) -> float | None:
-    """Mean of [H, W, ...] over a region; None if it is empty."""
+    """Average [H, W, ...] over a region; None if it is empty."""
     if region is None:
         return float(values.mean())
     return float(values[region].mean()) if region.any() else None

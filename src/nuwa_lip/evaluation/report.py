@@ -1,4 +1,4 @@
-"""How measurements are shown: a table, a JSON file, and a sheet of random rows to look at."""
+"""Reports of measurements: a table, a JSON file, and a sheet of random photos to look at."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ROWS = {  # JSON name → (shown as, decimals)
 
 
 def table(figures: Mapping[str, Figures], title: str) -> Table:
-    """One column a method, every figure with its 95 % interval by bootstrap over the photos."""
+    """Make a table with a column a method; every figure has its 95 % interval by bootstrap over the photos."""
     shown = Table(title=title)
     shown.add_column("figure")
     for name in figures:
@@ -63,7 +63,7 @@ def table(figures: Mapping[str, Figures], title: str) -> Table:
 
 
 def describe(setting: Mapping[str, Any], n: int) -> list[str]:
-    """Lines that say what the figures depend on.
+    """Write lines that say what the figures depend on.
 
     Args:
         setting: model, seeds, best_of, rank, blend, benchmark_sha256 and resize, as written to the report.
@@ -80,7 +80,7 @@ def describe(setting: Mapping[str, Any], n: int) -> list[str]:
 
 
 def describe_tokenizer(figures: TokenizerFigures, setting: Mapping[str, Any]) -> list[str]:
-    """Lines about a tokenizer's latents and codes, and what the figures depend on.
+    """Write lines about a DF-VQGAN's latents and codes, and what the figures depend on.
 
     Args:
         figures: of one tokenizer.
@@ -100,7 +100,7 @@ def _cell(figures: Figures, key: str, digits: int) -> str:
 
 
 def _number(value: Any, form: str, interval: tuple[float, float] | None = None) -> str:
-    """A figure with its interval; "-" where there is none."""
+    """Write a figure with its interval; "-" where there is none."""
     if value is None:
         return "-"
     text = format(value, form)
@@ -108,14 +108,14 @@ def _number(value: Any, form: str, interval: tuple[float, float] | None = None) 
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:
-    """Write as `write_text` does; lists of numbers stand on one line each."""
+    """Write JSON as `write_text` does; lists of numbers stand on one line each."""
     text = json.dumps(report, indent=1, allow_nan=False)
     text = NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
     write_text(text + "\n", path)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write under a temporary name, then rename; missing folders are made."""
+    """Write a text under a temporary name, then rename it; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
@@ -133,7 +133,7 @@ class Sheet:
 
     @property
     def missing(self) -> list[int]:
-        """Drawn photos that nobody has shown yet."""
+        """Drawn photos that are not in the sheet yet."""
         return sorted(self.chosen - self.rows.keys())
 
     def watch(self, item: BenchmarkItem, photos: dict[str, np.ndarray]) -> None:
@@ -186,5 +186,5 @@ def _fit(picture: Image.Image) -> Image.Image:
 
 
 def command_line() -> str:
-    """The command that is running, as one would type it again."""
+    """Give the command that is running, as one would type it again."""
     return shlex.join(["nuwa-lip", *sys.argv[1:]])

@@ -38,22 +38,22 @@ from nuwa_lip.models.orders import decoding_order, target_tokens
 from nuwa_lip.pipeline import InpaintPipeline
 
 RATIOS = ("fsd", "fsd_hole", "lpips_squeeze", "lpips_squeeze_hole")
-"""Figures that are told as multiples of those with the fewest tokens a step."""
+"""Figures that are reported as multiples of those with the fewest tokens a step."""
 DIFFERENCES = ("krd", "krd_hole", "psnr_hole", "ssim_hole")
-"""Figures that are told as differences from these; a kernel distance may be 0."""
+"""Figures that are reported as differences from these; a kernel distance may be 0."""
 BAR_TOKENS, BAR = 8, 1.05
-"""With so many tokens a step FSD may be so many times as large as with one."""
+"""With 8 tokens a step FSD may be 1.05 times as large as with one."""
 
 Interval = tuple[float, float]
 
 
 def steps_of(tokens: int, a_step: int) -> int:
-    """S for K tokens."""
+    """Compute the steps S for K tokens, `a_step` of them in a step on average."""
     return max(1, math.ceil(tokens / a_step))
 
 
 class Paced(InpaintPipeline):
-    """A pipeline that decides so many tokens a step, however many a window has."""
+    """A pipeline whose number of tokens a step is fixed, however many a window has."""
 
     tokens_per_step = 1
     steps = 0
@@ -75,7 +75,15 @@ class Paced(InpaintPipeline):
         return super()._fill(view, prompt, seeds, replace(sampling, num_inference_steps=steps), callback)
 
     def repaint(self, item: BenchmarkItem, a_step: int, order: str, schedule: str, seed: int) -> np.ndarray:
-        """A photo, uint8 [H, W, 3]."""
+        """Repaint a photo: uint8 [H, W, 3].
+
+        Args:
+            item: the photo.
+            a_step: tokens a step on average.
+            order: of decoding.
+            schedule: one of `groups.SCHEDULES`.
+            seed: the photo gets seed + its index.
+        """
         self.tokens_per_step = a_step
         out = self(
             prompt=item.caption,
@@ -100,9 +108,14 @@ def measure(
     schedule: str,
     seed: int,
 ) -> None:
-    """Repaint these photos with each number of tokens a step, except those that the store has already.
+    """Repaint photos with each number of tokens a step, except those that the store has already.
 
     Args:
+        pipe: the model.
+        benchmark: the photos.
+        networks: of the figures.
+        store: gets the figures of each photo.
+        items: numbers of photos.
         tokens_per_step: G numbers g, rising.
         order: of decoding.
         schedule: one of `groups.SCHEDULES`.
@@ -130,11 +143,12 @@ def measure(
 def true_bits(
     pipe: InpaintPipeline, item: BenchmarkItem, tokens_per_step: Sequence[int], order: str, schedule: str
 ) -> np.ndarray:
-    """Bits a token of what really stood in the hole, for each number of tokens a step: float64 [G].
+    """Compute the bits a token of what really was in the hole, for each number of tokens a step: float64 [G].
 
-    NaN with "confidence".
+    They are NaN with the schedule "confidence".
 
     Args:
+        pipe: the model.
         item: at the model's resolution.
     """
     if schedule == "confidence":
@@ -155,7 +169,7 @@ def true_bits(
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What one number of tokens a step reaches."""
+    """The figures of one number of tokens a step."""
 
     tokens_per_step: int
     """g."""
@@ -173,20 +187,20 @@ class Point:
 
     @property
     def missed(self) -> bool | None:
-        """Whether the bar for FSD is missed; None if there is none for this point."""
+        """Whether the bar for FSD is missed; None if this point has no bar."""
         if (self.least, self.tokens_per_step) != (1, BAR_TOKENS) or "fsd" not in self.compared:
             return None
         return self.compared["fsd"][0] > BAR
 
     def as_json(self) -> dict[str, Any]:
-        """As written to a report."""
+        """Give the point as the report has it."""
         own = {name: getattr(self, name) for name in ("tokens_per_step", "steps", "seconds", "bits")}
         compared = {name: {"value": value, "interval_95": pair} for name, (value, pair) in self.compared.items()}
         return {**own, **self.figures.as_json(), "compared": compared}
 
 
 def summarise_steps(store: Store, n: int, tokens_per_step: Sequence[int]) -> list[Point]:
-    """The curve of the first n photos."""
+    """Compute the curve of the first n photos."""
     names, methods = [f"{i:05d}" for i in range(n)], [str(a_step) for a_step in tokens_per_step]
     own = store.load(names, ["bits", "steps", "seconds"])  # [N, G] each
     figures = summarise(store, n, methods, ())
@@ -214,7 +228,7 @@ def summarise_steps(store: Store, n: int, tokens_per_step: Sequence[int]) -> lis
 
 
 def compare(first: Figures, other: Figures, a: np.ndarray, b: np.ndarray) -> dict[str, tuple[float, Interval]]:
-    """The second against the first, paired over the photos.
+    """Compare the second with the first, paired over the photos.
 
     Args:
         first, other: means and distances.
@@ -254,7 +268,7 @@ COLUMNS = (  # heading, figure, decimals, how it is compared
 
 
 def table(points: Sequence[Point]) -> str:
-    """The curve as Markdown: every figure, and what it is against the first line's, with its paired interval."""
+    """Write the curve as Markdown: every figure, and its comparison with the first line's, with a paired interval."""
     headings = ["tokens a step", "steps", "s a photo"]
     headings += [text for shown, _, _, against in COLUMNS for text in (shown, against)]
     lines = ["| " + " | ".join(headings) + " |", "|" + "---:|" * len(headings)]
@@ -277,7 +291,7 @@ def table(points: Sequence[Point]) -> str:
 
 
 def describe(setting: Mapping[str, Any], first: int) -> list[str]:
-    """Lines that say what a curve depends on, as written to the report."""
+    """Write lines that say what a curve depends on."""
     among = " among equals" if setting["schedule"] == "confidence" else ""
     model = f"model {setting['model']}, {setting['order']} order{among}, {setting['schedule']} schedule"
     return [

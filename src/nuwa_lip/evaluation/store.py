@@ -22,7 +22,7 @@ NOTE = "run.json"
 
 
 class Store:
-    """Arrays by name of each photo, which goes by its number in five digits.
+    """Arrays by name of each photo; a photo's name is its number in five digits.
 
     Args:
         folder: made if missing.
@@ -50,7 +50,7 @@ class Store:
             self.clear()
 
     def has(self, name: str, stamps: Mapping[str, np.ndarray]) -> bool:
-        """Whether this photo was measured, with the results that have these stamps."""
+        """Say whether a photo was measured with the results that have these stamps."""
         path = self._path(name)
         if not path.exists():
             return False
@@ -61,7 +61,7 @@ class Store:
             return False  # measured again
 
     def missing(self, n: int) -> list[int]:
-        """Those of the first n photos that were not measured yet."""
+        """List those of the first n photos that were not measured yet."""
         return [i for i in range(n) if not self.has(f"{i:05d}", {})]
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -77,7 +77,7 @@ class Store:
         os.replace(part, self._path(name))
 
     def load(self, names: Sequence[str], keys: Sequence[str]) -> dict[str, np.ndarray]:
-        """Arrays of many photos, stacked: key → [N, ...]."""
+        """Load arrays of many photos, stacked: key → [N, ...]."""
         found: dict[str, np.ndarray] = {}
         for i, name in enumerate(names):
             with safe_open(self._path(name), "np") as file:
@@ -106,5 +106,5 @@ def _ours(path: Path) -> bool:
 
 
 def _part(path: Path) -> Path:
-    """A temporary name that no other process has."""
+    """Make a temporary name that no other process has."""
     return path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -1,4 +1,4 @@
-"""What a tokenizer makes of photos with a hole: the figures of Tables 2 and 3.
+"""What a DF-VQGAN or VQGAN makes of photos with a hole: the figures of Tables 2 and 3.
 
     reconstruction   the complete photo through E without a mask, and back without connections
     oracle           the hole's tokens from the complete photo, the known ones from the photo with its hole, decoded
@@ -39,7 +39,7 @@ PAIRS = 20_000
 
 
 class Probe(NamedTuple):
-    """One photo through a tokenizer."""
+    """The results of one photo."""
 
     photos: dict[str, np.ndarray]
     """uint8 [S, S, 3] by the names of `METHODS`."""
@@ -72,7 +72,7 @@ class TokenizerFigures:
     """95 % intervals of `distance`, `relative_distance` and `changed`, by bootstrap over the photos."""
 
     def as_json(self) -> dict[str, Any]:
-        """As written to a report."""
+        """Give the figures as the report has them."""
         return {
             **{name: getattr(self, name) for name in FIGURES},
             "intervals_95": self.intervals,
@@ -142,7 +142,14 @@ def probe(model: DFVQGAN, item: BenchmarkItem) -> Probe:
 
 
 def measure(model: DFVQGAN, benchmark: Benchmark, networks: Networks, store: Store, items: Iterable[int]) -> None:
-    """Measure these photos, except those that the store has already.
+    """Measure photos, except those that the store has already.
+
+    Args:
+        model: in eval mode.
+        benchmark: the photos.
+        networks: of the figures.
+        store: gets the figures of each photo.
+        items: numbers of photos.
 
     Raises:
         InputError: a picture cannot be used; the photos before it stay in the store.
@@ -157,9 +164,11 @@ def measure(model: DFVQGAN, benchmark: Benchmark, networks: Networks, store: Sto
 
 
 def summarise_tokenizer(store: Store, n: int, codebook_size: int) -> TokenizerFigures:
-    """All figures of the first n photos.
+    """Compute all figures of the first n photos.
 
     Args:
+        store: has all of these photos.
+        n: number of photos.
         codebook_size: V.
     """
     found = store.load([f"{i:05d}" for i in range(n)], ["distance", "changed", "latents", "tokens"])
@@ -181,7 +190,7 @@ def summarise_tokenizer(store: Store, n: int, codebook_size: int) -> TokenizerFi
 
 
 def _typical_distance(latents: np.ndarray) -> float:
-    """Mean distance of random pairs of [M, n_z]."""
+    """Average the distance of random pairs of latents [M, n_z]."""
     rng = np.random.default_rng(0)
     a, b = rng.integers(len(latents), size=(2, PAIRS))
     different = a != b
@@ -189,5 +198,5 @@ def _typical_distance(latents: np.ndarray) -> float:
 
 
 def _pixels(image: Tensor) -> np.ndarray:
-    """[1, 3, S, S] in about [-1, 1] → uint8 [S, S, 3]."""
+    """Convert an image [1, 3, S, S] in about [-1, 1] to uint8 [S, S, 3]."""
     return ((image[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()

@@ -25,7 +25,7 @@ from nuwa_lip.tables.rows import RowFolder
 STABLE = 1000
 """Photos from which FSD hardly depends on which they are (docs/measuring.md)."""
 HIDDEN = ("method", "model", "parameters")
-"""Settings that name one row."""
+"""Settings that are not shown below the table, because they name one row."""
 LABEL = 30
 """Characters that a row's label may take of a line of the terminal; a longer one is wrapped."""
 GAP = 2
@@ -42,17 +42,17 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Of the benchmark."""
+        """Name of the benchmark."""
         return self.source.folder.name
 
     def verdicts(self) -> list[Verdict]:
-        """Of all claims, measured or not."""
+        """Judge all claims, measured or not."""
         by_name = {line.row.name: line for line in self.lines}
         labels = {column.key: column.label for column in self.table.columns}
         return [judge(claim, by_name, labels) for claim in self.table.claims]
 
     def answers(self) -> list[tuple[str, str]]:
-        """The verdicts as they are shown, text and word; those that wait for rows in one line."""
+        """Give the verdicts as they are shown, text and word; those that wait for rows in one line."""
         verdicts = self.verdicts()
         waiting = sum(not verdict.measured for verdict in verdicts)
         shown = [(verdict.text, verdict.word) for verdict in verdicts if verdict.measured]
@@ -60,13 +60,13 @@ class Block:
 
 
 def assemble(table: Table, source: Benchmark, folder: RowFolder) -> Block:
-    """Gather a table's rows from their files."""
+    """Gather the rows of a table on a benchmark from the folder of their files."""
     lines = [Line(row=row, trainings=folder.seeds(row.measured)) for row in table.rows]
     return Block(table=table, source=source, lines=lines)
 
 
 def as_json(blocks: Sequence[Block], command: str) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Give all tables of a command as the report has them."""
     table = blocks[0].table
     return {
         "table": table.name,
@@ -116,7 +116,7 @@ def _row_json(line: Line, columns: Sequence[Column]) -> dict[str, Any]:
 
 
 def as_csv(blocks: Sequence[Block]) -> str:
-    """One line a row and benchmark; figures, the ends of their intervals, the paper's figures."""
+    """Write CSV with one line a row and benchmark: figures, the ends of their intervals, the paper's figures."""
     out = io.StringIO()
     columns = blocks[0].table.columns
     ours = [f"{column.key}{ending}" for column in columns for ending in ("", "_low", "_high")]
@@ -136,13 +136,13 @@ def as_csv(blocks: Sequence[Block]) -> str:
 
 
 def headings(table: Table) -> list[str]:
-    """Of the columns as they are shown: the paper's first."""
+    """Give the headings of the columns that are shown, the paper's first."""
     theirs = [f"paper: {column.paper}" for column in table.columns if column.paper]
     return ["row", *theirs, *(column.label for column in table.columns), "parameters", "trained on", "n", "seeds"]
 
 
 def texts(block: Block) -> list[list[str]]:
-    """The cells below the headings."""
+    """Give the cells below the headings, row by row."""
     found = []
     for line in block.lines:
         cells = [line.row.label]
@@ -157,7 +157,7 @@ def texts(block: Block) -> list[list[str]]:
 
 
 def about(block: Block) -> list[str]:
-    """Lines below a table: what its figures depend on."""
+    """Write the lines below a table: what its figures depend on."""
     measured = [one for line in block.lines for one in line.trainings]
     several = any(len(line.trainings) > 1 for line in block.lines)
     brackets = "in brackets: 95 % intervals over the photos" + (", with several seeds their range" if several else "")
@@ -178,7 +178,7 @@ def _told(value: Any) -> str:
 
 
 def as_markdown(blocks: Sequence[Block], command: str) -> str:
-    """For people, beside the code."""
+    """Write Markdown, for people."""
     lines = []
     for block in blocks:
         head = headings(block.table)
@@ -195,7 +195,7 @@ def as_markdown(blocks: Sequence[Block], command: str) -> str:
 
 
 def made_by(blocks: Sequence[Block], command: str) -> list[str]:
-    """The commands that trained and measured the rows, each once, below the rows that it was for; last, this one."""
+    """List the commands that trained and measured the rows, each once below the rows that it was for, then this one."""
     made = [(line.row.label, one) for block in blocks for line in block.lines for one in line.trainings]
     lines: list[str] = []
     for done in ("trained", "measured"):
@@ -212,7 +212,7 @@ def made_by(blocks: Sequence[Block], command: str) -> list[str]:
 
 
 def as_text(block: Block, width: int) -> list[Shown]:
-    """For a terminal of `width` characters: as many columns side by side as fit, the next ones in a table below.
+    """Make tables for a terminal of `width` characters: as many columns side by side as fit, the next ones below.
 
     Rows that have nothing in one of these tables are left out of it.
     """
@@ -234,7 +234,7 @@ def as_text(block: Block, width: int) -> list[Shown]:
 
 
 def _side_by_side(columns: Sequence[tuple[Sequence[str], int]]) -> Shown:
-    """Columns, each with its heading first, and how wide they are; the first has the rows' labels."""
+    """Make a table of columns, each with its heading first, and their widths; the first column has the rows' labels."""
     pad = (0, GAP - 1, 0, 0)  # one more space stands where a line would
     shown = Shown(title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=pad)
     for i, ((heading, *_), wide) in enumerate(columns):

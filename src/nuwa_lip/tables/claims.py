@@ -21,7 +21,7 @@ from nuwa_lip.tables.lines import Line
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of a claim."""
+    """The answer to a claim."""
 
     text: str
     value: float | None = None
@@ -37,14 +37,14 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """As shown."""
+        """The answer in a word."""
         if not self.measured:
             return "not measured"
         return "undecided" if self.holds is None else "yes" if self.holds else "no"
 
 
 def judge(claim: Claim, lines: Mapping[str, Line], labels: Mapping[str, str]) -> Verdict:
-    """What becomes of a claim.
+    """Judge a claim.
 
     Args:
         claim: what is to be shown.
@@ -85,7 +85,7 @@ def judge(claim: Claim, lines: Mapping[str, Line], labels: Mapping[str, str]) ->
 
 
 def _judge_one(claim: Claim, line: Line, title: str, said: str) -> Verdict:
-    """A claim about one row's own figure."""
+    """Judge a claim about one row's own figure."""
     cell, by_seed = line.cell(claim.key), line.by_seed(claim.key)
     wanted = f"above {claim.above:g}" if claim.above is not None else f"exactly {claim.equals:g}"
     if cell is None:
@@ -108,7 +108,7 @@ def _agreed(answers: set[bool]) -> bool | None:
 
 
 def _incomparable(claim: Claim, ahead: Line, behind: Line) -> str:
-    """Why two measured rows cannot be compared; empty if they can."""
+    """Say why two measured rows cannot be compared; empty if they can."""
     if len({one.n for line in (ahead, behind) for one in line.trainings}) > 1:  # distances of sets depend on n
         return f"measured on {ahead.n} and {behind.n} photos"
     common = ahead.seeds & behind.seeds
@@ -131,14 +131,14 @@ Value = TypeVar("Value", float, np.ndarray)
 
 
 def _compare(claim: Claim, a: Value, b: Value) -> Value:
-    """The ratio where one is claimed, else by how much a is ahead."""
+    """Compute the ratio where one is claimed, else by how much a is ahead."""
     if claim.at_most is not None:
         return a / b if np.all(b) else a * np.inf
     return a - b if claim.higher else b - a
 
 
 def _paired(claim: Claim, ahead: Line, behind: Line) -> tuple[float, tuple[float, float]] | None:
-    """The comparison and its 95 % interval over the photos; None where these were not kept of both rows."""
+    """Compare, with a 95 % interval over the photos; None where the photos' figures were not kept of both rows."""
     a, b = ahead.resampled(claim.key), behind.resampled(claim.key)
     one, other = ahead.cell(claim.key), behind.cell(claim.key)
     if a is not None and b is not None and len(a) == len(b) and one and other:  # a distance of sets

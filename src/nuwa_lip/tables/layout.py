@@ -1,4 +1,4 @@
-"""What a table consists of: columns, rows, and claims that it must bear out."""
+"""The parts of a table: columns, rows, and claims that it is to show."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Row:
         return self.source or self.name
 
     def key(self, column: str) -> str:
-        """Where a column's figure is among those of the measured row."""
+        """Give the name of a column's figure among those of the measured row."""
         if self.rename is not None and column.startswith(self.rename[0]):
             return self.rename[1] + column.removeprefix(self.rename[0])
         return column
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Something that the table must bear out: of two rows, or (without `behind`) of one."""
+    """A claim that the table is to show: about two rows, or (without `behind`) about one."""
 
     ahead: str
     """The row that is ahead."""
@@ -94,14 +94,14 @@ class Table:
     notes: Sequence[str] = ()
 
     def measured(self) -> list[Row]:
-        """Rows that are measured, not derived."""
+        """List the rows that are measured, not derived."""
         return [row for row in self.rows if row.source is None]
 
     def check(self, names: Sequence[str], option: str) -> None:
-        """Refuse names that are no rows.
+        """Check names of rows, given by an option.
 
         Raises:
-            InputError: with the rows that there are.
+            InputError: there is no such row.
         """
         known = [row.name for row in self.measured()]
         for name in names:

@@ -28,7 +28,7 @@ class Cell:
     high: float | None
 
     def text(self, digits: int) -> str:
-        """As shown."""
+        """Write the figure with its interval."""
         shown = f"{self.value:.{digits}f}"
         if self.low is None or self.high is None:
             return shown
@@ -44,7 +44,7 @@ class Line:
     """One for each seed; none if it was not measured yet."""
 
     def cell(self, column: str) -> Cell | None:
-        """The figure of a column."""
+        """Give the figure of a column."""
         key = self.row.key(column)
         values = [value for one in self.trainings if (value := one.figures.get(key)) is not None]
         if not values:
@@ -56,15 +56,15 @@ class Line:
         return Cell(value=values[0], low=low, high=high)
 
     def photos(self, column: str) -> np.ndarray | None:
-        """The figure of each photo, mean over the seeds: float64 [N] with NaN where there is none."""
+        """Give the figure of each photo, mean over the seeds: float64 [N] with NaN where there is none."""
         return self._mean([one.per_photo for one in self.trainings], column)
 
     def resampled(self, column: str) -> np.ndarray | None:
-        """A distance of sets on the resamples that all rows share, mean over the seeds: float64 [R]."""
+        """Give a distance of sets on the resamples that all rows share, mean over the seeds: float64 [R]."""
         return self._mean([one.resampled for one in self.trainings], column)
 
     def by_seed(self, column: str) -> dict[int, float]:
-        """The figure of each training."""
+        """Give the figure of each training, by its seed."""
         found = {one.seed: one.figures.get(self.row.key(column)) for one in self.trainings}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -76,17 +76,17 @@ class Line:
         return np.array(rows, dtype=np.float64).mean(0)
 
     def only(self, seeds: Set[int]) -> Line:
-        """The trainings with these seeds."""
+        """Keep only the trainings with these seeds."""
         return replace(self, trainings=[one for one in self.trainings if one.seed in seeds])
 
     @property
     def seeds(self) -> set[int]:
-        """Of the trainings."""
+        """Seeds of the trainings."""
         return {one.seed for one in self.trainings}
 
     @property
     def n(self) -> str:
-        """Photos measured."""
+        """Number of photos measured."""
         return ", ".join(str(n) for n in sorted({one.n for one in self.trainings})) or NONE
 
     @property
@@ -97,5 +97,5 @@ class Line:
 
     @property
     def trained(self) -> str:
-        """What the first training took."""
+        """Photos and minutes of the first training."""
         return budget.shown(self.trainings[0].budget) or NONE if self.trainings else NONE

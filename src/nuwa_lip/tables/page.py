@@ -22,7 +22,7 @@ from nuwa_lip.tables.rows import RowFolder
 
 
 def page(blocks: Sequence[Block], folders: Sequence[RowFolder], chosen: Sequence[Sequence[int]], command: str) -> str:
-    """The whole page.
+    """Make the page of a command's tables.
 
     Args:
         blocks: a table on one or several benchmarks.
@@ -40,7 +40,7 @@ def page(blocks: Sequence[Block], folders: Sequence[RowFolder], chosen: Sequence
 
 
 def _title(block: Block) -> str:
-    """Without what its brackets say of this benchmark."""
+    """The title without its brackets, which are about this benchmark."""
     return block.table.title.partition(" (")[0]
 
 
@@ -57,7 +57,7 @@ def _table(block: Block) -> str:
 
 
 def _gallery(block: Block, folder: RowFolder, chosen: Sequence[int]) -> str:
-    """Photos with every row's result, sortable."""
+    """Make the sortable list of photos with every row's result."""
     measured = [line for line in block.lines if line.trainings]
     keys = [key for key in block.table.sort if any(line.photos(key) is not None for line in measured)]
     rows = "".join(f'<option value="{escape(line.row.name)}">{escape(line.row.label)}</option>' for line in measured)
@@ -103,7 +103,7 @@ def _figure(picture: Image.Image, label: str, figures: Mapping[str, float]) -> s
 
 
 def label_of(key: str) -> str:
-    """`oracle/psnr_hole` → "oracle PSNR, hole (dB)"."""
+    """Name a figure for people: oracle/psnr_hole → "oracle PSNR, hole (dB)"."""
     part, _, name = key.rpartition("/")
     label = ROWS[name][0] if name in ROWS else name
     return f"{part} {label}".strip(" ↑↓")

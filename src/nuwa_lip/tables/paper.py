@@ -69,7 +69,7 @@ TABLE4: Mapping[str, Figures] = {
 
 
 def benchmark_like(name: str) -> str:
-    """The paper's benchmark whose figures stand beside those on the benchmark `name`; MaskCOCO if none is alike."""
+    """Choose the paper's benchmark whose figures stand beside those on the benchmark `name`; MaskCOCO by default."""
     low = name.lower()
     if "flickr" in low:
         return "MaskFlickr"

@@ -38,14 +38,14 @@ class Shown(NamedTuple):
         return show_hole(self.photo, self.mask)
 
     def changes(self, name: str) -> Image.Image:
-        """How a result changes known pixels (Fig. 2): black where it does not, the hole in grey."""
+        """Show how a result changes known pixels (Fig. 2): black where it does not, the hole in grey."""
         photo, result = (np.asarray(picture).astype(np.int16) for picture in (self.photo, self.results[name]))
         change = np.minimum(GAIN * np.abs(result - photo), 255).astype(np.uint8)
         return Image.fromarray(np.where(self.mask[..., None], np.uint8(HOLE), change))
 
 
 def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
-    """One photo; tokenizers' photos are at their square."""
+    """Gather photo number `index` with its results; those of a DF-VQGAN are at its square."""
     item = block.source[index]
     side = next((one.setting.get("side") for line in block.lines for one in line.trainings), None)
     if side is not None:
@@ -64,7 +64,13 @@ def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
 
 
 def sheet(block: Block, folder: RowFolder, chosen: Sequence[int], *, changes: bool = False) -> Image.Image | None:
-    """Some photos, each with every row's result (Fig. 5, 6, 7), or with what it changes outside the hole (Fig. 2).
+    """Draw photos with every row's result (Fig. 5, 6, 7), or with its changes outside the hole (Fig. 2).
+
+    Args:
+        block: the table.
+        folder: where its pictures are.
+        chosen: numbers of photos; the first ones are shown.
+        changes: show changes.
 
     Returns:
         None where there is nothing to show.

@@ -28,7 +28,7 @@ from nuwa_lip.tables.layout import Kind
 
 BLOCK = 2**20
 SEEDED = re.compile(r"-seed\d+$")
-"""Ends the name of a further training."""
+"""The end of a further training's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,11 @@ class Measured:
     budget: Sequence[Budget] = field(default_factory=list)
     """What each stage of its training took, if that is known."""
     command: str = ""
-    """The one that measured it."""
+    """The command that measured it."""
 
     @property
     def seed(self) -> int:
-        """Of its training."""
+        """Seed of its training."""
         return int(self.row.rpartition("-seed")[2]) if SEEDED.search(self.row) else 0
 
 
@@ -92,11 +92,11 @@ class RowFolder:
         self.work = out / "work" / name / kind
 
     def path(self, row: str) -> Path:
-        """Of a row's JSON."""
+        """Name the JSON file of a row."""
         return self.folder / f"{row}.json"
 
     def read(self, row: str) -> Measured | None:
-        """A row, if it was measured.
+        """Read a row; None if it was not measured.
 
         Raises:
             InputError: its file is damaged.
@@ -110,17 +110,17 @@ class RowFolder:
             raise InputError(f"{path} is no measured row ({error}): remove it, to measure it again") from error
 
     def write(self, measured: Measured) -> None:
-        """Keep a row."""
+        """Write a row."""
         write_json(asdict(measured), self.path(measured.row))
 
     def remove(self, row: str) -> None:
-        """Forget a row and its pictures: of other weights, they must not stand for these."""
+        """Remove a row and its pictures, which are of other weights."""
         self.path(row).unlink(missing_ok=True)
         for picture in (self.pictures / row).glob("*.png"):
             picture.unlink()
 
     def seeds(self, row: str) -> list[Measured]:
-        """All trainings of a row, the first seed first; not those that were measured otherwise than is wanted."""
+        """Read all trainings of a row, by seed; without those that were measured otherwise than is wanted."""
         names = [path.stem for path in self.folder.glob(f"{row}*.json")] if self.folder.is_dir() else []
         names = [name for name in names if name == row or re.fullmatch(re.escape(row) + r"-seed\d+", name)]
         found = [self.read(name) for name in sorted(names, key=lambda name: (len(name), name))]
@@ -138,12 +138,12 @@ class RowFolder:
 
 
 def seeded(row: str, seed: int) -> str:
-    """Name of a row's training with this seed."""
+    """Name a row's training with a seed."""
     return row if seed == 0 else f"{row}-seed{seed}"
 
 
 def content_hash(folder: Path, patterns: Sequence[str]) -> str:
-    """Hash of the names and contents of the files of a folder that match, the same on every machine."""
+    """Hash the names and contents of those files of a folder that match, equally on every machine."""
     paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     digest = hashlib.sha256()
     for path in paths:
@@ -155,7 +155,7 @@ def content_hash(folder: Path, patterns: Sequence[str]) -> str:
 
 
 def parameters_of(folder: Path, pattern: str = "*.safetensors") -> dict[str, int]:
-    """How many parameters each part of a model folder has, by the heads of its files: part → number."""
+    """Count the parameters of each part of a model folder, by the headers of its files."""
     found: dict[str, int] = {}
     for path in sorted(folder.glob(pattern)):
         part = path.stem.partition("-0")[0]  # a large one lies in several files
@@ -166,5 +166,5 @@ def parameters_of(folder: Path, pattern: str = "*.safetensors") -> dict[str, int
 
 
 def model_hash(folder: Path) -> str:
-    """Of a model folder: weights, configuration, tokenizer; not its card."""
+    """Hash a model folder: weights, configuration, tokenizer; not its card."""
     return content_hash(folder, ("*.safetensors", "*.json"))

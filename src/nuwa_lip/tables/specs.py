@@ -1,4 +1,4 @@
-"""The tables: which rows, which figures, what must come out. Rows are named as their files are."""
+"""The paper's tables: rows, figures and claims. Rows are named as their files are."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ _ASKED = {"fid": "fid", "kid": "kid", "lpips": "lpips", "clip_score": "clip"}
 
 
 def _ahead(ahead: str, behind: str, keys: Sequence[str], part: str = "", **more: Any) -> list[Claim]:
-    """One row ahead of another in each figure; `part` is what the keys begin with, such as oracle/."""
+    """Claim that one row is ahead of another in each figure; `part` begins the keys, such as oracle/."""
     higher = ("psnr", "psnr_hole", "ssim_hole")
     return [Claim(ahead=ahead, behind=behind, key=part + key, higher=key in higher, **more) for key in keys]
 
 
 def _likelihood(others: int) -> list[Column]:
-    """Columns of likelihoods, the true caption being compared with so many others."""
+    """Make the columns of likelihoods, with the true caption compared with N others."""
     return [
         Column(key="bits", label="bits per defective token ↓", digits=4),
         Column(key="swap_gain", label="bits gained by the true caption ↑", digits=4),
@@ -67,7 +67,7 @@ def _likelihood(others: int) -> list[Column]:
 
 
 def _images(metrics: Sequence[str], printed: Sequence[str]) -> list[Column]:
-    """Columns of results.
+    """Make the columns of results.
 
     Args:
         metrics: of `images.EXTRAS`, to be shown beside the usual figures.
@@ -78,7 +78,7 @@ def _images(metrics: Sequence[str], printed: Sequence[str]) -> list[Column]:
 
 
 def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, metrics: Sequence[str] = ()) -> Table:
-    """NÜWA-LIP against other methods.
+    """Make Table 1: NÜWA-LIP against other methods.
 
     Args:
         benchmark: its name, which tells the paper's figures to stand beside.
@@ -121,7 +121,7 @@ def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, met
 
 
 def table2(codes: Sequence[int]) -> Table:
-    """VQGAN, VQGAN-P, VQGAN with partial convolutions and DF-VQGAN, in three vocabularies.
+    """Make Table 2: VQGAN, VQGAN-P, VQGAN with partial convolutions and DF-VQGAN, in three vocabularies.
 
     Args:
         codes: sizes of the codebooks; the first two on the recipe's token grid, the third on a finer one.
@@ -175,7 +175,7 @@ def table2(codes: Sequence[int]) -> Table:
 
 
 def _tokenizer_claims(end: str, figures: Mapping[str, paper.Figures]) -> list[Claim]:
-    """Of Table 2, in one vocabulary: VQGAN-P tells what DF-VQGAN gains beyond known pixels that stay.
+    """Make the claims of Table 2 in one vocabulary; VQGAN-P shows what DF-VQGAN gains beyond keeping known pixels.
 
     Args:
         end: of the rows' names.
@@ -198,7 +198,7 @@ def _tokenizer_claims(end: str, figures: Mapping[str, paper.Figures]) -> list[Cl
 
 
 def table3(vocabulary: str) -> Table:
-    """DF-VQGAN without both, with relative estimation only, and in full.
+    """Make Table 3: DF-VQGAN without both parts, with relative estimation only, and in full.
 
     Args:
         vocabulary: as in the models' names, such as coarse-1024.
@@ -239,7 +239,7 @@ def table3(vocabulary: str) -> Table:
 
 
 def table4(others: int = 9, metrics: Sequence[str] = ()) -> Table:
-    """The perspectives of MP-S2S.
+    """Make Table 4: the perspectives of MP-S2S.
 
     Args:
         others: captions that the true one is compared with.
@@ -286,7 +286,7 @@ def table4(others: int = 9, metrics: Sequence[str] = ()) -> Table:
 
 
 def ratios(others: int = 9, metrics: Sequence[str] = ()) -> Table:
-    """How large the holes of stage 2's training are (footnote 6); arguments as for `table4`."""
+    """Make the sweep of the holes of stage 2's training (footnote 6); arguments as for `table4`."""
     rows = [Row(name=f"ratio-{low}-{high}", label=f"{low} to {high} %") for low, high in RATIOS]
     less, chosen, more = (row.name for row in rows)
     claims: list[Claim] = []

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nuwa_lip.baselines.glide.config import GLIDEConfig
 from nuwa_lip.baselines.glide.diffusion import Noise, guided
-from nuwa_lip.baselines.glide.model import GLIDE, Told, enlarge, reduce_known
+from nuwa_lip.baselines.glide.model import GLIDE, Conditioning, enlarge, reduce_known
 
 PARTS: Any = ("base", "finer")
 
@@ -55,24 +55,24 @@ def test_noise_grows_from_almost_nothing_to_almost_all(part: Any) -> None:
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_who_knows_the_picture_paints_it(part: Any, eta: float) -> None:
     schedule, image, mask = Noise(part), picture(0), hole()
-    told = Told(image.masked_fill(mask, 0), mask)
+    condition = Conditioning(image.masked_fill(mask, 0), mask)
 
     def knows(noisy: Tensor, time: Tensor) -> Tensor:
         keep = schedule.shares[time][:, None, None, None]
         return (keep.sqrt() * noisy - image) / (1 - keep).sqrt()  # v
 
     generator = torch.Generator().manual_seed(0)
-    painted = schedule.sample(knows, told, prediction="v", steps=5, eta=eta, generator=generator)
+    painted = schedule.sample(knows, condition, prediction="v", steps=5, eta=eta, generator=generator)
     torch.testing.assert_close(painted, image, atol=1e-4, rtol=0)
 
 
 def test_known_pixels_are_exact_whatever_is_said() -> None:
     mask, image = hole(), picture(0)
-    told = Told(image.masked_fill(mask, 0), mask)
+    condition = Conditioning(image.masked_fill(mask, 0), mask)
     for said in (0.0, 1e9, -1e9):
         painted = Noise("base").sample(
             lambda x, t, said=said: torch.full_like(x, said),  # type: ignore[misc]
-            told,
+            condition,
             prediction="epsilon",
             steps=3,
             eta=1.0,
@@ -100,19 +100,29 @@ def test_the_reduced_picture_does_not_know_the_hole() -> None:
 
 def test_guidance_of_one_is_none_and_more_goes_further(tiny: GLIDE) -> None:
     mask, image = hole(16), picture(0, 16)
-    told, noisy, time = Told(image.masked_fill(mask, 0), mask), noise(3, 2, 3, 16, 16), torch.tensor([7, 700])
+    condition, noisy, time = (
+        Conditioning(image.masked_fill(mask, 0), mask),
+        noise(3, 2, 3, 16, 16),
+        torch.tensor([7, 700]),
+    )
     text, empty = tiny.read(torch.tensor([[1, 9, 8, 2]] * 2)), tiny.read(torch.tensor([[1, 2]] * 2))
-    plain = guided(tiny, text, None, told, 3.0)(noisy, time)
-    without = tiny.predict(empty, noisy, time, told)
-    assert torch.equal(guided(tiny, text, empty, told, 1.0)(noisy, time), plain)
+    plain = guided(tiny, text, None, condition, 3.0)(noisy, time)
+    without = tiny.predict(empty, noisy, time, condition)
+    assert torch.equal(guided(tiny, text, empty, condition, 1.0)(noisy, time), plain)
     assert not torch.equal(plain, without), "the caption counts"
-    torch.testing.assert_close(guided(tiny, text, empty, told, 0.0)(noisy, time), without)
-    torch.testing.assert_close(guided(tiny, text, empty, told, 3.0)(noisy, time), without + 3 * (plain - without))
+    torch.testing.assert_close(guided(tiny, text, empty, condition, 0.0)(noisy, time), without)
+    torch.testing.assert_close(guided(tiny, text, empty, condition, 3.0)(noisy, time), without + 3 * (plain - without))
 
 
 def test_padding_and_other_photos_do_not_count(tiny: GLIDE) -> None:
     mask, image = hole(16), picture(0, 16)
-    told, noisy, time = Told(image.masked_fill(mask, 0), mask), noise(3, 2, 3, 16, 16), torch.tensor([7, 700])
-    together = tiny.predict(tiny.read(torch.tensor([[1, 9, 2, 0, 0], [1, 9, 8, 7, 2]])), noisy, time, told)
-    alone = tiny.predict(tiny.read(torch.tensor([[1, 9, 2]])), noisy[:1], time[:1], Told(told.known[:1], told.mask[:1]))
+    condition, noisy, time = (
+        Conditioning(image.masked_fill(mask, 0), mask),
+        noise(3, 2, 3, 16, 16),
+        torch.tensor([7, 700]),
+    )
+    together = tiny.predict(tiny.read(torch.tensor([[1, 9, 2, 0, 0], [1, 9, 8, 7, 2]])), noisy, time, condition)
+    alone = tiny.predict(
+        tiny.read(torch.tensor([[1, 9, 2]])), noisy[:1], time[:1], Conditioning(condition.known[:1], condition.mask[:1])
+    )
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)

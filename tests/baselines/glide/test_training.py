@@ -68,9 +68,9 @@ def test_known_pixels_teach_nothing(photos: PhotoSet) -> None:
     stage = GLIDEStage(recipe(), photos, make_cpu_accelerator())
     (part,) = stage.prepare(0, next(stage.batches(0)))
     assert len(part.base.noisy) == 4 and len(part.finer.noisy) == 2, "half of the batch"
-    for lesson in (part.base, part.finer):
-        hole = lesson.told.mask.expand_as(lesson.noisy)
-        assert (lesson.told.known[hole] == 0).all()
+    for pair in (part.base, part.finer):
+        hole = pair.condition.mask.expand_as(pair.noisy)
+        assert (pair.condition.known[hole] == 0).all()
     again = GLIDEStage(recipe(), photos, make_cpu_accelerator()).prepare(0, next(stage.batches(0)))[0]
     assert torch.equal(again.base.noisy, part.base.noisy) and torch.equal(again.text_ids, part.text_ids)
 

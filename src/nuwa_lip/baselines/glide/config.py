@@ -48,7 +48,7 @@ class GLIDEConfig:
     dropout: float = 0.1
     """Share of the activations that is dropped in training."""
     prediction: Literal["epsilon", "v"] = "epsilon"
-    """What the networks say: the noise (published), or v = √ᾱ ε - √(1-ᾱ) x_0, which small trainings learn faster."""
+    """What the networks predict: the noise (published), or v = √ᾱ ε - √(1-ᾱ) x_0, which is learned faster."""
     train_steps: int = 1000
     """Steps of noise in training."""
 
@@ -84,12 +84,16 @@ class GLIDEConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels of the finished square on a side of one of the base network's."""
+        """Pixels of the finished square on a side of a pixel of the base network's."""
         return self.resolution // self.base_resolution
 
     @classmethod
     def preset(cls, name: str) -> GLIDEConfig:
-        """A named configuration; `PRESETS` lists them."""
+        """Give a named configuration; `PRESETS` lists them.
+
+        Raises:
+            InputError: there is none of this name.
+        """
         if name not in PRESETS:
             raise InputError(f"no GLIDE preset is called {name!r}; there are: {', '.join(PRESETS)}")
         return PRESETS[name]
@@ -142,7 +146,7 @@ PRESETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class GLIDESampling:
-    """How a GLIDE is sampled when the caller does not say."""
+    """Defaults of a GLIDE's sampling."""
 
     guidance_scale: float = 3.0
     """s of classifier-free guidance, in the base network; 1: none."""

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nuwa_lip.baselines.glide.model import GLIDE, Text, Told, need_diffusers
+from nuwa_lip.baselines.glide.model import GLIDE, Conditioning, Text, need_diffusers
 
 SCHEDULES = {"base": "squaredcos_cap_v2", "finer": "linear"}
 """How noise grows with time in each of GLIDE's networks."""
@@ -51,19 +51,26 @@ class Noise:
         self.scheduler.alphas_cumprod = self.shares.double()
 
     def add(self, image: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """x_t of x_0 and ε, all [B, 3, S, S], at times int64 [B]."""
+        """Compute x_t of x_0 and ε, all [B, 3, S, S], at times int64 [B]."""
         keep, drown = self._factors(time, image)
         return keep * image + drown * noise
 
     def velocity(self, image: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """v = √ᾱ ε - √(1-ᾱ) x_0."""
+        """Compute v = √ᾱ ε - √(1-ᾱ) x_0; arguments as for `add`."""
         keep, drown = self._factors(time, image)
         return keep * noise - drown * image
 
-    def image(self, said: Tensor, noisy: Tensor, time: Tensor, prediction: str) -> Tensor:
-        """x_0 in [-1, 1] of what a network says of x_t: the noise ("epsilon") or the velocity ("v")."""
+    def image(self, output: Tensor, noisy: Tensor, time: Tensor, prediction: str) -> Tensor:
+        """Compute x_0 in [-1, 1] from a network's output.
+
+        Args:
+            output: the noise or the velocity, [B, 3, S, S].
+            noisy: x_t, [B, 3, S, S].
+            time: int64 [B].
+            prediction: what the output is, "epsilon" or "v".
+        """
         keep, drown = self._factors(time, noisy)
-        found = keep * noisy - drown * said if prediction == "v" else (noisy - drown * said) / keep
+        found = keep * noisy - drown * output if prediction == "v" else (noisy - drown * output) / keep
         return found.clamp(-1, 1)
 
     def _factors(self, time: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,18 +80,18 @@ class Noise:
     def sample(
         self,
         predict: Callable[[Tensor, Tensor], Tensor],
-        told: Told,
+        condition: Conditioning,
         *,
         prediction: str,
         steps: int,
         eta: float,
         generator: torch.Generator,
     ) -> Tensor:
-        """Paint the hole: [B, 3, S, S] in [-1, 1], known pixels as told.
+        """Paint the hole: [B, 3, S, S] in [-1, 1], with the known pixels kept.
 
         Args:
             predict: (x_t, time int64 [B]) → what the network says.
-            told: the known pixels and the mask.
+            condition: the known pixels and the mask.
             prediction: "epsilon" or "v".
             steps: at most as many as in training.
             eta: 1: fresh noise in each step as in DDPM; 0: none (DDIM).
@@ -92,33 +99,35 @@ class Noise:
         """
         steps = min(steps, len(self.shares))
         self.scheduler.set_timesteps(steps)
-        shape, device = told.known.shape, told.known.device
+        shape, device = condition.known.shape, condition.known.device
         x = torch.randn(shape, generator=generator, device=generator.device).to(device)
         for moment in self.scheduler.timesteps.tolist():
             time = torch.full((shape[0],), moment, device=device)
             image = self.image(predict(x, time), x, time, prediction)
-            image = torch.where(told.mask, image, told.known)
+            image = torch.where(condition.mask, image, condition.known)
             fresh = torch.randn(shape, generator=generator, device=generator.device).to(device)
             x = self.scheduler.step(image, moment, x, eta=eta, variance_noise=fresh, return_dict=False)[0]
-        return torch.where(told.mask, x.clamp(-1, 1), told.known)
+        return torch.where(condition.mask, x.clamp(-1, 1), condition.known)
 
 
 def guided(
-    model: GLIDE, text: Text, empty: Text | None, told: Told, scale: float
+    model: GLIDE, text: Text, empty: Text | None, condition: Conditioning, scale: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Classifier-free guidance: what is said without the caption, plus s times what the caption changes in it.
+    """Guide without a classifier: the output without the caption, plus s times the change by the caption.
 
     Args:
+        model: predicts.
+        condition: the known pixels and the mask.
         text: the caption.
         empty: the empty caption; None, like a scale of 1: no guidance.
         scale: s.
     """
 
     def predict(noisy: Tensor, time: Tensor) -> Tensor:
-        with_text = model.predict(text, noisy, time, told)
+        with_text = model.predict(text, noisy, time, condition)
         if empty is None or scale == 1:
             return with_text
-        without = model.predict(empty, noisy, time, told)
+        without = model.predict(empty, noisy, time, condition)
         return without + scale * (with_text - without)
 
     return predict

@@ -28,7 +28,7 @@ Config = TypeVar("Config", GLIDEConfig, GLIDESampling)
 
 
 class GLIDEParts(NamedTuple):
-    """What a folder holds."""
+    """The contents of a folder."""
 
     model: GLIDE
     tokenizer: CaptionTokenizer
@@ -36,7 +36,7 @@ class GLIDEParts(NamedTuple):
 
 
 def is_glide(folder: str | Path) -> bool:
-    """Whether a folder was written by `save_glide`."""
+    """Say whether a folder was written by `save_glide`."""
     try:
         return read_object(Path(folder) / "config.json").get("kind") == KIND
     except InputError:

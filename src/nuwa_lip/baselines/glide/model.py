@@ -1,8 +1,8 @@
 """GLIDE for inpainting (Nichol et al. 2021), small enough to be trained beside our own models.
 
-A caption goes through a transformer. A base network, told the known pixels and the mask, turns noise into a small
-picture, step by step; a super-resolution network, told that picture too, does the same at the full size. Both are
-diffusers' UNets: they attend to the caption's word pieces, and its last piece is added to the time's embedding.
+A caption goes through a transformer. A base network, conditioned on the known pixels and the mask, turns noise into a
+small picture, step by step; a super-resolution network, conditioned on that picture too, does the same at full
+size. Both are diffusers' UNets: they attend to the caption's pieces, and its last one is added to the time's embedding.
 
 Legend: B batch, T text, D width of the text encoder, S side of a network's square.
 """
@@ -21,8 +21,8 @@ from nuwa_lip.models.text import TextTransformer, text_padding
 from nuwa_lip.models.transformer import Encoder, initialise
 
 
-class Told(NamedTuple):
-    """What a network is told of the picture, besides its noisy version."""
+class Conditioning(NamedTuple):
+    """What a network sees of the picture beside its noisy version."""
 
     known: Tensor
     """[B, 3, S, S] in [-1, 1], zero in the hole."""
@@ -33,7 +33,7 @@ class Told(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A caption as the networks see it."""
+    """An encoded caption."""
 
     states: Tensor
     """[B, T, D]"""
@@ -65,24 +65,25 @@ class GLIDE(nn.Module):
         return self.text.embedding.weight.device
 
     def read(self, text_ids: Tensor) -> Text:
-        """Word pieces int64 [B, T], padded with `config.pad_id`."""
+        """Encode captions: word pieces int64 [B, T], padded with `config.pad_id`."""
         padding = text_padding(text_ids, self.config.pad_id)
         states = self.text(text_ids, padding)
         last = (~padding).sum(1) - 1
         return Text(states, ~padding, states[torch.arange(len(states), device=states.device), last])
 
-    def predict(self, text: Text, noisy: Tensor, time: Tensor, told: Told) -> Tensor:
-        """What `config.prediction` names, float32 [B, 3, S, S].
+    def predict(self, text: Text, noisy: Tensor, time: Tensor, condition: Conditioning) -> Tensor:
+        """Predict what `config.prediction` names, float32 [B, 3, S, S].
 
         Args:
+            text: the encoded captions.
             noisy: x_t, [B, 3, S, S].
             time: t, int64 [B].
-            told: with `coarse` it is the super-resolution network that speaks.
+            condition: with `coarse` the super-resolution network predicts.
         """
-        parts = [noisy, told.known, told.mask.to(noisy.dtype)]
+        parts = [noisy, condition.known, condition.mask.to(noisy.dtype)]
         network = self.base
-        if told.coarse is not None:
-            parts.append(told.coarse)
+        if condition.coarse is not None:
+            parts.append(condition.coarse)
             network = self.finer
         return network(
             torch.cat(parts, 1).contiguous(memory_format=torch.channels_last),
@@ -94,9 +95,15 @@ class GLIDE(nn.Module):
         )[0].float()
 
     def forward(
-        self, text_ids: Tensor, base: tuple[Tensor, Tensor, Told], finer: tuple[Tensor, Tensor, Told]
+        self, text_ids: Tensor, base: tuple[Tensor, Tensor, Conditioning], finer: tuple[Tensor, Tensor, Conditioning]
     ) -> tuple[Tensor, Tensor]:
-        """One training pass of both networks: (noisy, time, told) each; `finer` has the batch's first photos only."""
+        """Run one training pass of both networks.
+
+        Args:
+            text_ids: int64 [B, T].
+            base: (noisy, time, condition) of the base network.
+            finer: those of the super-resolution network, for the batch's first photos only.
+        """
         text = self.read(text_ids)
         count = len(finer[0])
         first = Text(*(part[:count] for part in text))
@@ -106,7 +113,7 @@ class GLIDE(nn.Module):
 def _unet(
     config: GLIDEConfig, channels: tuple[int, ...], attention: tuple[int, ...], blocks: int, *, finer: bool
 ) -> nn.Module:
-    """One of the networks: x_t, known pixels and mask in (and the coarse picture), a picture out."""
+    """Make one of the networks: x_t, known pixels and mask in (and the coarse picture), a picture out."""
     unet, _ = need_diffusers()
     attends = [i in attention for i in range(len(channels))]
     return unet(
@@ -128,7 +135,7 @@ def _unet(
 
 
 def need_diffusers() -> tuple[Any, Any]:
-    """diffusers' UNet and DDIM scheduler.
+    """Import diffusers' UNet and DDIM scheduler.
 
     Raises:
         InputError: it is not installed.
@@ -141,7 +148,7 @@ def need_diffusers() -> tuple[Any, Any]:
 
 
 def reduce_known(image: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Averages of the known pixels only, and True where any pixel was hole: [B, ., S, S] → [B, ., S/factor, S/factor].
+    """Average the known pixels, [B, ., S, S] → [B, ., S/factor, S/factor], and mark True where any pixel was hole.
 
     Args:
         image: [B, 3, S, S]; anything in the hole.
@@ -154,5 +161,5 @@ def reduce_known(image: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tens
 
 
 def enlarge(image: Tensor, factor: int) -> Tensor:
-    """The base network's picture as the super-resolution network is told it."""
+    """Enlarge the base network's picture for the super-resolution network."""
     return F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 from nuwa_lip.baselines.glide.config import GLIDESampling
 from nuwa_lip.baselines.glide.diffusion import Noise, guided
 from nuwa_lip.baselines.glide.folder import GLIDEParts, load_glide
-from nuwa_lip.baselines.glide.model import GLIDE, Told, enlarge, reduce_known
+from nuwa_lip.baselines.glide.model import GLIDE, Conditioning, enlarge, reduce_known
 from nuwa_lip.baselines.squares import Painter, fastest, from_square, to_square
 
 
@@ -30,7 +30,7 @@ def paint(
     sampling: GLIDESampling,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Repaint a batch → what the base network painted [B, 3, s, s], and the finished squares [B, 3, S, S].
+    """Repaint a batch, and return what the base network painted [B, 3, s, s] and the finished squares [B, 3, S, S].
 
     Args:
         model: in eval mode.
@@ -44,19 +44,19 @@ def paint(
     config = model.config
     text = model.read(text_ids)
     empty = None if sampling.guidance_scale == 1 else model.read(empty_ids)
-    told = Told(*reduce_known(image, mask, config.factor))
+    condition = Conditioning(*reduce_known(image, mask, config.factor))
     small = Noise("base", config.train_steps).sample(
-        guided(model, text, empty, told, sampling.guidance_scale),
-        told,
+        guided(model, text, empty, condition, sampling.guidance_scale),
+        condition,
         prediction=config.prediction,
         steps=sampling.steps,
         eta=sampling.eta,
         generator=generator,
     )
-    told = Told(image.masked_fill(mask, 0), mask, enlarge(small, config.factor))
+    condition = Conditioning(image.masked_fill(mask, 0), mask, enlarge(small, config.factor))
     finished = Noise("finer", config.train_steps).sample(
-        guided(model, text, None, told, 1.0),
-        told,
+        guided(model, text, None, condition, 1.0),
+        condition,
         prediction=config.prediction,
         steps=sampling.finer_steps,
         eta=0.0,
@@ -66,7 +66,7 @@ def paint(
 
 
 def glide_painter(parts: GLIDEParts) -> Painter:
-    """A GLIDE as `squares.by_windows` takes it."""
+    """Make a painter of squares of a GLIDE."""
     model, tokenizer, sampling = parts
     model = model.to(fastest())
 
@@ -83,7 +83,7 @@ def glide_painter(parts: GLIDEParts) -> Painter:
 
 
 def load_painter(folder: Path, *, steps: int | None, guidance: float | None) -> Painter:
-    """A GLIDE from its folder.
+    """Load a GLIDE from its folder.
 
     Args:
         folder: of `train glide`.

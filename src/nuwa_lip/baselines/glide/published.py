@@ -38,13 +38,13 @@ class Network(NamedTuple):
     options: dict[str, Any]
 
     def words(self, caption: str) -> tuple[list[int], list[bool]]:
-        """Word pieces and which of them count."""
+        """Encode a caption: word pieces and which of them count."""
         pieces = self.model.tokenizer.encode(caption) if caption else []
         return self.model.tokenizer.padded_tokens_and_mask(pieces, self.options["text_ctx"])
 
 
 def load_published(folder: Path, *, steps: int | None, guidance: float | None) -> Painter:
-    """The published weights as a painter of squares.
+    """Load the published weights as a painter of squares.
 
     Args:
         folder: with base_inpaint.pt and upsample_inpaint.pt.

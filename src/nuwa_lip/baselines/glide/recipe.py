@@ -14,14 +14,14 @@ from nuwa_lip.training.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class GLIDERecipe:
-    """Both networks and the text encoder, in one run."""
+    """The training of both networks and the text encoder, in one run."""
 
     model: GLIDEConfig
     """Sizes of the networks."""
     schedule: Schedule
     """How long, how much at a time, how fast."""
     masks: MaskRecipe = MaskRecipe(rectangles=0.6, strokes=0.1, border=0.1, everything=0.2, ratio=(0.2, 0.6))
-    """How holes are drawn; there must be one, for nothing else is learned."""
+    """How holes are drawn; there must be one, because nothing else is learned."""
     augmentation: Augmentation = Augmentation()
     """How crops are drawn."""
     caption_dropout: float = 0.2
@@ -41,7 +41,7 @@ class GLIDERecipe:
 
 
 def glide_mini() -> GLIDERecipe:
-    """A GLIDE of 6.2 M parameters, 64 to 128 px, to compare the bundled model with; two CPU cores, bf16.
+    """Train a GLIDE of 6.2 M parameters, 64 to 128 px, to compare the bundled model with; two CPU cores, bf16.
 
     nuwa-lip train glide mini --data 'shards/*-train-*.tar' --out runs/glide --max-minutes 103
 
@@ -57,7 +57,7 @@ def glide_mini() -> GLIDERecipe:
 
 
 def glide_tiny() -> GLIDERecipe:
-    """For the synthetic shapes at 32 px, for tests and to try a change.
+    """Train on the synthetic shapes at 32 px, for tests and to try a change.
 
     nuwa-lip train glide tiny --data shapes/ --out runs/glide
     """
@@ -70,7 +70,7 @@ def glide_tiny() -> GLIDERecipe:
 
 
 def glide_published() -> GLIDERecipe:
-    """The published sizes (64 to 256 px, about 0.9 billion parameters): GPUs, and captioned photos by the million.
+    """Train the published sizes (64 to 256 px, about 0.9 billion parameters): GPUs, and millions of captioned photos.
 
     accelerate launch -m nuwa_lip train glide published --data 'photos-*.tar' --out runs/glide --cache none
     """

@@ -1,7 +1,7 @@
 """Training a GLIDE from shards with the loop of our own stages.
 
 One step: photos are cropped and given holes; the base network learns on all of them, reduced, the super-resolution
-network on the first share of them; both are told the known pixels and asked about the hole only, at a random time.
+network on the first share of them; both are conditioned on the known pixels and learn the hole only, at a random time.
 
 Legend: B photos of this process, S side of the finished square, s of the base network's.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nuwa_lip.baselines.glide.diffusion import Noise
 from nuwa_lip.baselines.glide.folder import GLIDEParts, save_glide
-from nuwa_lip.baselines.glide.model import GLIDE, Told, enlarge, reduce_known
+from nuwa_lip.baselines.glide.model import GLIDE, Conditioning, enlarge, reduce_known
 from nuwa_lip.baselines.glide.painter import paint
 from nuwa_lip.baselines.glide.recipe import GLIDERecipe
 from nuwa_lip.data.augment import augment
@@ -36,36 +36,36 @@ from nuwa_lip.training.stage import Stage, generator_for
 SHEET_ROWS = 4
 
 
-class Lesson(NamedTuple):
-    """What one network learns from: x_t, t, what it is told, and what it should say."""
+class TrainingPair(NamedTuple):
+    """What one network learns from: x_t, t, the conditioning, and the target."""
 
     noisy: Tensor
     time: Tensor
-    told: Told
-    answer: Tensor
+    condition: Conditioning
+    target: Tensor
 
     @property
-    def question(self) -> tuple[Tensor, Tensor, Told]:
-        """What the network is given."""
-        return self.noisy, self.time, self.told
+    def inputs(self) -> tuple[Tensor, Tensor, Conditioning]:
+        """The inputs of the network."""
+        return self.noisy, self.time, self.condition
 
-    def rows(self, rows: list[int]) -> Lesson:
-        """That of some photos."""
-        coarse = None if self.told.coarse is None else self.told.coarse[rows]
-        told = Told(self.told.known[rows], self.told.mask[rows], coarse)
-        return Lesson(self.noisy[rows], self.time[rows], told, self.answer[rows])
+    def rows(self, rows: list[int]) -> TrainingPair:
+        """Choose the rows of some photos."""
+        coarse = None if self.condition.coarse is None else self.condition.coarse[rows]
+        condition = Conditioning(self.condition.known[rows], self.condition.mask[rows], coarse)
+        return TrainingPair(self.noisy[rows], self.time[rows], condition, self.target[rows])
 
 
 class Part(NamedTuple):
     """A part of a batch, ready for the model."""
 
     text_ids: Tensor
-    base: Lesson
-    finer: Lesson
+    base: TrainingPair
+    finer: TrainingPair
 
 
 class GLIDEStage(Stage[GLIDE]):
-    """A GLIDE's training as the loop drives it.
+    """The training of a GLIDE, for the loop of our own stages.
 
     Args:
         recipe: with a schedule whose number of steps is settled.
@@ -91,16 +91,16 @@ class GLIDEStage(Stage[GLIDE]):
         super().__init__(recipe, photos, accelerator, model)
 
     def step(self, step: int, batch: PhotoBatch) -> dict[str, Tensor]:
-        """One optimizer step."""
+        """Take one optimizer step."""
         return self.learn(step, self.prepare(step, batch), self.losses)
 
     def losses(self, part: Part) -> dict[str, Tensor]:
-        """Of both networks."""
-        base, finer = self.model(part.text_ids, part.base.question, part.finer.question)
+        """Compute the losses of both networks."""
+        base, finer = self.model(part.text_ids, part.base.inputs, part.finer.inputs)
         return {"base": hole_loss(base, part.base), "finer": hole_loss(finer, part.finer)}
 
     def prepare(self, step: int, photos: PhotoBatch) -> list[Part]:
-        """Crops, holes, captions, times and noise of a step, in `schedule.accumulate` parts."""
+        """Prepare crops, holes, captions, times and noise of a step, in `schedule.accumulate` parts."""
         recipe, device, seeds = self.recipe, self.accelerator.device, self.seeds(step)
         image, mask = self._crops(photos, seeds)
         captions = self.drop_captions(photos.captions, np.random.default_rng([12, *seeds]))
@@ -108,7 +108,7 @@ class GLIDEStage(Stage[GLIDE]):
         # each part begins with its share of the photos that the super-resolution network learns from
         count = recipe.schedule.accumulate
         finer = max(1, round(recipe.finer * len(image) / count)) * count
-        base, fine = self._lessons(image, mask.to(device), finer, generator_for("cpu", 14, *seeds))
+        base, fine = self._pairs(image, mask.to(device), finer, generator_for("cpu", 14, *seeds))
         parts = []
         for first, others in zip(_runs(0, finer, count), _runs(finer, len(image), count), strict=True):
             rows = [*first, *others]
@@ -116,34 +116,36 @@ class GLIDEStage(Stage[GLIDE]):
         return parts
 
     def _crops(self, photos: PhotoBatch, seeds: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Crops [B, 3, S, S] on the device, holes bool [B, 1, S, S]."""
+        """Draw crops [B, 3, S, S] on the device and holes bool [B, 1, S, S]."""
         recipe, size = self.recipe, self.recipe.model.resolution
         generator = generator_for("cpu", 10, *seeds)
         images = photos.images.to(self.accelerator.device)
         image = augment(images, photos.aspects, size, recipe.augmentation, generator, photos.captions)
         return image, random_masks(len(image), size, size, recipe.masks, np.random.default_rng([11, *seeds]))
 
-    def _lessons(self, image: Tensor, mask: Tensor, finer: int, generator: torch.Generator) -> tuple[Lesson, Lesson]:
-        """What the base network learns from the batch, and the super-resolution network from its first `finer`."""
+    def _pairs(
+        self, image: Tensor, mask: Tensor, finer: int, generator: torch.Generator
+    ) -> tuple[TrainingPair, TrainingPair]:
+        """Make what the base network learns from, and the super-resolution network, from the first `finer` photos."""
         config = self.recipe.model
         small = F.avg_pool2d(image, config.factor)
-        base = self._lesson("base", small, Told(*reduce_known(image, mask, config.factor)), generator)
+        base = self._pair("base", small, Conditioning(*reduce_known(image, mask, config.factor)), generator)
         image, mask, small = image[:finer], mask[:finer], small[:finer]
-        told = Told(image.masked_fill(mask, 0), mask, enlarge(small, config.factor))
-        return base, self._lesson("finer", image, told, generator)
+        condition = Conditioning(image.masked_fill(mask, 0), mask, enlarge(small, config.factor))
+        return base, self._pair("finer", image, condition, generator)
 
-    def _lesson(self, part: str, image: Tensor, told: Told, generator: torch.Generator) -> Lesson:
-        """Noise and times are drawn on the CPU: the same on every device."""
+    def _pair(self, part: str, image: Tensor, condition: Conditioning, generator: torch.Generator) -> TrainingPair:
+        """Draw noise and times on the CPU, so that they are equal on every device."""
         noise = torch.randn(image.shape, generator=generator).to(image.device)
         time = torch.randint(self.recipe.model.train_steps, image.shape[:1], generator=generator).to(image.device)
         schedule = self.noises[part]
         velocity = self.recipe.model.prediction == "v"
-        answer = schedule.velocity(image, noise, time) if velocity else noise
-        return Lesson(schedule.add(image, noise, time), time, told, answer)
+        target = schedule.velocity(image, noise, time) if velocity else noise
+        return TrainingPair(schedule.add(image, noise, time), time, condition, target)
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
-        """Photos, holes, what the base network paints, and the finished squares."""
+        """Draw photos, holes, what the base network paints, and the finished squares."""
         recipe = self.recipe
         photos = next(self.source.batches(SHEET_ROWS, seed=recipe.schedule.seed))
         image, mask = self._crops(photos, (recipe.schedule.seed, 10**9, 0))
@@ -159,21 +161,21 @@ class GLIDEStage(Stage[GLIDE]):
         save_glide(run.path / "model", GLIDEParts(self.average.model, self.tokenizer, self.recipe.sampling))
 
 
-def hole_loss(said: Tensor, lesson: Lesson) -> Tensor:
-    """Mean squared error over each photo's hole: known pixels are given and put back, there is nothing to learn."""
-    hole = lesson.told.mask.expand_as(said)
-    error = (said - lesson.answer).square().masked_fill(~hole, 0)
+def hole_loss(output: Tensor, pair: TrainingPair) -> Tensor:
+    """Average the squared error over each photo's hole; known pixels are given, so there is nothing to learn."""
+    hole = pair.condition.mask.expand_as(output)
+    error = (output - pair.target).square().masked_fill(~hole, 0)
     return (error.flatten(1).sum(1) / hole.flatten(1).sum(1).clamp(min=1)).mean()
 
 
 def _runs(start: int, stop: int, count: int) -> list[list[int]]:
-    """The numbers from start to stop in so many runs of equal length."""
+    """Divide the numbers from start to stop into `count` runs of equal length."""
     size = (stop - start) // count
     return [list(range(start + i * size, start + (i + 1) * size)) for i in range(count)]
 
 
 def captions_of(photos: Photos) -> Iterable[str]:
-    """Every caption of a set, from memory or read from its shards."""
+    """Iterate over every caption of a set, from memory or read from its shards."""
     if isinstance(photos, PhotoSet):
         return itertools.chain.from_iterable(photos.captions)
     assert isinstance(photos, StreamedPhotos)
