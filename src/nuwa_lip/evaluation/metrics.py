@@ -58,21 +58,10 @@ def compare(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str
     return row
 
 
-def psnr(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-    """Compute the peak signal-to-noise ratio in dB, of the whole photo or under `mask`; at most `MAX_PSNR`."""
-    return _psnr(_mean(np.square(result.astype(np.float64) - truth.astype(np.float64)), mask))
-
-
 def _psnr(mse: float | None) -> float | None:
     if not mse:
         return None if mse is None else MAX_PSNR
     return min(MAX_PSNR, 10 * float(np.log10(255.0**2 / mse)))
-
-
-def ssim(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-    """Average `ssim_map` over all places, or over those with their middle under `mask`; None if there are none."""
-    similarity = ssim_map(result, truth)
-    return _mean(similarity, _central(mask, similarity))
 
 
 def ssim_map(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -105,11 +94,6 @@ def _blur(x: Tensor, weights: Sequence[float], dim: int) -> Tensor:
     for i, weight in enumerate(weights[1:], start=1):
         total.add_(x.narrow(dim, i, length), alpha=weight)
     return total
-
-
-def ring_error(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float | None:
-    """Compute the mean absolute error over the ring (see `ring_of`); None where nothing is known."""
-    return _mean(np.abs(result.astype(np.float64) - truth.astype(np.float64)), ring_of(mask))
 
 
 def known_change(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> int:
