@@ -1,4 +1,4 @@
-"""What NÜWA-LIP is compared with, each repainting a benchmark's items by the same command.
+"""Methods that NÜWA-LIP is compared with; each repaints a benchmark's items by the same command.
 
     GLIDE    `glide*`: ours, which is trained on the same photos; `glide_published`: the published weights
     others   `diffusers_pipelines`: aMUSEd, Stable Diffusion; `lama`

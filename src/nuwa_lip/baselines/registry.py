@@ -22,7 +22,7 @@ class BaselineOptions:
     model: str | None = None
     """Folder or file of its weights; for those of diffusers also a hub id."""
     steps: int | None = None
-    """Of sampling."""
+    """Steps of sampling."""
     guidance: float | None = None
     """Scale of classifier-free guidance; 1: none."""
     seed: int = 0

@@ -2,7 +2,7 @@
 
 Encoding: every convolution (those of 1 x 1 too) and every norm runs twice, over the whole photo and over its known
 part, and both results are multiplied by the mask and its opposite and added; norms and attention are written out, the
-norms' masks and counts as large as what they mask. Decoding: no cache, for every token everything again, and attention
+norms' masks and counts have the size of what they mask. Decoding: no cache, everything again for every token, attention
 written out.
 
 At known positions the encoding is that of `DFVQGAN.encode`, except for the variance of the norms: officially that of a

@@ -201,7 +201,7 @@ def _run(
     others: int = 9,
     extras: tuple[str, ...] = (),
 ) -> None:
-    """Train and measure the rows that are asked for, then show all that there are.
+    """Train and measure the rows that are chosen, then show all that there are.
 
     `build` makes the table of a benchmark from its name and the number of other captions that it has.
     """
@@ -233,7 +233,7 @@ def _run(
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What is measured for a row."""
+    """The model that is measured for a row."""
 
     row: str
     model: str

@@ -1,4 +1,4 @@
-"""What the tables' rows are trained by: the same commands that anyone would type, run one after another.
+"""Trainings of the tables' rows: the same commands that anyone would type, run one after another.
 
     MODELS/vqgan-coarse-1024/         a run of stage 1, beside it vqgan-coarse-1024.json with its words
     MODELS/tokens-vqgan-coarse-1024/  the token cache of that one
@@ -210,7 +210,7 @@ def _fit(model: DFVQGANConfig) -> list[str]:
 
 
 def _finer(recipe: str, model: DFVQGANConfig) -> dict[str, Any]:
-    """What to change in a model for twice as many tokens a side."""
+    """Changes of a model for twice as many tokens a side."""
     if model.patch > 1:
         return {"patch": model.patch // 2}
     if len(model.channels) < 3:

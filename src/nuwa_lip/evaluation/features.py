@@ -33,8 +33,8 @@ class RandomFeatures(nn.Module):
 
     Five convolutions of 3 x 3, stride 2, padding 1, no bias, with ReLU: 3 → 32 → 64 → 128 → 128 → 128 channels.
     Weights are drawn from N(0, 2 / inputs) by NumPy's RandomState(0), whose stream is the same in every version.
-    The filters of the first layer are freed of their mean over space and enlarged 4 times: so the network tells
-    structure, which is what distances of sets are for, and its features are of the order of 1.
+    The filters of the first layer are freed of their mean over space and enlarged 4 times: so the network sees
+    structure, which distances of sets are for, and its features are of the order of 1.
     """
 
     CHANNELS = (3, 32, 64, 128, 128, 128)

@@ -13,7 +13,7 @@ from nuwa_lip.assets import asset
 SIDE = 256
 """Largest side of a picture in a page, in pixels."""
 QUALITY = 88
-"""Of the pictures' JPEG."""
+"""Quality of the pictures' JPEG."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 

@@ -88,7 +88,7 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """How often one method is preferred to another."""
+    """The share of answers that prefer one method to another."""
 
     question: str
     method: str

@@ -22,7 +22,7 @@ REGIONS = ("", "_hole", "_ring")
 MEANS = (*(f"{name}{ending}" for name in ("lpips_squeeze", "psnr", "ssim") for ending in REGIONS), "ring")
 """Figures that are means over photos."""
 EXTRA_MEANS = {"lpips": tuple(f"lpips{ending}" for ending in REGIONS), "clip": ("clip_score",)}
-"""More of them, by what is asked for in --metrics."""
+"""Further means, by the names of --metrics."""
 SETS: dict[str, tuple[str, SetFigure]] = {
     "fsd": ("squeezenet", frechet_estimate),
     "fsd_hole": ("squeezenet_hole", frechet_estimate),
@@ -37,12 +37,12 @@ EXTRA_SETS: dict[str, tuple[str, SetFigure]] = {
 EXTRAS = ("fid", "kid", "lpips", "clip")
 """What --metrics adds; their networks have weights that are not bundled."""
 FID_PHOTOS = 2048
-"""As many photos as Inception has features; with fewer the covariance that FID needs is not there."""
+"""The number of Inception's features; with fewer photos their covariance, which FID needs, has no full rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one method reaches on one benchmark."""
+    """The figures of one method on one benchmark."""
 
     n: int
     """Photos measured: figures with another n or another benchmark are not comparable."""

@@ -76,7 +76,7 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to measure: a model or a folder of results, a baseline, or one of the first two beside the last."""
+    """A measurement: of a model or a folder of results, of a baseline, or of one of the first two beside the last."""
 
     benchmark: Path
     model: str | None = None
@@ -139,7 +139,7 @@ class Job:
         return dict(zip(self.names(), found, strict=True))
 
     def _run(self, model: str, source: Benchmark) -> dict[str, object]:
-        """What the model's pictures depend on: a model that is trained again under its name is another."""
+        """Describe what the model's pictures depend on; a model that is trained again under its name is another one."""
         run: dict[str, object] = {"model": model, "weights": model_hash(hub.resolve(model))}
         run |= {"seed": self.seed, "benchmark_sha256": source.sha256}
         if self.best_of > 1:

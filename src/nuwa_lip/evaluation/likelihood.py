@@ -3,7 +3,7 @@
 Bits per defective token are teacher-forced: -log2 P(z_k | z_<k, c) of Eq. 15 in the model's own order of decoding,
 mean over a photo's defective tokens, then over photos. They compare models of the same tokenizer only.
 
-The caption rank tells text guidance without CLIP: how often the true caption gives the hole's true tokens a higher
+The caption rank measures text guidance without CLIP: how often the true caption gives the hole's true tokens a higher
 likelihood than nine other captions of the set. A model that does not listen is right in 10 % of the photos.
 
 Photos are brought to the model's square first (`tokenizers.Squares`), so that all models see the same holes.
@@ -39,14 +39,14 @@ FIGURES = ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank", 
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """What one model reaches on one benchmark; figures that need a caption are None for a model without text."""
+    """The figures of one model on one benchmark; those that need a caption are None for a model without text."""
 
     n: int
     """Photos."""
     others: int
     """Other captions that each true one was compared with."""
     order: str
-    """Of decoding."""
+    """Order of decoding."""
     figures: dict[str, float | None]
     """`bits` per defective token with the true caption, `bits_swapped` with another photo's (mean over the others),
     `bits_without` with ""; `swap_gain` = swapped - true; `caption_rank`: share of photos whose true caption is ahead

@@ -6,7 +6,7 @@ with the same seeds for every g, so that all comparisons are paired.
 
 `bits` are those of `evaluate likelihood`, -log2 P(true token | true tokens of earlier steps, caption) a token, on the
 photo as one square: what it costs that the tokens of a step do not see each other. With g = 1 they are Eq. 15. The
-"confidence" schedule has none, for which tokens come first there depends on what was drawn.
+"confidence" schedule has none, because its order depends on the tokens that were drawn.
 
 Legend: g tokens a step, K defective tokens, S steps, N photos, G numbers of tokens a step.
 """

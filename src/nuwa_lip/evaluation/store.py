@@ -1,4 +1,4 @@
-"""What was measured of each photo, on disk: one file a photo, written under a temporary name and renamed.
+"""Measured arrays of each photo on disk: one file a photo, written under a temporary name and renamed.
 
 So a run that was stopped goes on where it was, any number of processes can share a folder, and no set of photos
 or features is held in memory while measuring.

@@ -50,16 +50,16 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerFigures:
-    """What one tokenizer reaches on one benchmark."""
+    """The figures of one DF-VQGAN or VQGAN on one benchmark."""
 
     photos: dict[str, Figures]
-    """Of reconstruction, oracle inpainting and pasted oracle inpainting."""
+    """Figures of reconstruction, oracle inpainting and pasted oracle inpainting."""
     distance: float | None
     """Average distance (Table 2): Euclidean, over known tokens, between the latents of the photo with its hole and
     those of the complete photo by the plain encoder, before quantisation. None, as the next two are, if no photo has
     a known token."""
     relative_distance: float | None
-    """The same over `scale`, so free of it; None too where that is 0."""
+    """`distance` / `scale`; None too where `scale` is 0."""
     changed: float | None
     """Share of the known tokens whose code changes when the hole is cut out."""
     scale: float
@@ -67,7 +67,7 @@ class TokenizerFigures:
     usage: float
     """Share of the codes that the complete photos use."""
     perplexity: float
-    """Of their use."""
+    """Perplexity of their use."""
     intervals: dict[str, tuple[float, float] | None]
     """95 % intervals of `distance`, `relative_distance` and `changed`, by bootstrap over the photos."""
 

@@ -167,13 +167,13 @@ def about(block: Block) -> list[str]:
     settings: dict[str, list[str]] = {}
     for line in block.lines:
         for one in line.trainings[:1]:
-            told = "; ".join(f"{key} {_told(value)}" for key, value in one.setting.items() if key not in HIDDEN)
-            settings.setdefault(told, []).append(line.row.label)
-    lines += [f"{', '.join(labels)}: {told}" for told, labels in settings.items() if told]
+            text = "; ".join(f"{key} {_shown(value)}" for key, value in one.setting.items() if key not in HIDDEN)
+            settings.setdefault(text, []).append(line.row.label)
+    lines += [f"{', '.join(labels)}: {text}" for text, labels in settings.items() if text]
     return [*lines, *block.table.notes]
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     return ", ".join(f"{key} {how}" for key, how in value.items()) if isinstance(value, Mapping) else str(value)
 
 

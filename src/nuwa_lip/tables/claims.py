@@ -1,4 +1,4 @@
-"""Whether a table bears out what it must: one row against another, over the photos and over the trainings.
+"""Claims about a table: one row against another, over the photos and over the trainings.
 
 A claim holds, or fails, where its whole interval over the photos and every seed that both rows were trained with
 say so; else it is undecided. Intervals are paired: both rows see the same photos, and the same resamples of them.
@@ -33,7 +33,7 @@ class Verdict:
     holds: bool | None = None
     """None: the interval has both answers in it, or the seeds differ, or there is nothing to compare."""
     measured: bool = True
-    """Whether its rows were."""
+    """Whether its rows were measured."""
 
     @property
     def word(self) -> str:

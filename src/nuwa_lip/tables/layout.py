@@ -29,7 +29,7 @@ class Row:
     """One variant."""
 
     name: str
-    """Of its files."""
+    """Name of its files."""
     label: str
     paper: Mapping[str, float] = field(default_factory=dict)
     """The paper's figures, by the columns' keys."""
@@ -57,7 +57,7 @@ class Claim:
     ahead: str
     """The row that is ahead."""
     key: str
-    """Of the figure."""
+    """Key of the figure."""
     behind: str | None = None
     """The row that it is ahead of."""
     higher: bool = False
@@ -65,16 +65,16 @@ class Claim:
     at_most: float | None = None
     """Largest ratio ahead / behind; None: the difference counts, paired over photos where both have each photo's."""
     above: float | None = None
-    """Of one row: what its figure is above."""
+    """For one row: the figure is above this."""
     equals: float | None = None
-    """Of one row: what its figure is exactly."""
+    """For one row: the figure is exactly this."""
     budget: Literal["steps", "time"] = "steps"
-    """What both rows must have been trained for alike, where that is known: as many photos in each stage, or (the one
-    behind at least) as long."""
+    """What must be equal in both trainings, where it is known: the photos of each stage, or the time (of the row behind
+    at least)."""
     same_tokenizer: bool = False
     """The figure compares models of one tokenizer only."""
     paper: str = ""
-    """What the paper has."""
+    """The paper's result."""
 
 
 @dataclass(frozen=True, kw_only=True)

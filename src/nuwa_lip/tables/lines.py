@@ -24,7 +24,7 @@ class Cell:
 
     value: float
     low: float | None
-    """Of the 95 % interval over the photos; with several seeds of their range."""
+    """Lower end of the 95 % interval over the photos; with several seeds of their range."""
     high: float | None
 
     def text(self, digits: int) -> str:

@@ -15,7 +15,7 @@ from nuwa_lip.tables.measure import picture_file
 from nuwa_lip.tables.rows import RowFolder
 
 ROWS, CELL = 6, 176
-"""Of a sheet: photos, and pixels on a side of each picture."""
+"""Photos of a sheet, and pixels on a side of each picture."""
 GAIN = 4
 """By how much changes of known pixels are amplified, to be seen."""
 

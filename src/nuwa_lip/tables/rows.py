@@ -3,8 +3,8 @@
     rows/BENCHMARK/KIND/ROW.json            figures, intervals, figures of each photo
     pictures/BENCHMARK/KIND/ROW/NNNNN.png   some results, for the page
 
-A row is known by its `identity`: hashes of the benchmark and of the contents of whatever repainted it, and all that
-its figures depend on besides. The same identity is not measured twice. Further trainings of a row, with other seeds,
+A row is known by its `identity`: hashes of the benchmark and of the contents of whatever repainted it, and everything
+else that its figures depend on. The same identity is not measured twice. Further trainings of a row, with other seeds,
 are rows called NAME-seed1 and so on.
 """
 
@@ -43,7 +43,7 @@ class Measured:
     identity: Mapping[str, Any]
     """What the figures depend on."""
     setting: Mapping[str, Any]
-    """What the reader wants to know besides: the model's name and size, seeds, filters."""
+    """For the reader: the model's name and size, seeds, filters."""
     figures: Mapping[str, float | None]
     intervals_95: Mapping[str, Sequence[float] | None]
     per_photo: Mapping[str, Sequence[float | None]]
@@ -72,7 +72,7 @@ class RowFolder:
         kind: of the rows.
         wanted: what the identity of a row must have to be one of these: the definitions of the figures, the
             benchmark's hash, how many photos, how many captions are compared; None: anything is.
-        first: None, or only so many photos are measured: such rows lie apart, and replace none of all photos.
+        first: number of photos if not all are measured; such rows lie apart, and replace none of all photos.
     """
 
     def __init__(

@@ -29,8 +29,8 @@ PERSPECTIVES: Mapping[str, tuple[str, ...]] = {
     "df-vqgan": ("text", "pixels", "tokens"),
     "df-vqgan-text-pixels": ("text", "pixels"),
 }
-"""Of the rows of Table 4; the last two have another tokenizer, and the last is not the paper's: it tells what the
-tokens are worth that no hole has leaked into."""
+"""Perspectives of the rows of Table 4; the last two have another tokenizer, and the last is not the paper's: it shows
+what tokens are worth that no hole has leaked into."""
 
 _IMAGES = (
     Column(key="fsd", label="FSD ↓", paper="FID ↓"),
@@ -48,7 +48,7 @@ _IMAGES = (
     Column(key="lpips", label="LPIPS (VGG) ↓", digits=4),
 )
 _ASKED = {"fid": "fid", "kid": "kid", "lpips": "lpips", "clip_score": "clip"}
-"""Figures that are measured if one of `images.EXTRAS` is asked for."""
+"""Figures that are measured only with one of `images.EXTRAS`."""
 
 
 def _ahead(ahead: str, behind: str, keys: Sequence[str], part: str = "", **more: Any) -> list[Claim]:
@@ -81,9 +81,9 @@ def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, met
     """Make Table 1: NÜWA-LIP against other methods.
 
     Args:
-        benchmark: its name, which tells the paper's figures to stand beside.
+        benchmark: its name, which chooses the paper's figures to stand beside.
         extra: names of further rows.
-        best_of: above 1 each model of ours has a second row with the best of so many.
+        best_of: above 1 each model of ours has a second row with the best of N candidates.
         metrics: of `images.EXTRAS`, to be shown as well.
     """
     like = paper.benchmark_like(benchmark)

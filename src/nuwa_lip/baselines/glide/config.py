@@ -151,9 +151,9 @@ class GLIDESampling:
     guidance_scale: float = 3.0
     """s of classifier-free guidance, in the base network; 1: none."""
     steps: int = 50
-    """Of the base network."""
+    """Steps of the base network."""
     finer_steps: int = 20
-    """Of the super-resolution network."""
+    """Steps of the super-resolution network."""
     eta: float = 1.0
     """Fresh noise in each step of the base network: 1 as DDPM adds it, 0 none (DDIM)."""
 

@@ -19,7 +19,7 @@ class GLIDERecipe:
     model: GLIDEConfig
     """Sizes of the networks."""
     schedule: Schedule
-    """How long, how much at a time, how fast."""
+    """Steps, batch size, learning rate and the like."""
     masks: MaskRecipe = MaskRecipe(rectangles=0.6, strokes=0.1, border=0.1, everything=0.2, ratio=(0.2, 0.6))
     """How holes are drawn; there must be one, because nothing else is learned."""
     augmentation: Augmentation = Augmentation()
@@ -29,7 +29,7 @@ class GLIDERecipe:
     finer: float = 0.5
     """Share of each batch that the super-resolution network learns from, one photo at least: it costs most."""
     sampling: GLIDESampling = GLIDESampling()
-    """What the finished model is sampled with when the user does not say."""
+    """Defaults of the finished model's sampling."""
 
     def __post_init__(self) -> None:
         if self.masks.nothing > 0:
