@@ -145,7 +145,7 @@ def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], ob
     return run
 
 
-def _photo_and_mask(side: int = 256) -> tuple[Image.Image, Image.Image]:
+def _photo_and_mask(side: int) -> tuple[Image.Image, Image.Image]:
     """Make a photo of noise, and a mask of its right half."""
     noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
     mask = np.zeros((side, side), np.uint8)
@@ -228,27 +228,18 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
     )
     text = _build(lambda: _clip_text(True, small), dtype)
     pipe: Any = AmusedInpaintPipeline(vq, None, text, transformer, AmusedScheduler(mask_token_id=8255))
-    pipe.to(device).set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), _photo_and_mask(side)
 
-    @torch.inference_mode()
-    def run(steps: int) -> object:
+    def embed(ids: Tensor) -> dict[str, Tensor]:
         out = text(ids, output_hidden_states=True)
         pooled, hidden = out.text_embeds, out.hidden_states[-2]
-        return pipe(
-            image=image,
-            mask_image=mask,
-            num_inference_steps=steps,
-            guidance_scale=10.0,
-            strength=1.0,
-            prompt_embeds=pooled[:1],
-            encoder_hidden_states=hidden[:1],
-            negative_prompt_embeds=pooled[1:],
-            negative_encoder_hidden_states=hidden[1:],
-            output_type="np",
-        )
+        return {
+            "prompt_embeds": pooled[:1],
+            "encoder_hidden_states": hidden[:1],
+            "negative_prompt_embeds": pooled[1:],
+            "negative_encoder_hidden_states": hidden[1:],
+        }
 
-    return run
+    return _inpainting(pipe.to(device), embed, side, guidance_scale=10.0)
 
 
 def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
@@ -299,23 +290,24 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.to(device).set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(device), _photo_and_mask(side)
+
+    def embed(ids: Tensor) -> dict[str, Tensor]:
+        states = text(ids)[0]
+        return {"prompt_embeds": states[:1], "negative_prompt_embeds": states[1:]}
+
+    return _inpainting(pipe.to(device), embed, side, guidance_scale=7.5, height=side, width=side)
+
+
+def _inpainting(
+    pipe: Any, embed: Callable[[Tensor], dict[str, Tensor]], side: int, **options: Any
+) -> Callable[[int], object]:
+    """A call of a pipeline of diffusers, as a function of the number of steps; `embed` encodes word pieces [2, 77]."""
+    pipe.set_progress_bar_config(disable=True)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(pipe.device), _photo_and_mask(side)
 
     @torch.inference_mode()
     def run(steps: int) -> object:
-        states = text(ids)[0]
-        return pipe(
-            prompt_embeds=states[:1],
-            negative_prompt_embeds=states[1:],
-            image=image,
-            mask_image=mask,
-            height=side,
-            width=side,
-            num_inference_steps=steps,
-            guidance_scale=7.5,
-            strength=1.0,
-            output_type="np",
-        )
+        given = {"image": image, "mask_image": mask, "num_inference_steps": steps, "strength": 1.0, **options}
+        return pipe(**given, **embed(ids), output_type="np")
 
     return run
