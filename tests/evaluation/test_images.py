@@ -81,7 +81,7 @@ def test_limit(benchmark: Benchmark, tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_told_before_the_work(
     benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nuwa_lip.evaluation.job.measure_together", lambda *_, **__: pytest.fail("there was work"))
+    monkeypatch.setattr("nuwa_lip.evaluation.job.measure", lambda *_, **__: pytest.fail("there was work"))
     for option in ("json", "sheet"):
         with pytest.raises(InputError, match="is a folder; name a file"):
             evaluate.images(benchmark.folder, baseline="telea", work=tmp_path / "work", **{option: tmp_path})
