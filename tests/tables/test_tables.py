@@ -256,7 +256,7 @@ def test_what_a_training_took(tmp_path: Path) -> None:
     steps = [(10, 16.0), (20, 8.0), (15, 99.0), (20, 99.0), (30, 16.0)]  # stopped at 20, gone on from 10
     lines = [json.dumps({"step": step, "images_per_second": rate}) for step, rate in steps]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    took = {"stage": "mps2s", "steps": 30, "photos": 480, "minutes": round(40 / 60, 1)}
+    took = {"stage": "mps2s", "steps": 30, "photos": 240, "minutes": round(20 / 60, 1)}
     assert budgets_of([tmp_path, tmp_path / "none"]) == [took]
     (tmp_path / "metrics.jsonl").write_text("{")
     with pytest.raises(InputError, match="is damaged"):

@@ -29,8 +29,7 @@ def budget_of(run: Path) -> Budget | None:
         return None
     try:
         content = parse_json(recipe.read_text(encoding="utf-8"))
-        schedule = content["schedule"]
-        batch = schedule["batch_size"] * schedule.get("accumulate", 1)
+        batch = content["schedule"]["batch_size"]  # the whole step's: `accumulate` only takes it in parts
         steps, seconds = 0, 0.0
         for line in metrics.read_text(encoding="utf-8").splitlines():
             entry = parse_json(line)
