@@ -190,13 +190,19 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change(f, lambda c: c["sampling"].update(temperature=-1)),
         "sampling in .*config.json cannot be used: temperature is -1",
     ),
-    "no part": (lambda f: change(f, lambda c: c.pop("dfvqgan")), "dfvqgan in .* is missing or not an object"),
-    "odd defaults": (lambda f: change(f, lambda c: c.update(sampling=[1])), "sampling in .* not an object"),
-    "odd size": (lambda f: change(f, lambda c: c["mps2s"].update(width="x")), "mps2s in .* cannot be used"),
+    "no part": (lambda f: change(f, lambda c: c.pop("dfvqgan")), "dfvqgan in .* is missing; it must be an object"),
+    "odd defaults": (
+        lambda f: change(f, lambda c: c.update(sampling=[1])),
+        r"sampling in .* is \[1\]; it must be an object",
+    ),
+    "odd size": (
+        lambda f: change(f, lambda c: c["mps2s"].update(width="x")),
+        "mps2s in .*: width is 'x'; it must be int",
+    ),
     "no heads": (lambda f: change(f, lambda c: c["mps2s"].update(heads=0)), "mps2s in .* cannot be used"),
     "odd encoder": (
         lambda f: change(f, lambda c: c["mps2s"].update(text_encoder="x")),
-        "mps2s in .* cannot be used",
+        "mps2s in .*: text_encoder is 'x'; it must be dict",
     ),
     "bad size": (lambda f: change(f, lambda c: c["dfvqgan"].update(groups=7)), "groups"),
     "negative size": (

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nuwa_lip.disk import parse_json
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import parse_json
 from nuwa_lip.models.defect_free import GroupNorm
 from nuwa_lip.models.dfvqgan import DFVQGAN, DFVQGANConfig
 

@@ -1,5 +1,14 @@
-"""The one exception for bad input: its message is a single line that names the value and the mend."""
+"""The one exception for bad input, and how the errors of libraries are put into one line of it."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the command line prints the message and exits with 2."""
+    """Something the user gave cannot be used; the command line prints the message and exits with 2.
+
+    The message is a single line that names the value and the mend.
+    """
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without a colon at its end; the error's type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" :") if lines else type(error).__name__

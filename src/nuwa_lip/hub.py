@@ -12,18 +12,13 @@ Weights are memory-mapped when they are read, so that loading costs no second co
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from glob import escape
-from numbers import Integral, Real
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -32,74 +27,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nuwa_lip.assets import asset
-from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import read_object
+from nuwa_lip.disk import from_json, make_folder, read_object, temporary_folder, write_json, write_text
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
-from nuwa_lip.models.groups import check_schedule
-from nuwa_lip.models.orders import check_order
-from nuwa_lip.sampling.draw import Draw
-from nuwa_lip.sampling.loop import check_steps
+from nuwa_lip.sampling.defaults import SamplingDefaults
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 BUNDLED = ("nuwa-lip-mini",)
 FORMAT_VERSION = 1
 REPLACED = ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json")
 """Files of an earlier model, perhaps split otherwise, that must not stay where another one is put."""
-NUMBERS = {float: Real, int: Integral}
 
-Config = TypeVar("Config")
 Model = TypeVar("Model", bound=nn.Module)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingDefaults:
-    """How a model is sampled when the caller does not say (`sampling` in config.json).
-
-    Raises:
-        InputError: a value is of another type, or out of range.
-    """
-
-    guidance_scale: float = 1.0
-    """Above 1 the caption is followed more closely."""
-    temperature: float = 1.0
-    """Below 1 likelier tokens are preferred, above 1 less so."""
-    top_k: int | None = None
-    """Draw from so many of the likeliest tokens; None or 0: all."""
-    top_p: float | None = None
-    """Draw from the likeliest tokens that have this share of the probability; None: all."""
-    order: str = "raster"
-    """Of decoding: raster, random or border."""
-    num_inference_steps: int | None = None
-    """S, parallel steps; None: one token a step."""
-    schedule: str = "cosine"
-    """How many tokens each step decides, and which: cosine, constant or confidence."""
-    blend: bool = False
-    """Fit the colours of what is painted to the known pixels at the hole's edge."""
-
-    def __post_init__(self) -> None:
-        kinds = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _fits(value, kinds[field.name]):
-                raise InputError(f"{field.name} is {value!r}; it must be {field.type}")
-        Draw(
-            guidance_scale=self.guidance_scale,
-            temperature=self.temperature,
-            top_k=self.top_k or None,
-            top_p=self.top_p,
-        )
-        check_order(self.order)
-        check_steps(self.num_inference_steps)
-        check_schedule(self.schedule)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a kind as annotated; a bool is no number."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(kind))
-    return isinstance(value, NUMBERS.get(kind, kind)) and (kind is bool or not isinstance(value, bool))
 
 
 class ModelParts(NamedTuple):
@@ -151,8 +90,7 @@ def download_file(url: str, path: Path, sha256: str) -> Path:
     try:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
     except Exception as error:  # of the network in any form, or of the hash
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{url} could not be downloaded as {path}: {reason}") from error
+        raise InputError(f"{url} could not be downloaded as {path}: {first_line(error)}") from error
     return path
 
 
@@ -162,7 +100,7 @@ def _download(repo_id: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "README.md"]))
     except Exception as error:  # of many libraries: no network, no such repository, no access
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"model {repo_id!r} is neither a local folder nor could it be downloaded: {reason}") from error
 
 
@@ -201,7 +139,7 @@ def read_sampling(name: str | Path) -> SamplingDefaults:
     """
     folder = resolve(name)
     values = _read_config(folder).get("sampling") or {}
-    return _from_json(SamplingDefaults, values, f"sampling in {folder / 'config.json'}")
+    return from_json(SamplingDefaults, values, f"sampling in {folder / 'config.json'}")
 
 
 def save_model(
@@ -243,22 +181,15 @@ def save_model(
         "mps2s": None if mps2s is None else dataclasses.asdict(mps2s.config),
         "sampling": dataclasses.asdict(sampling or SamplingDefaults()),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # beside or within the target, so that renaming stays within one file system
-    part = (folder / ".part" if folder.is_dir() else folder.with_name(f".{folder.name}.part")).absolute()
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with temporary_folder(folder / "config.json" if folder.is_dir() else folder) as part:
         for name, model in parts.items():
             _write_weights(model, part, name, dtype, max_file_size)
         if tokenizer is not None:
             tokenizer.save(part / "tokenizer.json")
         if card is not None:
-            (part / "README.md").write_text(card, encoding="utf-8")
-        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            write_text(part / "README.md", card)
+        write_json(part / "config.json", config)
         _move_into_place(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def push_to_hub(repo_id: str, *, private: bool | None = None, **parts: Any) -> str:
@@ -275,7 +206,7 @@ def push_to_hub(repo_id: str, *, private: bool | None = None, **parts: Any) -> s
             old = [escape(file) for file in _replaced(api.list_repo_files(repo_id))]
             api.upload_folder(repo_id=repo_id, folder_path=Path(name) / "model", delete_patterns=old)
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-            raise InputError(f"cannot upload to {repo_id!r}: {str(error).strip().splitlines()[0]}") from error
+            raise InputError(f"cannot upload to {repo_id!r}: {first_line(error)}") from error
     return str(url)
 
 
@@ -303,6 +234,7 @@ def _check_fit(dfvqgan: DFVQGANConfig, mps2s: MPS2SConfig, tokenizer: CaptionTok
 def _move_into_place(part: Path, folder: Path) -> None:
     """Rename the whole folder, or, into an existing one, file by file with the config last."""
     if not folder.exists():
+        make_folder(folder.parent)
         part.rename(folder)
         return
     # without its config a folder that was left half-way is refused by name, never mistaken for a whole one
@@ -337,7 +269,7 @@ def _write_weights(
         _write_tensors({key: state[key] for key in keys}, folder / filename)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / f"{name}.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / f"{name}.safetensors.index.json", index, indent=1)
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -368,23 +300,10 @@ def _present(path: Path) -> Path:
     return path
 
 
-def _from_json(kind: type[Config], values: Any, where: str) -> Config:
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where} is missing or not an object")
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError(f"{where} has the unknown field {unknown[0]!r}, of a newer version: update nuwa-lip")
-    try:
-        return kind(**values)
-    except Exception as error:  # of many kinds, from values of wrong types or out of range
-        raise InputError(f"{where} cannot be used: {error}") from error
-
-
 def _load(kind: type[Model], config_kind: type[Any], values: Any, folder: Path, name: str, dtype: torch.dtype) -> Model:
     """Build without initial values, and put the files' weights in."""
     where = f"{name} in {folder / 'config.json'}"
-    config = _from_json(config_kind, values, where)
+    config = from_json(config_kind, values, where)
     try:
         # not on the meta device: for some operations there torch imports its compiler, which takes a second
         with Uninitialised():

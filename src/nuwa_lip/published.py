@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nuwa_lip import hub
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[:1]
-        raise InputError(f"{path} does not hold weights alone, or is damaged: {' '.join(reason)}") from error
+        raise InputError(f"{path} does not hold weights alone, or is damaged: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds something other than tensors by name")
     return state

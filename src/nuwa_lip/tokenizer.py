@@ -11,7 +11,6 @@ Legend: B batch, T word pieces of the longest caption in it.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ import torch
 from tokenizers import Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from nuwa_lip.errors import InputError
+from nuwa_lip.disk import write_text
+from nuwa_lip.errors import InputError, first_line
 
 PAD, BEGIN, END = SPECIAL = ("<pad>", "<begin>", "<end>")  # pieces 0, 1, 2
 MIN_VOCAB = len(SPECIAL) + 256  # a piece for every byte
@@ -110,19 +110,13 @@ class CaptionTokenizer:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except Exception as error:  # the library raises nothing more precise
-            raise InputError(f"{path} is damaged or not a tokenizer: {_line(error)}") from error
+            raise InputError(f"{path} is damaged or not a tokenizer: {first_line(error)}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write everything into one JSON file, under another name first."""
-        path = Path(path)
+        """Write everything into one JSON file, whole or not at all."""
         tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.enable_padding(pad_id=self.pad_id, pad_token=tokenizer.id_to_token(self.pad_id) or PAD)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_text(Path(path), tokenizer.to_str(pretty=True) + "\n")
 
     @property
     def vocab_size(self) -> int:
@@ -167,8 +161,3 @@ class CaptionTokenizer:
 def _valid(text: str) -> str:
     """Replace what UTF-8 cannot hold: surrogates, as from a command line in another encoding."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _line(error: Exception) -> str:
-    """The first line of what the library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nuwa_lip.baselines import registry
-from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
 

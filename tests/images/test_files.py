@@ -15,7 +15,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.files import FORMATS, MODES, check_fits, check_output, check_writable, read_image, save_image
+from nuwa_lip.images.files import FORMATS, MODES, check_fits, check_output, read_image, save_image
 from nuwa_lip.images.photo import as_photo
 
 EXACT = [
@@ -231,16 +231,6 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
     check_output(tmp_path / "new.PNG", overwrite=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "old.png"]
     assert (tmp_path / "old.png").read_bytes() == b"old"
-
-
-def test_a_report_may_be_written_into_folders_that_are_yet_to_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    check_writable(tmp_path / "some" / "where" / "x.json")
-    check_writable(tmp_path / "file")
-    for name, says in (("file/x.json", "cannot write .*not a directory"), ("", "is a folder; name a file")):
-        with pytest.raises(InputError, match=says):
-            check_writable(tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_formats_have_a_largest_size(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from PIL import Image
 from rich.console import Console
 
 from nuwa_lip.baselines import registry
-from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.data.benchmark import Benchmark, build_benchmark
 from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.errors import InputError
+from nuwa_lip.evaluation.fingerprints import content_hash, parameters_of
 from nuwa_lip.evaluation.job import Job
-from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.report import write_report
 from nuwa_lip.hub import load_model, save_model
 from nuwa_lip.tables import paper, specs
 from nuwa_lip.tables.assemble import about, as_csv, as_json, as_markdown, as_text, assemble, texts
@@ -31,7 +32,7 @@ from nuwa_lip.tables.layout import Claim, Column, Row, Table
 from nuwa_lip.tables.measure import Setting, images_row, picture_file, tokenizer_row
 from nuwa_lip.tables.page import page
 from nuwa_lip.tables.pictures import GAIN, sheet, shown_of
-from nuwa_lip.tables.rows import Measured, RowFolder, content_hash, parameters_of, seeded
+from nuwa_lip.tables.rows import Measured, RowFolder, seeded
 
 TABLE = Table(
     name="small",
@@ -296,7 +297,7 @@ def test_a_distances_claim_is_undecided_where_shared_resamples_leave_it_open(
 
 def test_json_has_lists_of_numbers_on_one_line_each(tmp_path: Path) -> None:
     report = {"a": [1.5, None, -2e-5], "b": [[1, 2], []], "c": ["[\n1]", "[1,\n2]"], "d": [{"e": [1e300]}]}
-    write_json(report, tmp_path / "r.json")
+    write_report(tmp_path / "r.json", report)
     text = (tmp_path / "r.json").read_text()
     assert json.loads(text) == report and ' "a": [1.5, null, -2e-05],\n' in text and "  [1, 2],\n" in text
 

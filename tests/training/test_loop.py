@@ -56,7 +56,8 @@ class Recorder:
         self.events.append("sheet")
         return Image.new("RGB", (2, 2))
 
-    def export(self, run: RunFolder) -> None:
+    def export(self, folder: Path) -> None:
+        run = RunFolder(folder.parent, 1)
         self.events.append(f"export after {', '.join(p.name for p in run.checkpoints()[-1:])}")
 
 

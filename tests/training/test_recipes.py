@@ -84,7 +84,7 @@ def set_to(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_to("model", "channels", value=16), "channels is 16; it must be tuple[int, ...]"),
         (set_to("model", "channels", value=[12]), "channels 12 cannot be divided into 8 groups"),
         (set_to("model", "connection_weights", value=["a"]), "connection_weights is ['a']; it must be"),
-        (set_to("model", value=3), "model is 3, not an object with fields"),
+        (set_to("model", value=3), "model is 3; it must be an object with fields"),
         (set_to("masks", "ratio", value=[0.9, 0.1]), "mask ratio 0.9..0.1"),
         (set_to("adversary", "filters", value=12), "adversary.filters is 12; it must be a multiple of 8"),
         (lambda content: content["schedule"].pop("steps"), "missing 1 required keyword-only argument: 'steps'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.loop import set_learning_rate
 from nuwa_lip.training.recipes import MPS2SRecipe
-from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.stage import Average, Stage, generator_for, make_optimizer
 from tests.small_runs import mps2s_recipe, schedule
 
@@ -43,7 +43,7 @@ class Line(Stage[nn.Linear]):
     def sheet(self) -> Image.Image:
         raise NotImplementedError
 
-    def export(self, run: RunFolder) -> None:
+    def export(self, folder: Path) -> None:
         raise NotImplementedError
 
 

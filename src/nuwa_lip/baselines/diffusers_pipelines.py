@@ -6,17 +6,15 @@ left to itself it would take those at the hole's edge, which are half grey, for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.baselines.squares import Painter, fastest
-from nuwa_lip.errors import InputError
-
-if TYPE_CHECKING:
-    from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.errors import InputError, first_line
 
 DEFAULTS = {"amused": "amused/amused-512", "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-inpainting"}
 """Hub ids of the published weights."""
@@ -68,7 +66,7 @@ def _load(name: str, options: BaselineOptions) -> Any:
     try:
         pipe = kind.from_pretrained(source, local_files_only=not options.download, use_safetensors=True)
     except Exception as error:  # of many libraries: no such folder, not cached, no network, another pipeline
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"--baseline {name}: {source!r} is neither a folder of its weights (safetensors) nor in the hub's cache: "
             f"fetch it by 'hf download {source}' or by --download, or give a folder by --baseline-model ({reason})"

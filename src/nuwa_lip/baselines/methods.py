@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -13,8 +11,8 @@ import torch
 from PIL import Image
 
 from nuwa_lip.data.benchmark import BenchmarkItem, load_photo
+from nuwa_lip.disk import read_object, write_json, written_whole
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import read_object
 from nuwa_lip.pipeline import InpaintPipeline
 
 Repaint = Callable[[BenchmarkItem], np.ndarray]
@@ -122,7 +120,7 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
     if not note.exists():
         if any(folder.glob("*.png")):
             raise InputError(f"{folder} holds pictures but no run.json that says whose; name another folder")
-        _replace(note, lambda path: path.write_text(json.dumps(run) + "\n"))
+        write_json(note, run, indent=None)
     earlier = results(folder)
 
     def repaint_or_reuse(item: BenchmarkItem) -> np.ndarray:
@@ -130,14 +128,8 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
         if target.exists():
             return earlier(item)
         photo = repaint(item)
-        _replace(target, lambda path: Image.fromarray(photo).save(path, "PNG", compress_level=1))
+        with written_whole(target) as part:  # other processes may write here too
+            Image.fromarray(photo).save(part, "PNG", compress_level=1)
         return photo
 
     return repaint_or_reuse
-
-
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename, so that a file is always whole."""
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")  # other processes may write here too
-    write(part)
-    os.replace(part, target)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nuwa_lip.bench.measure import Row
+from nuwa_lip.disk import parse_json
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import parse_json
 
 LEAST = 0.03
 """Share below which a change is not worth a line."""

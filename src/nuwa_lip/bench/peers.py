@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.bench.measure import CPU
 from nuwa_lip.bench.sizes import Bench, fill
+from nuwa_lip.errors import first_line
 from nuwa_lip.hub import Uninitialised
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 
@@ -40,9 +41,8 @@ def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") 
     try:
         return make()
     except Exception as error:  # of other people's code, whatever it is
-        lines = str(error).strip().splitlines() or [""]
         named = f"{package}, {what}," if what else package
-        bench.skipped.append(f"{named} failed and is left out: {type(error).__name__}: {lines[0][:200]}")
+        bench.skipped.append(f"{named} failed and is left out: {type(error).__name__}: {first_line(error)[:200]}")
         return None
 
 

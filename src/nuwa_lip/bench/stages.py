@@ -13,7 +13,7 @@ import torch
 from nuwa_lip.bench import decoding, encoders, evaluation, inpaint, limits, loading, memory, quality, training, whole
 from nuwa_lip.bench.measure import CPU, Row
 from nuwa_lip.bench.sizes import MODEL, OFFICIAL, SMALL, Bench, Sizes
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 
 STAGES: dict[str, Callable[[Bench], list[Row]]] = {
     "limits": lambda bench: bench.limits.rows(),
@@ -94,6 +94,5 @@ def measure_stages(
                 raise
             # it may be too small for a stage, and time on it too dear to lose the others
             traceback.print_exc()
-            reason = (str(error).splitlines() or [""])[0]
-            bench.skipped.append(f"{name} failed and is left out: {type(error).__name__}: {reason}")
+            bench.skipped.append(f"{name} failed and is left out: {type(error).__name__}: {first_line(error)}")
     return found, list(dict.fromkeys(bench.skipped))

@@ -15,8 +15,9 @@ from rich.progress import track
 from nuwa_lip.bench.measure import CPU, Row, as_json, machine, markdown
 from nuwa_lip.bench.sizes import MODEL
 from nuwa_lip.commands.options import check_least, check_reports
-from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.report import command_line, write_json, write_text
+from nuwa_lip.disk import write_text
+from nuwa_lip.errors import InputError, first_line
+from nuwa_lip.evaluation.report import command_line, write_report
 
 
 def bench(
@@ -175,7 +176,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(f"--device {name} cannot be used: {first_line(error)}") from error
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name} cannot be measured: take cpu or cuda")
     return device
@@ -201,6 +202,6 @@ def _report(
 def _write(text: str, found: dict[str, Any], json: Path | None, markdown_: Path | None) -> None:
     print(text, end="")
     if json is not None:
-        write_json(found, json)
+        write_report(json, found)
     if markdown_ is not None:
-        write_text(text, markdown_)
+        write_text(markdown_, text)

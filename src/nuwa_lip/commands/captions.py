@@ -7,9 +7,8 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from nuwa_lip.disk import lines_of, parse_json
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import parse_json
-from nuwa_lip.text_files import lines_of
 
 CAPTION_FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 NAME_KEYS = ("file", "name", "image", "file_name", "filename", "key")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide.folder import is_glide
-from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.commands.options import check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
@@ -148,7 +148,7 @@ def images(
                 "compared": {name: figures[name].as_json() for name in others},
                 "command": report.command_line(),
             }
-            report.write_json(content, json)
+            report.write_report(json, content)
     if drawn is not None and sheet is not None:
         drawn.complete(job.repaints(source) if drawn.missing else {}, source)
         drawn.save(sheet)
@@ -197,7 +197,7 @@ def tokenizer(
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:
-        report.write_json({**setting, **figures.as_json(), "command": report.command_line()}, json)
+        report.write_report(json, {**setting, **figures.as_json(), "command": report.command_line()})
 
 
 def _setting(job: jobs.Job, source: Benchmark, n: int) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nuwa_lip.data.benchmark import read_benchmark
+from nuwa_lip.disk import write_text
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.report import command_line, write_json
-from nuwa_lip.training.runs import written_whole
+from nuwa_lip.evaluation.report import command_line, write_report
 
 USAGE = """usage: nuwa-lip evaluate human {make,rate} ...
 
@@ -78,8 +78,7 @@ def make(
         folders[name] = Path(folder)
     page, key = make_page(read_benchmark(benchmark), folders, count=n, seed=seed, title=title)
     key.write(out.with_suffix(".key.json"))  # first: a page without its key is of no use
-    with written_whole(out) as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(out, page)
     line = f"{out}: {len(key.pairs)} pairs; its key, not for the raters: {out.with_suffix('.key.json')}"
     Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -134,4 +133,4 @@ def rate(
             "rates": [asdict(r) for r in rates],
             "command": command_line(),
         }
-        write_json(content, json)
+        write_report(json, content)

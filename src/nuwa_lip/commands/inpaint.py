@@ -19,7 +19,7 @@ from PIL import Image
 
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.images.files import check_fits, check_output, read_image, save_image
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
 from nuwa_lip.images.photo import Photo, as_photo
@@ -317,7 +317,7 @@ def _load(options: Options) -> InpaintPipeline:
     try:
         pipe.to(device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-        raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(f"--device {device} cannot be used: {first_line(error)}") from error
     return pipe.compile() if options.compile else pipe
 
 

@@ -14,7 +14,7 @@ from nuwa_lip.commands.options import check_least
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation.likelihood import measure_likelihood, other_captions, summarise_likelihood
-from nuwa_lip.evaluation.report import command_line, write_json
+from nuwa_lip.evaluation.report import command_line, write_report
 from nuwa_lip.hub import load_model
 
 SHOWN = {
@@ -86,4 +86,4 @@ def likelihood(
     print("in brackets: 95 % intervals over the photos; bits compare models of the same tokenizer only")
     if json is not None:
         setting = {"model": model, "benchmark": benchmark.name, "benchmark_sha256": source.sha256, "seed": seed}
-        write_json({**setting, **found.as_json(), "command": command_line()}, json)
+        write_report(json, {**setting, **found.as_json(), "command": command_line()})

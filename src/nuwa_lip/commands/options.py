@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nuwa_lip.disk import check_writable
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.files import check_writable
 
 
 def check_least(least: int, **options: int | None) -> None:

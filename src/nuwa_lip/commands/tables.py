@@ -15,22 +15,22 @@ from rich.console import Console
 from nuwa_lip import hub
 from nuwa_lip.baselines import methods, registry
 from nuwa_lip.baselines.glide.folder import is_glide
-from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.commands.options import check_least
 from nuwa_lip.commands.table_options import Options, given_seeds, without_seed
 from nuwa_lip.commands.variants import Plan, Step, ratio_steps, table1_steps, table4_steps, tokenizer_steps
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
+from nuwa_lip.disk import write_text, written_whole
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.images import parse_extras
 from nuwa_lip.evaluation.job import DEFINITIONS, Job, count_photos
 from nuwa_lip.evaluation.likelihood import others_at_hand
-from nuwa_lip.evaluation.report import command_line, write_json, write_text
+from nuwa_lip.evaluation.report import command_line, write_report
 from nuwa_lip.tables import assemble, page, pictures, specs
 from nuwa_lip.tables.budget import budgets_of
 from nuwa_lip.tables.layout import Kind, Table
 from nuwa_lip.tables.measure import Setting, images_row, tokenizer_row
 from nuwa_lip.tables.rows import RowFolder, seeded
-from nuwa_lip.training.runs import written_whole
 
 Steps = Callable[[Plan, str], list[Step]]
 
@@ -308,10 +308,10 @@ def _write(
         print("\n".join(assemble.about(block)))
         for text, word in block.answers():
             print(f"{word + ':':10} {text}")
-    write_json(assemble.as_json(blocks, command), out / f"{name}.json")
-    write_text(assemble.as_csv(blocks), out / f"{name}.csv")
-    write_text(assemble.as_markdown(blocks, command), out / f"{name}.md")
-    write_text(page.page(blocks, folders, chosen, command), out / f"{name}.html")
+    write_report(out / f"{name}.json", assemble.as_json(blocks, command))
+    write_text(out / f"{name}.csv", assemble.as_csv(blocks))
+    write_text(out / f"{name}.md", assemble.as_markdown(blocks, command))
+    write_text(out / f"{name}.html", page.page(blocks, folders, chosen, command))
     for block, folder, photos in zip(blocks, folders, chosen, strict=True):
         for ending, changes in (("", False), ("-changes", True)):
             sheet = pictures.sheet(block, folder, photos, changes=changes)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
+from nuwa_lip.disk import parse_json
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.allocator import keep_freed_memory
 from nuwa_lip.hub import load_model
-from nuwa_lip.json_files import parse_json
 from nuwa_lip.training import recipes
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from nuwa_lip.data.photos import Photos
     from nuwa_lip.training.stage import Stage
+
+recipes.STAGES["glide"] = (GLIDERecipe, GLIDE_RECIPES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ import tyro
 from nuwa_lip.commands import train
 from nuwa_lip.commands.tokenize import MASKS
 from nuwa_lip.data.masks import MaskRecipe
+from nuwa_lip.disk import read_object
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.report import write_json
-from nuwa_lip.json_files import read_object
+from nuwa_lip.evaluation.report import write_report
 from nuwa_lip.models import DFVQGANConfig
 from nuwa_lip.tables.rows import seeded
 from nuwa_lip.tables.specs import PERSPECTIVES
@@ -83,7 +83,7 @@ class Step:
         if not self.done():
             self.out.parent.mkdir(parents=True, exist_ok=True)
             call(list(self.words))
-            write_json(self.made(), self.note)
+            write_report(self.note, self.made())
 
 
 @dataclass(frozen=True, kw_only=True)

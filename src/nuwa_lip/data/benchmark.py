@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,9 +29,9 @@ from nuwa_lip.data.masks import parse_rule, rule_mask
 from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
 from nuwa_lip.data.official import is_official, list_official, read_mask_pickle
 from nuwa_lip.data.shards import Sample
+from nuwa_lip.disk import make_folder, parse_json, write_json, written_folder
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.png import write_png
-from nuwa_lip.json_files import parse_json
 
 FORMAT_VERSION = 1
 MASK_OPTIONS = {"compress_level": 1, "compress_type": 3}
@@ -166,16 +165,15 @@ def build_benchmark(
         size: side in pixels of the centre square that is cut from each photo; None keeps the photo's size.
 
     Raises:
-        InputError: `out` exists, the rule is unknown, there is no photo, or no object for a rule of objects.
+        InputError: `out` exists or cannot be made, the rule is unknown, there is no photo, or no object for a rule of
+            objects.
     """
     parse_rule(rule)
     if out.exists():
         raise InputError(f"{out} exists already; name another folder or remove it")
-    near = next(folder for folder in out.absolute().parents if folder.exists())
-    part = near / f".{out.name}.part"  # not in a new folder, which would be left behind
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        _make(part / "images", part / "masks")
+    with written_folder(out) as part:
+        make_folder(part / "images")
+        make_folder(part / "masks")
         described = []
         with open(part / "captions.jsonl", "w", encoding="utf-8") as captions:
             for item, sample in _items(samples, source, rule, seed, limit, size):
@@ -186,21 +184,8 @@ def build_benchmark(
                 described.append(_describe(item))
         info = {"format_version": FORMAT_VERSION, "source": source, "rule": rule, "seed": seed, "size": size}
         info |= {"n": len(described), "sha256": _overall(described), "items": described}
-        (part / "benchmark.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-        _make(out.parent)
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        write_json(part / "benchmark.json", info, indent=1)
     return read_benchmark(out)
-
-
-def _make(*folders: Path) -> None:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; name another folder") from None
 
 
 def _items(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nuwa_lip.json_files import parse_json
+from nuwa_lip.disk import parse_json
 
 OBJECT_KINDS = ("boxes", "segments")
 

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from nuwa_lip.disk import lines_of
 from nuwa_lip.errors import InputError
-from nuwa_lip.text_files import lines_of
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 MASK_SUFFIXES = (".pkl", ".mask.png", ".png")

@@ -24,8 +24,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from nuwa_lip.data.objects import Outline
+from nuwa_lip.disk import make_folder, parse_json, temporary_folder
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import parse_json
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 URL = re.compile(r"([a-z][a-z0-9+.-]+):(//)?")
@@ -265,46 +265,28 @@ def write_shards(
     old = sorted(folder.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
     if old and not overwrite:
         raise InputError(f"{old[0]} exists already; name another folder or give --overwrite")
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
-    parts: list[Path] = []
-    try:
-        _write_parts(samples, folder, prefix, image_format, quality, max_bytes, parts)
-        if not parts:
+    with temporary_folder(folder / prefix) as part:
+        written = _write(samples, part / prefix, image_format, quality, max_bytes)
+        if not written:
             raise InputError("there was no photo to write")
+        make_folder(folder)
         for path in old:
             path.unlink()
-        return [part.rename(folder / part.name[1 : -len(".part")]) for part in parts]
-    except BaseException:
-        for part in parts:
-            part.unlink(missing_ok=True)
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+        return [path.rename(folder / path.name) for path in written]
 
 
-def _write_parts(
-    samples: Iterable[Sample],
-    folder: Path,
-    prefix: str,
-    image_format: str,
-    quality: int,
-    max_bytes: int,
-    parts: list[Path],
-) -> None:
-    """Write under temporary names, which are appended to `parts`."""
+def _write(samples: Iterable[Sample], start: Path, image_format: str, quality: int, max_bytes: int) -> list[Path]:
+    """Write shards whose paths begin with `start`, and return them."""
+    shards: list[Path] = []
     writer, size, seen = None, 0, set[str]()
     try:
         for sample in samples:
             if writer is None or size >= max_bytes:
                 if writer is not None:
                     writer.close()
-                parts.append(folder / f".{prefix}-{len(parts):06d}.tar.part")
+                shards.append(start.with_name(f"{start.name}-{len(shards):06d}.tar"))
                 # fixed times and owners make the bytes a function of the samples alone
-                writer, size = wds.TarWriter(str(parts[-1]), encoder=False, mtime=0, user="", group=""), 0
+                writer, size = wds.TarWriter(str(shards[-1]), encoder=False, mtime=0, user="", group=""), 0
             key = _unique(re.sub(r"[^\w-]+", "_", sample.key, flags=re.ASCII)[:80], seen)
             text = json.dumps({"captions": sample.captions, **sample.meta}, ensure_ascii=False)
             picture = _encode(sample.image, image_format, quality)
@@ -313,6 +295,7 @@ def _write_parts(
     finally:
         if writer is not None:
             writer.close()
+    return shards
 
 
 def _encode(image: Image.Image, image_format: str, quality: int) -> bytes:

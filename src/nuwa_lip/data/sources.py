@@ -29,9 +29,8 @@ from PIL import Image
 
 from nuwa_lip.data.objects import Outline, read_coco_objects
 from nuwa_lip.data.shards import Sample, Skipped, decode_picture, read_samples
+from nuwa_lip.disk import lines_of, parse_json
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import parse_json
-from nuwa_lip.text_files import lines_of
 
 SourceKind = Literal["folder", "coco", "flickr30k", "visual-genome", "conceptual-captions"]
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}

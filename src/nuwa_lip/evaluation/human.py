@@ -27,11 +27,11 @@ from PIL import Image
 
 from nuwa_lip.baselines.methods import results
 from nuwa_lip.data.benchmark import Benchmark
+from nuwa_lip.disk import read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.html import data_uri, document, part
-from nuwa_lip.evaluation.report import write_json
+from nuwa_lip.evaluation.report import write_report
 from nuwa_lip.images.sheets import show_hole
-from nuwa_lip.json_files import read_object
 
 QUESTIONS = {
     "quality": "Which one looks more like a real photo?",
@@ -69,7 +69,7 @@ class Key:
 
     def write(self, path: Path) -> None:
         """Write the key as JSON."""
-        write_json(asdict(self), path)
+        write_report(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Key:

@@ -27,19 +27,19 @@ from nuwa_lip import hub
 from nuwa_lip.assets import asset
 from nuwa_lip.baselines import methods, registry
 from nuwa_lip.baselines.methods import Repaint
-from nuwa_lip.baselines.registry import BaselineOptions
+from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
+from nuwa_lip.disk import check_writable
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_inception
+from nuwa_lip.evaluation.fingerprints import model_hash
 from nuwa_lip.evaluation.images import Observer, Watch, check_extras, stamps
 from nuwa_lip.evaluation.store import Store
-from nuwa_lip.images.files import check_writable
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.perceptual import squeezenet
 from nuwa_lip.published import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
 from nuwa_lip.sampling.clip import load_clip
-from nuwa_lip.tables.rows import model_hash
 
 SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
 DEFINITIONS = 2

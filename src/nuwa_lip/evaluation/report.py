@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
+from nuwa_lip.disk import write_text, written_whole
 from nuwa_lip.evaluation.images import Figures
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
 
@@ -107,19 +107,11 @@ def _number(value: Any, form: str, interval: tuple[float, float] | None = None) 
     return text if interval is None else f"{text} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
-def write_json(report: dict[str, Any], path: Path) -> None:
-    """Write JSON as `write_text` does; lists of numbers stand on one line each."""
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write figures as JSON, whole or not at all; lists of numbers stand on one line each."""
     text = json.dumps(report, indent=1, allow_nan=False)
     text = NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
-    write_text(text + "\n", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text under a temporary name, then rename it; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, text + "\n")
 
 
 class Sheet:
@@ -171,9 +163,8 @@ class Sheet:
                 caption = caption[:-2].rstrip() + "…"
             draw.text((x, y + CELL + 1), caption, "black", font)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        sheet.save(part, "PNG", optimize=True)
-        os.replace(part, path)
+        with written_whole(path) as part:
+            sheet.save(part, "PNG", optimize=True)
 
 
 def _fit(picture: Image.Image) -> Image.Image:

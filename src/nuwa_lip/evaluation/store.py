@@ -1,4 +1,4 @@
-"""Measured arrays of each photo on disk: one file a photo, written under a temporary name and renamed.
+"""Measured arrays of each photo on disk: one file a photo, written whole or not at all.
 
 So a run that was stopped goes on where it was, any number of processes can share a folder, and no set of photos
 or features is held in memory while measuring.
@@ -7,7 +7,6 @@ or features is held in memory while measuring.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from nuwa_lip.disk import write_text, written_whole
 from nuwa_lip.errors import InputError
 
 NOTE = "run.json"
@@ -67,14 +67,10 @@ class Store:
     def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep what was measured of one photo."""
         if not self._noted:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = _part(self.folder / NOTE)
-            part.write_text(self._text, encoding="utf-8")
-            os.replace(part, self.folder / NOTE)
+            write_text(self.folder / NOTE, self._text)
             self._noted = True
-        part = _part(self._path(name))
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, part)
-        os.replace(part, self._path(name))
+        with written_whole(self._path(name)) as part:
+            save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, part)
 
     def load(self, names: Sequence[str], keys: Sequence[str]) -> dict[str, np.ndarray]:
         """Load arrays of many photos, stacked: key → [N, ...]."""
@@ -103,8 +99,3 @@ class Store:
 
 def _ours(path: Path) -> bool:
     return path.suffix in (".safetensors", ".part") or path.name == NOTE
-
-
-def _part(path: Path) -> Path:
-    """Make a temporary name that no other process has."""
-    return path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast import kernels
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.orders import raster_order, target_tokens
@@ -198,7 +198,7 @@ def _try(weights: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     except (RuntimeError, AttributeError) as error:  # AttributeError: there is no such operator
         raise InputError(
             f"weights={weights!r} does not run here for layers [{shape[0]}, {shape[1]}] of {dtype} "
-            f"({str(error).strip().splitlines()[0]}): take another form, or bfloat16 or float32"
+            f"({first_line(error)}): take another form, or bfloat16 or float32"
         ) from error
 
 

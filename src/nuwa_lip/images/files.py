@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from nuwa_lip.disk import check_writable, written_whole
 from nuwa_lip.errors import InputError
 from nuwa_lip.images import png
 from nuwa_lip.images.exif import describing_tags
@@ -98,23 +98,6 @@ def check_output(path: Path, overwrite: bool, *, exact: bool = True) -> None:
         warnings.warn(f"{path}: JPEG cannot keep known pixels exact; .png, .webp and .tif can", stacklevel=2)
 
 
-def check_writable(path: Path) -> None:
-    """Find out before the work whether any file can be written there, once the folders that are missing are made.
-
-    Raises:
-        InputError: it cannot; nothing is left behind.
-    """
-    try:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; name a file for the result")
-        folder = next(folder for folder in path.parents if folder.exists())
-        part = _part(folder / path.name)
-        part.touch()
-        part.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
-
-
 def check_fits(path: Path, size: tuple[int, int]) -> None:
     """Find out before the work whether a format can hold a picture of (height, width).
 
@@ -129,8 +112,7 @@ def check_fits(path: Path, size: tuple[int, int]) -> None:
 def save_image(image: Image.Image, path: Path) -> None:
     """Write a picture with its EXIF, profile and resolution (from `image.info`); every format but JPEG is lossless.
 
-    The file is written under another name in the same folder and then renamed. A warning says what the format cannot
-    hold.
+    A warning says what the format cannot hold. The file is written whole or not at all.
 
     Raises:
         InputError: the format cannot hold the picture.
@@ -149,23 +131,20 @@ def save_image(image: Image.Image, path: Path) -> None:
         kept |= tags
     if name == "JPEG" and "exif" in kept:
         kept["exif"] = EXIF_HEADER + kept["exif"].removeprefix(EXIF_HEADER)  # the other formats do without
-    part = _part(path)
     try:
-        if name == "PNG" and image.mode in png.MODES and image.width * image.height >= LARGE:
-            png.write_png(image, part, **(options | kept))
-        elif name == "TIFF":  # by way of memory, because its library does not report a full disk
-            stream = io.BytesIO()
-            image.save(stream, format=name, **(options | kept))
-            part.write_bytes(stream.getbuffer())
-        else:
-            image.save(part, format=name, **(options | kept))
-        os.replace(part, path)
+        with written_whole(path) as part:
+            if name == "PNG" and image.mode in png.MODES and image.width * image.height >= LARGE:
+                png.write_png(image, part, **(options | kept))
+            elif name == "TIFF":  # by way of memory, because its library does not report a full disk
+                stream = io.BytesIO()
+                image.save(stream, format=name, **(options | kept))
+                part.write_bytes(stream.getbuffer())
+            else:
+                image.save(part, format=name, **(options | kept))
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.strerror:
             raise
         raise InputError(f"cannot write {path}: {error}") from error  # the format cannot hold the picture
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _with_tiff_tags(image: Image.Image, block: bytes, path: Path) -> tuple[Image.Image, dict[str, Any]]:
@@ -201,7 +180,3 @@ def _convert(image: Image.Image, name: str, path: Path) -> Image.Image:
     grey = image.mode in ("1", "L", "LA") and "L" in MODES[name]
     alpha = image.mode in ("LA", "RGBA") and "RGBA" in MODES[name]
     return image.convert("L" if grey else "RGBA" if alpha else "RGB")
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -11,7 +11,6 @@ Legend: B batch, H W pixels, i level (0 = finest), C_i its channels, h w token g
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,151 +19,12 @@ from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.defect_free import pool_mask
+from nuwa_lip.models.dfvqgan_config import DFVQGANConfig
 from nuwa_lip.models.partial import encode_partially
 from nuwa_lip.models.quantiser import Quantised, Quantiser
 from nuwa_lip.models.vqgan import Decoder, Encoder
 
 Skips = list[tuple[Tensor, Tensor]]
-COUNTS = ("encoder_blocks", "decoder_blocks", "groups", "latent_channels", "codebook_size", "codebook_dim")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DFVQGANConfig:
-    """Sizes and switches of a `DFVQGAN`; `preset` gives the named ones."""
-
-    resolution: int = 256
-    """Side of the square images it is trained on, in pixels; any multiple of `factor` works."""
-    channels: tuple[int, ...] = (128, 128, 256, 512)
-    """Channels of each level, finest first; each level but the last ends with a halving."""
-    patch: int = 1
-    """Pixels on the side of a cell of the finest level, a power of two: 2 and more spare a small machine the
-    convolutions at full resolution, which cost most. A cell is defective if any of its pixels is."""
-    encoder_blocks: int = 2
-    """Residual blocks a level in the encoder."""
-    decoder_blocks: int = 2
-    """Residual blocks a level in the decoder (official: 2; taming-transformers and diffusers: 3)."""
-    mirrored_decoder: bool = False
-    """On (official): the decoder is the encoder's mirror image, so that a level narrows in its last block and
-    is connected where it begins. Off (taming-transformers, diffusers): it narrows in its first block and is
-    connected where it ends. Either way the connected features have as many channels as the encoder's."""
-    attention_levels: tuple[int, ...] = ()
-    """Levels whose residual blocks each have attention beside them."""
-    mid_attention: bool = True
-    """Attention between the two residual blocks of the middle."""
-    groups: int = 32
-    """Groups of the group norms; divides every number of channels."""
-    latent_channels: int = 256
-    """Channels between the network and the 1 x 1 convolutions around the codebook."""
-    codebook_size: int = 8192
-    """Number of codes."""
-    codebook_dim: int = 256
-    """n_z, width of a code."""
-    normalise_codes: bool = False
-    """Compare latents and codes on the unit sphere (with a small `codebook_dim`: LlamaGen's recipe)."""
-    commitment: float = 0.25
-    """β of Eq. 13."""
-    relative_estimation: bool = True
-    """Off (Table 3): the hole is zeroed and encoded as if it were picture."""
-    partial_convolution: bool = False
-    """On, in place of relative estimation: holes are encoded by partial convolutions, norms and attention staying
-    plain (§3.2). Weights are those of a VQGAN, and so is their training."""
-    symmetrical_connections: bool = True
-    """Off (Table 3): nothing of the encoder but the tokens reaches the decoder."""
-    connection_weights: tuple[float, ...] | None = None
-    """λ_i of Eq. 12 for each level with a halving, finest first, inf allowed; None: 1 each."""
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "attention_levels", "connection_weights"):  # JSON has lists only
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)} is too small: 1 at least")
-        if not self.channels:
-            raise InputError("channels is empty: one number a level is needed, as 128,128,256,512")
-        odd = [c for c in self.channels if c < 1 or c % self.groups]
-        if odd:
-            raise InputError(
-                f"channels {odd[0]} cannot be divided into {self.groups} groups: change channels or groups"
-            )
-        beyond = [i for i in self.attention_levels if not 0 <= i < len(self.channels)]
-        if beyond:
-            last = len(self.channels) - 1
-            raise InputError(f"attention_levels {beyond[0]} does not exist: levels are 0 to {last}")
-        if self.patch < 1 or self.patch & (self.patch - 1):
-            raise InputError(f"patch is {self.patch}; it must be a power of two: 1, 2, 4")
-        if self.resolution < 1 or self.resolution % self.factor:
-            raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
-        if self.partial_convolution and self.relative_estimation:
-            raise InputError("partial_convolution stands in place of relative_estimation: switch that off")
-        self._check_connection_weights()
-
-    def _check_connection_weights(self) -> None:
-        weights, levels = self.connection_weights, len(self.channels)
-        if weights is None:
-            return
-        if len(weights) != levels - 1:
-            raise InputError(f"connection_weights has {len(weights)} values; {levels} levels need {levels - 1}")
-        negative = [weight for weight in weights if not weight >= 0]
-        if negative:
-            raise InputError(f"connection_weights {negative[0]} is not a weight: 0 or more, or inf")
-
-    @property
-    def factor(self) -> int:
-        """Pixels on a token's side."""
-        return self.patch * 2 ** (len(self.channels) - 1)
-
-    @property
-    def grid(self) -> int:
-        """Tokens on a side of the square token grid at `resolution`."""
-        return self.resolution // self.factor
-
-    @classmethod
-    def preset(cls, name: str) -> DFVQGANConfig:
-        """A named configuration; `PRESETS` lists them."""
-        if name not in PRESETS:
-            raise InputError(f"no DF-VQGAN preset is called {name!r}; there are: {', '.join(PRESETS)}")
-        return PRESETS[name]
-
-
-PRESETS = {
-    # the official settings: 48.5 M parameters, 32 x 32 tokens
-    "paper-f8-8192": DFVQGANConfig(mirrored_decoder=True),
-    # the same tokens at 59 % of the arithmetic: the finest level, which costs most, is half as wide
-    "light-f8-8192": DFVQGANConfig(channels=(64, 128, 256, 512), mirrored_decoder=True),
-    # taming-transformers' f16 shape, 16 x 16 tokens, with the official decoder
-    "paper-f16-1024": DFVQGANConfig(
-        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=1024, mirrored_decoder=True
-    ),
-    "paper-f16-12288": DFVQGANConfig(
-        channels=(128, 128, 256, 256, 512), attention_levels=(4,), codebook_size=12288, mirrored_decoder=True
-    ),
-    # the bundled model: 128 px, 16 x 16 tokens; it begins at 64 x 64 cells, for full resolution costs most on a CPU
-    "mini": DFVQGANConfig(
-        resolution=128,
-        patch=2,
-        channels=(32, 64, 128),
-        encoder_blocks=1,
-        decoder_blocks=2,
-        groups=8,
-        latent_channels=64,
-        codebook_size=1024,
-        codebook_dim=16,
-        normalise_codes=True,
-    ),
-    # for tests: 32 px, 8 x 8 tokens
-    "tiny": DFVQGANConfig(
-        resolution=32,
-        channels=(16, 32, 32),
-        encoder_blocks=1,
-        decoder_blocks=1,
-        groups=8,
-        latent_channels=16,
-        codebook_size=64,
-        codebook_dim=8,
-        normalise_codes=True,
-    ),
-}
 
 
 class Encoding(NamedTuple):

@@ -11,16 +11,13 @@ n_z width of a code.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.models import defect_free
 from nuwa_lip.models.defect_free import Conv2d, GroupNorm, add, blank
-
-if TYPE_CHECKING:
-    from nuwa_lip.models.dfvqgan import DFVQGANConfig
+from nuwa_lip.models.dfvqgan_config import DFVQGANConfig
 
 
 class ResidualBlock(nn.Module):

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nuwa_lip.disk import parse_json
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import parse_json
 
 Budget = Mapping[str, Any]
 """One stage: its `stage`, `steps`, `photos` seen and `minutes`."""

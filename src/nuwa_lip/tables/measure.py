@@ -15,13 +15,15 @@ from PIL import Image
 
 from nuwa_lip import hub
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
+from nuwa_lip.disk import written_whole
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import likelihood, tokenizers
+from nuwa_lip.evaluation.fingerprints import content_hash, model_hash, parameters_of
 from nuwa_lip.evaluation.images import Figures, means_of, summarise
 from nuwa_lip.evaluation.job import Job
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.tables.budget import Budget
-from nuwa_lip.tables.rows import Measured, RowFolder, content_hash, model_hash, parameters_of
+from nuwa_lip.tables.rows import Measured, RowFolder
 
 KEPT = ("lpips_squeeze", "lpips_squeeze_hole", "lpips", "psnr", "psnr_hole", "ssim_hole", "ring", "clip_score")
 """Figures that are kept of each photo, for paired comparisons and for the page's order; all would be too many."""
@@ -133,9 +135,8 @@ class RowWork:
         """Keep a picture of photo number `index`, uint8 [H, W, 3]."""
         path = picture_file(self.folder, self.row, index, part)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        Image.fromarray(photo).save(unfinished, "PNG")
-        unfinished.replace(path)
+        with written_whole(path) as unfinished:
+            Image.fromarray(photo).save(unfinished, "PNG")
 
 
 def picture_file(folder: RowFolder, row: str, index: int, part: str) -> Path:

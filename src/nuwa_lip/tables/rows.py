@@ -10,23 +10,18 @@ are rows called NAME-seed1 and so on.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
+from nuwa_lip.disk import parse_json
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.report import write_json
-from nuwa_lip.json_files import parse_json
+from nuwa_lip.evaluation.report import write_report
 from nuwa_lip.tables.budget import Budget
 from nuwa_lip.tables.layout import Kind
 
-BLOCK = 2**20
 SEEDED = re.compile(r"-seed\d+$")
 """The end of a further training's name."""
 
@@ -111,7 +106,7 @@ class RowFolder:
 
     def write(self, measured: Measured) -> None:
         """Write a row."""
-        write_json(asdict(measured), self.path(measured.row))
+        write_report(self.path(measured.row), asdict(measured))
 
     def remove(self, row: str) -> None:
         """Remove a row and its pictures, which are of other weights."""
@@ -140,31 +135,3 @@ class RowFolder:
 def seeded(row: str, seed: int) -> str:
     """Name a row's training with a seed."""
     return row if seed == 0 else f"{row}-seed{seed}"
-
-
-def content_hash(folder: Path, patterns: Sequence[str]) -> str:
-    """Hash the names and contents of those files of a folder that match, equally on every machine."""
-    paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    return digest.hexdigest()[:32]
-
-
-def parameters_of(folder: Path, pattern: str = "*.safetensors") -> dict[str, int]:
-    """Count the parameters of each part of a model folder, by the headers of its files."""
-    found: dict[str, int] = {}
-    for path in sorted(folder.glob(pattern)):
-        part = path.stem.partition("-0")[0]  # a large one lies in several files
-        with safe_open(path, "np") as file:
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]
-        found[part] = found.get(part, 0) + sum(map(math.prod, shapes))
-    return found
-
-
-def model_hash(folder: Path) -> str:
-    """Hash a model folder: weights, configuration, tokenizer; not its card."""
-    return content_hash(folder, ("*.safetensors", "*.json"))

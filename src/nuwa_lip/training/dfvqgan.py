@@ -34,7 +34,6 @@ from nuwa_lip.models.losses import PatchGAN, adaptive_weight, discriminator_loss
 from nuwa_lip.models.perceptual import Features, lpips, squeezenet, vgg16
 from nuwa_lip.models.vqgan import AttentionBlock, Downsample, ResidualBlock, Upsample
 from nuwa_lip.training.recipes import DFVQGANRecipe
-from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for, make_optimizer
 
@@ -257,9 +256,9 @@ class DFVQGANStage(Stage[DFVQGAN]):
         }
         return sample_sheet(columns, photos.captions)
 
-    def export(self, run: RunFolder) -> None:
+    def export(self, folder: Path) -> None:
         """Write the model folder (stage 1: DF-VQGAN only)."""
-        save_model(run.path / "model", dfvqgan=self.average.model, max_file_size=self.max_file_size)
+        save_model(folder, dfvqgan=self.average.model, max_file_size=self.max_file_size)
 
 
 def load_perceptual(name: str) -> Features:

@@ -22,8 +22,8 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.training.recipes import Schedule
 from nuwa_lip.training.runs import RunFolder, hold_signals
+from nuwa_lip.training.schedule import Schedule
 from nuwa_lip.training.stage import Stage
 
 REHEARSAL = 4
@@ -55,14 +55,14 @@ def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Acceler
             if accelerator.is_main_process:
                 if saving:
                     run.checkpoint(done, stage)
-                    stage.export(run)
+                    stage.export(run.model)
                 if done % schedule.sheet_every == 0 or last:
                     run.write_sheet(done, stage.sheet())
             accelerator.wait_for_everyone()
             if stopping:
                 raise KeyboardInterrupt
         if first >= schedule.steps and accelerator.is_main_process:
-            stage.export(run)  # it may have failed after the last checkpoint
+            stage.export(run.model)  # it may have failed after the last checkpoint
 
 
 def _any_process(accelerator: Accelerator, mine: bool) -> bool:

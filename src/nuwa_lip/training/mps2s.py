@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,6 @@ from nuwa_lip.models.transformer import Block
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.recipes import MPS2SRecipe
-from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for
 from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
@@ -165,10 +165,10 @@ class MPS2SStage(Stage[MPS2S]):
             columns[heading] = dfvqgan.decode(tokens, known.skips)
         return sample_sheet(columns, batch.captions)
 
-    def export(self, run: RunFolder) -> None:
+    def export(self, folder: Path) -> None:
         """Write the complete model folder."""
         save_model(
-            run.path / "model",
+            folder,
             dfvqgan=self.dfvqgan,
             mps2s=self.average.model,
             tokenizer=self.tokenizer,

@@ -7,21 +7,18 @@ command line, nested ones with dots: `--schedule.steps 1000 --model.channels 16 
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
+from nuwa_lip.disk import from_json, read_object
 from nuwa_lip.errors import InputError
-from nuwa_lip.hub import SamplingDefaults
-from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
+from nuwa_lip.sampling.defaults import SamplingDefaults
 from nuwa_lip.training.schedule import Schedule
 
 
@@ -110,9 +107,6 @@ class MPS2SRecipe:
         object.__setattr__(self, "orders", weights)
         if not 0 <= self.parallel <= 1:
             raise InputError(f"parallel is {self.parallel}; it must be a share, 0 to 1")
-
-
-Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe, GLIDERecipe)
 
 
 def dfvqgan_mini() -> DFVQGANRecipe:
@@ -326,8 +320,8 @@ MPS2S_RECIPES: dict[str, Callable[[], MPS2SRecipe]] = {
 STAGES: dict[str, tuple[type[Any], dict[str, Callable[[], Any]]]] = {
     "dfvqgan": (DFVQGANRecipe, DFVQGAN_RECIPES),
     "mps2s": (MPS2SRecipe, MPS2S_RECIPES),
-    "glide": (GLIDERecipe, GLIDE_RECIPES),
 }
+"""Stage → the dataclass of its recipes, and these by name. A training outside this package adds its own (GLIDE)."""
 
 
 def named(stage: str, name: str) -> Any:
@@ -352,54 +346,10 @@ def from_file(stage: str, path: Path) -> Any:
     """The recipe in a recipe.json.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it is of the other stage.
+        InputError: there is no such file, it is damaged, or it is of another stage.
     """
     content = read_object(path)
     found = content.pop("stage", None)
     if found != stage:
         raise InputError(f"{path} is not a recipe of {stage} (its stage is {found!r})")
-    return _build(STAGES[stage][0], content, str(path))
-
-
-def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from what JSON makes of it."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where} is {values!r}, not an object with fields")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise InputError(f"{where} has the unknown field {unknown[0]!r}: update nuwa-lip, or remove it")
-    built = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            value = _build(typing.cast(type[Any], hints[name]), value, f"{where}: {name}")
-        elif not _fits(value, hints[name]):
-            hint = hints[name]
-            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-            raise InputError(f"{where}: {name} is {value!r}; it must be {wanted}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[name] = value
-    try:
-        return kind(**built)
-    except TypeError as error:
-        raise InputError(f"{where} cannot be used: {error}") from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is of a field's type; lists stand for tuples."""
-    kind, parts = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if kind in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if kind is Literal:
-        return value in parts
-    if kind is tuple:
-        parts = parts[:1] * len(value) if parts[-1:] == (...,) and isinstance(value, list) else parts
-        return isinstance(value, list) and len(value) == len(parts) and all(map(_fits, value, parts))
-    if kind in (dict, Mapping):
-        return isinstance(value, dict) and all(_fits(v, parts[1]) for v in value.values())
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
+    return from_json(STAGES[stage][0], content, str(path))

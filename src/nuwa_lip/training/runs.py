@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -29,12 +28,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import parse_json
+from nuwa_lip.disk import make_folder, parse_json, write_json, write_text, written_folder, written_whole
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.tokenizer import CaptionTokenizer
-
-if TYPE_CHECKING:
-    from nuwa_lip.training.stage import Stage
+from nuwa_lip.training.stage import Stage
 
 KEPT = 2
 """Checkpoints that are kept; older ones are removed."""
@@ -55,6 +52,11 @@ class RunFolder:
         self.path, self.photos, self.main = path, photos, main
         self._made = False
 
+    @property
+    def model(self) -> Path:
+        """The model folder."""
+        return self.path / "model"
+
     def check(self, overwrite: bool) -> None:
         """Find out before the work whether a new run can be written.
 
@@ -70,10 +72,7 @@ class RunFolder:
         elif others := [name for name in WRITTEN if (self.path / name).exists()]:
             raise InputError(f"{self.path / others[0]} exists and is of no run: name another folder")
         self._made = not self.path.exists()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
+        make_folder(self.path)
 
     def abandon(self) -> None:
         """Take away the folder that `check` has made, if nothing was written into it."""
@@ -100,11 +99,10 @@ class RunFolder:
     def checkpoint(self, step: int, stage: Stage) -> None:
         """Write the state after `step` steps; the folder appears when it is whole, and old ones go."""
         folder = self.path / "checkpoints" / f"step-{step}"
-        part = folder.with_name(f".{folder.name}.part")
+        folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(".step-*.part"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
+        with written_folder(folder) as part:
             for name, module in stage.modules.items():
                 _save(module.state_dict(), part / f"{name}.safetensors")
             for name, optimizer in stage.optimizers.items():
@@ -113,10 +111,6 @@ class RunFolder:
             if stage.tokenizer is not None:
                 stage.tokenizer.save(part / "tokenizer.json")
             write_json(part / "state.json", {"step": step})
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         for old in self.checkpoints()[:-KEPT]:
             shutil.rmtree(old)
 
@@ -141,9 +135,8 @@ class RunFolder:
                 stage.tokenizer = CaptionTokenizer.from_file(folder / "tokenizer.json")
             return int(parse_json((folder / "state.json").read_text(encoding="utf-8"))["step"])
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
             mend = "if it is damaged, remove it to go on from the one before"
-            raise InputError(f"cannot resume from {folder}: {reason}; {mend}") from error
+            raise InputError(f"cannot resume from {folder}: {first_line(error)}; {mend}") from error
 
     def write_sheet(self, step: int, sheet: Image.Image) -> None:
         """Write samples/sheet of a step."""
@@ -189,9 +182,7 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            with written_whole(path) as part:
-                kept = "".join(line + "\n" for line in lines if _step_of(line) <= step)
-                part.write_text(kept, encoding="utf-8")
+            write_text(path, "".join(line + "\n" for line in lines if _step_of(line) <= step))
 
 
 @contextmanager
@@ -216,23 +207,6 @@ def hold_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with written_whole(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Another name to write to, which becomes `path` when all went well and goes away when it did not."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _progress() -> Progress:

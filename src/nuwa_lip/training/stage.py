@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -22,8 +23,7 @@ from torch.optim import AdamW, Optimizer
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.compiling import compile_blocks
 from nuwa_lip.fast.cuda_graphs import without_plans
-from nuwa_lip.training.recipes import Schedule
-from nuwa_lip.training.runs import RunFolder
+from nuwa_lip.training.schedule import Schedule
 
 Model = TypeVar("Model", bound=nn.Module)
 Part = TypeVar("Part")
@@ -136,7 +136,7 @@ class Stage(ABC, Generic[Model]):
         """Samples to look at, with the averaged weights."""
 
     @abstractmethod
-    def export(self, run: RunFolder) -> None:
+    def export(self, folder: Path) -> None:
         """Write the model folder with the averaged weights."""
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,9 @@ from torch import Tensor
 from nuwa_lip.data.augment import Augmentation, augment
 from nuwa_lip.data.masks import MaskRecipe, random_masks
 from nuwa_lip.data.photos import PhotoSet
-from nuwa_lip.errors import InputError
+from nuwa_lip.disk import parse_json, write_text, written_folder
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.hub import save_model
-from nuwa_lip.json_files import parse_json
 from nuwa_lip.models import DFVQGAN, MPS2SConfig
 from nuwa_lip.models.defect_free import pool_mask
 from nuwa_lip.training.stage import generator_for
@@ -152,16 +151,13 @@ def write_cache(
         seed: of all of it; the same arguments give the same cache.
         batch_size: crops encoded at a time.
         progress: wraps the range of batches, to show it.
+
+    Raises:
+        InputError: it cannot be written there.
     """
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; name another folder") from error
     size, grid = model.config.resolution, model.config.grid
     count = len(photos) * variants
-    try:
+    with written_folder(folder) as part:
         with (
             _new(part / "images.npy", np.uint8, (count, 3, size, size)) as images,
             _new(part / "masks.npy", np.uint8, (count, -(-size * size // 8))) as bits,
@@ -184,12 +180,8 @@ def write_cache(
             "augmentation": dataclasses.asdict(augmentation),
             "captions": photos.captions,
         }
-        (part / "tokens.json").write_text(json.dumps(about), encoding="utf-8")
+        write_text(part / "tokens.json", json.dumps(about))
         save_model(part / "dfvqgan", dfvqgan=model)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> Tensor:
@@ -277,7 +269,7 @@ def _map(path: Path) -> Tensor:
         # copy-on-write, because torch wants writable memory
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except (OSError, EOFError, ValueError, TypeError) as error:
-        reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else first_line(error)
         raise InputError(f"{path.parent} is a damaged token cache: {path.name}: {reason}") from error
 
 

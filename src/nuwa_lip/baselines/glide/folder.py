@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nuwa_lip.baselines.glide.config import GLIDEConfig, GLIDESampling
 from nuwa_lip.baselines.glide.model import GLIDE
-from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import read_object
+from nuwa_lip.disk import from_json, read_object, write_json, written_whole
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.tokenizer import CaptionTokenizer
-from nuwa_lip.training.runs import write_json, written_whole
 
 FORMAT_VERSION = 1
 KIND = "glide"
-
-Config = TypeVar("Config", GLIDEConfig, GLIDESampling)
+CONFIG = "config.json"
 
 
 class GLIDEParts(NamedTuple):
@@ -38,7 +36,7 @@ class GLIDEParts(NamedTuple):
 def is_glide(folder: str | Path) -> bool:
     """Say whether a folder was written by `save_glide`."""
     try:
-        return read_object(Path(folder) / "config.json").get("kind") == KIND
+        return read_object(Path(folder) / CONFIG).get("kind") == KIND
     except InputError:
         return False
 
@@ -46,7 +44,7 @@ def is_glide(folder: str | Path) -> bool:
 def save_glide(folder: Path, parts: GLIDEParts) -> None:
     """Write a folder, the configuration last: without it a folder left half-way is refused by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").unlink(missing_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in parts.model.state_dict().items()}
     with written_whole(folder / "glide.safetensors") as part:
         save_file(state, part, metadata={"format": "pt"})
@@ -57,7 +55,7 @@ def save_glide(folder: Path, parts: GLIDEParts) -> None:
         "model": dataclasses.asdict(parts.model.config),
         "sampling": dataclasses.asdict(parts.sampling),
     }
-    write_json(folder / "config.json", config)
+    write_json(folder / CONFIG, config)
 
 
 def load_glide(folder: Path) -> GLIDEParts:
@@ -67,24 +65,23 @@ def load_glide(folder: Path) -> GLIDEParts:
         InputError: it is missing, not whole, damaged, or of a newer version; diffusers is not installed.
     """
     content = _read_config(folder)
-    model = GLIDE(_config(GLIDEConfig, content.get("model"), folder))
-    sampling = _config(GLIDESampling, content.get("sampling"), folder)
+    model = GLIDE(from_json(GLIDEConfig, content.get("model"), f"model in {folder / CONFIG}"))
+    sampling = from_json(GLIDESampling, content.get("sampling"), f"sampling in {folder / CONFIG}")
     tokenizer = CaptionTokenizer.from_file(folder / "tokenizer.json")
     if tokenizer.vocab_size > model.config.text_vocab or tokenizer.max_length > model.config.text_length:
-        raise InputError(f"{folder}: tokenizer.json gives more or longer pieces than config.json allows")
+        raise InputError(f"{folder}: tokenizer.json gives more or longer pieces than {CONFIG} allows")
     path = folder / "glide.safetensors"
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
-        raise InputError(f"{path} is missing, damaged, or does not fit config.json: {reason}") from error
+        raise InputError(f"{path} is missing, damaged, or does not fit {CONFIG}: {first_line(error)}") from error
     return GLIDEParts(model.eval().requires_grad_(False), tokenizer, sampling)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
-        raise InputError(f"{folder} is no GLIDE folder, it has no config.json: make one with train glide")
+        raise InputError(f"{folder} is no GLIDE folder, it has no {CONFIG}: make one with train glide")
     content = read_object(path)
     if content.get("kind") != KIND:
         raise InputError(f"{path} is not of a GLIDE (its kind is not {KIND!r}): give the model folder of `train glide`")
@@ -92,14 +89,3 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(f"{path} has format_version {version}, this nuwa-lip reads up to {FORMAT_VERSION}: update it")
     return content
-
-
-def _config(kind: type[Config], values: Any, folder: Path) -> Config:
-    known = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(values, dict) or (unknown := sorted(set(values) - known)):
-        what = f"the unknown field {unknown[0]!r}" if isinstance(values, dict) else "no field of the kind"
-        raise InputError(f"{folder / 'config.json'} has {what} for {kind.__name__}: update nuwa-lip")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{folder / 'config.json'} cannot be used: {error}") from error

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nuwa_lip.baselines.glide.model import reduce_known
 from nuwa_lip.baselines.squares import Painter, fastest, from_square, to_square
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.published import read_weights
 
 FILES = {"base": "base_inpaint.pt", "finer": "upsample_inpaint.pt"}
@@ -87,7 +87,7 @@ def _network(create: Callable[..., Any], options: dict[str, Any], path: Path) ->
     try:
         model.load_state_dict(read_weights(path))
     except RuntimeError as error:
-        raise InputError(f"{path} is not the published {path.name}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not the published {path.name}: {first_line(error)}") from error
     return Network(model.eval().to(fastest()), diffusion, options)
 
 

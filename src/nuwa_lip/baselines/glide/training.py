@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,6 @@ from nuwa_lip.data.masks import random_masks
 from nuwa_lip.data.photos import PhotoBatch, Photos, PhotoSet, StreamedPhotos
 from nuwa_lip.data.shards import Skipped, read_encoded
 from nuwa_lip.tokenizer import CaptionTokenizer
-from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for
 
@@ -156,9 +156,9 @@ class GLIDEStage(Stage[GLIDE]):
         columns = {"photo": image, "hole": grey_hole(image, mask), "base network": small, "super-resolution": finished}
         return sample_sheet(columns, photos.captions)
 
-    def export(self, run: RunFolder) -> None:
+    def export(self, folder: Path) -> None:
         """Write the model folder."""
-        save_glide(run.path / "model", GLIDEParts(self.average.model, self.tokenizer, self.recipe.sampling))
+        save_glide(folder, GLIDEParts(self.average.model, self.tokenizer, self.recipe.sampling))
 
 
 def hole_loss(output: Tensor, pair: TrainingPair) -> Tensor:
