@@ -55,6 +55,22 @@ def test_links_within_documents_lead_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_the_page_of_changes_names_what_exists() -> None:
+    rows = re.findall(r"^\| an? .*", (ROOT / "docs/where.md").read_text(), flags=re.MULTILINE)
+    assert rows
+    for row in rows:
+        words = re.findall(r"`([^`]+)`", row)
+        texts = ""
+        for file in (word for word in words if word.endswith(".py")):
+            paths = [path for folder in ("src/nuwa_lip", "tests") if (path := ROOT / folder / file).exists()]
+            assert paths, f"{file} is not there: {row}"
+            texts += "".join(path.read_text() for path in paths)
+        for word in words:
+            name = word.split(".")[-1]
+            if name.isidentifier() and not word.endswith(".py") and not word.startswith("-"):
+                assert re.search(rf"\b{name}\b", texts), f"{name} is not there: {row}"
+
+
 def test_demo_photos_have_masks_captions_and_credits() -> None:
     captions = json.loads(asset("demo/captions.json").read_text())
     photos = sorted(asset("demo/photos").glob("*.jpg"))
@@ -72,7 +88,7 @@ def test_demo_photos_have_masks_captions_and_credits() -> None:
 def test_sources_keep_the_rules(path: Path) -> None:
     text = path.read_text()
     assert not text or text.startswith('"""'), "a module says what it is for"
-    assert text.count("\n") <= 450, "split it by concept"
+    assert text.count("\n") <= 400, "split it by concept"
     assert not re.search(r"^\s*except:|shell=True", text, flags=re.MULTILINE)
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert not {"pickle.load", "pickle.loads", "eval", "exec"} & {ast.unparse(call.func) for call in calls}

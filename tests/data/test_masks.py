@@ -9,9 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
 
-from nuwa_lip.data import masks
 from nuwa_lip.data.masks import KINDS, MaskRecipe, parse_rule, random_mask, random_masks, rule_mask
 from nuwa_lip.errors import InputError
 
@@ -145,22 +143,3 @@ def test_a_seed_gives_the_mask_that_it_always_gave(kind: str) -> None:
         assert mask is not None
         digest.update(np.packbits(mask).tobytes())
     assert digest.hexdigest()[:16] == FROZEN[kind]
-
-
-@settings(max_examples=150, deadline=None)
-@given(height=st.integers(1, 200), width=st.integers(1, 200), brush=st.integers(1, 33), seed=st.integers(0, 2**32))
-def test_a_stroke_of_every_length_is_what_pillow_draws(height: int, width: int, brush: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    points = masks._stroke(int(rng.integers(height)), int(rng.integers(width)), height, width, brush, rng)
-    needed = masks._points_needed(points, brush, height, width)
-    nothing = np.zeros((height, width), dtype=bool)
-    r = (brush - 1) / 2
-    for length in {1, 2, 3, len(points) // 2, len(points)}:
-        picture = Image.new("1", (width, height))
-        draw = ImageDraw.Draw(picture)
-        if length > 1:
-            draw.line(points[:length], fill=1, width=brush, joint="curve")
-        draw.point(points[:length], fill=1)
-        for x, y in (points[0], points[length - 1]):
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=1)
-        np.testing.assert_array_equal(masks._drawn(nothing, needed, points[:length], brush), np.asarray(picture))

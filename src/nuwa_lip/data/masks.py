@@ -1,17 +1,15 @@
-"""Random masks: what is to be repainted in training, and by rules such as `rectangles-40-60` in benchmarks.
+"""Random masks, drawn by a recipe for training and by a rule such as `rectangles-40-60` for benchmarks.
 
-True = defective (to repaint), everywhere. A mask is a pure function of its recipe, its size and the random
-generator. The share of the photo that it covers is drawn first and then met: shapes are added until they
-cover enough, and the last one is cut short.
+A mask is bool, True = defective (to repaint). It is a pure function of its recipe, its size and the random generator.
+The share of the photo that it covers is drawn first; then shapes are added until they cover that share, and the last
+one is cut short.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +21,6 @@ from nuwa_lip.errors import InputError
 KINDS = ("rectangles", "block", "strokes", "border", "everything", "nothing")
 RULE_KINDS = ("rectangles", "block", "strokes", "border", "centre", *OBJECT_KINDS)
 TRIES = 4
-NEVER = 255  # more points than any stroke has
 Point = tuple[int, int]  # x, y
 
 
@@ -44,7 +41,7 @@ class MaskRecipe:
     nothing: float = 0.0
     """Weight of empty masks."""
     ratio: tuple[float, float] = (0.4, 0.6)
-    """Least and largest share of the photo covered, drawn uniformly; not of full and empty masks."""
+    """Least and largest share of the photo that other than full and empty masks cover; drawn uniformly."""
 
     def __post_init__(self) -> None:
         low, high = self.ratio
@@ -60,11 +57,20 @@ class MaskRecipe:
 
 
 def random_mask(height: int, width: int, recipe: MaskRecipe, rng: np.random.Generator) -> np.ndarray:
-    """Draw one mask, bool [height, width], True = to repaint.
+    """Draw one mask.
 
-    Other masks than full and empty ones are never empty and meet the drawn ratio as nearly as whole lines or short
-    pieces of stroke allow (within about 1 % from 64 pixels on). Where that leaves the recipe's range, which
-    only tiny photos or a narrow range force, it is the best of a few tries.
+    Unless the recipe asks for a full or an empty mask, it is never empty and meets the drawn ratio as nearly as whole
+    lines or short pieces of stroke allow (within about 1 % from 64 pixels on). Tiny photos or a narrow range can make
+    it leave the recipe's range; then the best of a few tries is taken.
+
+    Args:
+        height: height in pixels.
+        width: width in pixels.
+        recipe: how often each kind of mask is drawn, and how much it covers.
+        rng: source of all randomness.
+
+    Returns:
+        bool [height, width], True = to repaint.
     """
     weights = np.array(recipe.weights)
     kind = KINDS[rng.choice(len(KINDS), p=weights / weights.sum())]
@@ -86,16 +92,27 @@ def random_mask(height: int, width: int, recipe: MaskRecipe, rng: np.random.Gene
 
 
 def random_masks(batch: int, height: int, width: int, recipe: MaskRecipe, rng: np.random.Generator) -> torch.Tensor:
-    """Draw `batch` masks, bool [batch, 1, height, width]."""
+    """Draw several masks.
+
+    Args:
+        batch: number of masks, B.
+        height: height in pixels, H.
+        width: width in pixels, W.
+        recipe: how often each kind of mask is drawn, and how much it covers.
+        rng: source of all randomness.
+
+    Returns:
+        bool [B, 1, H, W], True = to repaint.
+    """
     masks = [random_mask(height, width, recipe, rng) for _ in range(batch)]
     return torch.from_numpy(np.stack(masks)).unsqueeze(1)
 
 
 def parse_rule(rule: str) -> tuple[str, float, float]:
-    """`rectangles-40-60` → ("rectangles", 0.4, 0.6): kind, least and largest share of the photo.
+    """Read a rule: `rectangles-40-60` → ("rectangles", 0.4, 0.6), the kind, the least and the largest share.
 
     Raises:
-        InputError: it is no such rule.
+        InputError: the rule does not have this form, its kind is unknown, or its shares are not within 0 to 1.
     """
     match = re.fullmatch(r"([a-z]+)-(\d{1,3})-(\d{1,3})", rule)
     kind, low, high = (match[1], int(match[2]) / 100, int(match[3]) / 100) if match else ("", 0.0, 0.0)
@@ -108,11 +125,23 @@ def parse_rule(rule: str) -> tuple[str, float, float]:
 def rule_mask(
     rule: str, height: int, width: int, rng: np.random.Generator, objects: Sequence[Outline] = ()
 ) -> np.ndarray | None:
-    """Draw the mask bool [height, width] of a rule KIND-LOW-HIGH (per cent).
+    """Draw the mask of a rule KIND-LOW-HIGH, shares in per cent.
 
-    Kinds: rectangles, block (a single one), strokes, border (a frame to paint outwards), centre (a box in the
-    middle), and boxes or segments of one of the `objects` (in shares of the photo). None if it takes an object and
-    there is none.
+    The kinds are rectangles, block (a single rectangle), strokes, border (a frame to paint outwards), centre (a box in
+    the middle), and boxes and segments (one of the objects).
+
+    Args:
+        rule: for example `rectangles-40-60`.
+        height: height in pixels.
+        width: width in pixels.
+        rng: source of all randomness.
+        objects: the photo's annotated objects, in shares of it.
+
+    Returns:
+        bool [height, width], True = to repaint; None if the rule hides an object and there is none to hide.
+
+    Raises:
+        InputError: the rule is not one of these.
     """
     kind, low, high = parse_rule(rule)
     if kind in OBJECT_KINDS:
@@ -129,7 +158,7 @@ def rule_mask(
 
 
 def _known_pixel(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
-    """A random uncovered pixel (y, x): every shape starts on one, so that each adds to the area."""
+    """Choose an uncovered pixel (y, x). Every shape starts on one, so that each adds to the area."""
     known = np.flatnonzero(~mask)
     y, x = divmod(int(known[rng.integers(len(known))]), mask.shape[1])
     return y, x
@@ -165,7 +194,7 @@ def _block(height: int, width: int, area: int, rng: np.random.Generator) -> np.n
 
 
 def _fill(box: np.ndarray, wanted: int, from_end: bool) -> None:
-    """Cover the lines of a view into the mask, all or as many as come nearest to `wanted` new pixels."""
+    """Cover lines of a view into the mask: all, or the number that comes nearest to `wanted` new pixels."""
     lines = box[::-1] if from_end else box
     gained = np.cumsum((~lines).sum(axis=1))
     if gained[-1] <= wanted:
@@ -180,12 +209,11 @@ def _strokes(height: int, width: int, area: int, rng: np.random.Generator) -> np
         thickest = max(np.sqrt(area) / 3, 1)  # a single dab must not overshoot a small area
         brush = max(1, round(min(rng.uniform(0.06, 0.16) * min(height, width), thickest)))
         points = _stroke(*_known_pixel(mask, rng), height, width, brush, rng)
-        needed = _points_needed(points, brush, height, width)
         low, high = 1, len(points)  # how many points of the stroke to draw, found by bisection
-        drawn = _drawn(mask, needed, points[:high], brush)
+        drawn = _drawn(mask, points, brush)
         while low < high and np.count_nonzero(drawn) > area:
             middle = (low + high) // 2
-            shorter = _drawn(mask, needed, points[:middle], brush)
+            shorter = _drawn(mask, points[:middle], brush)
             if np.count_nonzero(shorter) < area:
                 low = middle + 1
             else:
@@ -195,7 +223,7 @@ def _strokes(height: int, width: int, area: int, rng: np.random.Generator) -> np
 
 
 def _stroke(y: int, x: int, height: int, width: int, brush: int, rng: np.random.Generator) -> list[Point]:
-    """A wandering line of short pieces, which stays in the picture by bouncing off its edges."""
+    """Draw the points of a wandering line of short pieces, which bounces off the picture's edges."""
     n = int(rng.integers(12, 60))
     turns = rng.normal(0, 0.35, n)
     angles = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
@@ -213,53 +241,16 @@ def _bounce(position: np.ndarray, limit: int) -> np.ndarray:
     return np.minimum(folded, 2 * limit - folded)
 
 
-def _points_needed(points: list[Point], brush: int, height: int, width: int) -> np.ndarray:
-    """How many of its points a stroke takes to cover each pixel, uint8 [H, W]: one drawing for all its lengths.
-
-    A stroke has its joints rounded, and its first point; `_drawn` rounds its last.
-    """
-    picture = Image.new("L", (width, height), NEVER)
+def _drawn(mask: np.ndarray, points: list[Point], brush: int) -> np.ndarray:
+    """Add a stroke through these points to a copy of the mask, with round joints and round ends."""
+    picture = Image.fromarray(mask.view(np.uint8))  # PIL is fastest with a byte a pixel
     draw = ImageDraw.Draw(picture)
-    angles = [math.degrees(math.atan2(x1 - x0, y0 - y1)) % 360 for (x0, y0), (x1, y1) in pairwise(points)]
-    for count in range(len(points), 1, -1):  # backwards: the least number that covers a pixel stays
-        draw.line(points[count - 2 : count], count, brush)
-        draw.point(points[count - 1], count)
-        if count > 2 and brush > 4:
-            _round_joint(draw, points[count - 2], angles[count - 3], angles[count - 2], brush, count)
-    draw.point(points[0], 1)
-    _dab(draw, points[0], brush, 1)
-    return np.array(picture)
-
-
-def _round_joint(draw: ImageDraw.ImageDraw, at: Point, before: float, after: float, brush: int, fill: int) -> None:
-    """What `ImageDraw.line` with joint="curve" adds where two pieces of these angles meet, to the pixel and faster."""
-    if before == after:
-        return
-    (x, y), radius = at, brush / 2 - 1
-    left = (after - before) % 360 > 180
-    turn = 90 if left else -90
-    first, second = before + turn - 90, after + turn - 90  # added as Pillow does: the last bit can move a pixel
-    start, end = (second, first) if left else (first, second)
-    draw.pieslice((x - radius, y - radius, x + radius, y + radius), start, end, fill)
-    if brush > 8:  # there may be a gap between the pieces and the joint
-        draw.line((_towards(at, first, radius), at, _towards(at, second, radius)), fill, 3)
-
-
-def _towards(point: Point, angle: float, distance: float) -> Point:
-    (x, y), angle = point, math.radians(angle)
-    return x + int(distance * math.cos(angle)), y + int(distance * math.sin(angle))
-
-
-def _drawn(mask: np.ndarray, needed: np.ndarray, points: list[Point], brush: int) -> np.ndarray:
-    """The mask with a stroke of these points, the first of those that `needed` is of."""
-    picture = Image.fromarray((mask | (needed <= len(points))).view(np.uint8))  # PIL is fastest with a byte a pixel
-    _dab(ImageDraw.Draw(picture), points[-1], brush, 1)
+    draw.line(points, 1, brush, joint="curve")
+    draw.point(points, 1)  # pieces of a thin line leave out some of their ends
+    r = (brush - 1) / 2
+    for x, y in (points[0], points[-1]):
+        draw.ellipse((x - r, y - r, x + r, y + r), 1)
     return np.array(picture).view(bool)
-
-
-def _dab(draw: ImageDraw.ImageDraw, at: Point, brush: int, fill: int) -> None:
-    (x, y), r = at, (brush - 1) / 2
-    draw.ellipse((x - r, y - r, x + r, y + r), fill)
 
 
 def _border(height: int, width: int, area: int, rng: np.random.Generator) -> np.ndarray:
@@ -277,7 +268,7 @@ def _border(height: int, width: int, area: int, rng: np.random.Generator) -> np.
 
 
 def _offset(free: int, rng: np.random.Generator) -> int:
-    """Where the known part starts: often at one of the ends, so that frames of one to four sides occur."""
+    """Choose where the known part starts: often at one of the ends, so that frames of one to four sides occur."""
     return int(rng.choice([0, free, int(rng.integers(free + 1))], p=[0.25, 0.25, 0.5]))
 
 
