@@ -15,7 +15,7 @@ from nuwa_lip.models.groups import NO_TOKEN, group_sizes
 from nuwa_lip.sampling import loop as sampling
 from nuwa_lip.sampling.draw import Draw
 from tests.fake_gpu import Ungraphed
-from tests.sampling.test_loop import HOLE, K, make_memories, make_model
+from tests.small_models import HOLE, K, make_memories, make_model
 
 CANDIDATES = 2
 

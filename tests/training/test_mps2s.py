@@ -24,10 +24,10 @@ from nuwa_lip.training.mps2s import MPS2SStage, Pace
 from nuwa_lip.training.recipes import MPS2S_RECIPES, MPS2SRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenBatch, token_mask
+from tests.folders import contents
 from tests.small_runs import (
     MPS2S_CONFIG,
     NEEDS_COMPILER,
-    contents,
     interrupted,
     make_cpu_accelerator,
     mps2s_recipe,
