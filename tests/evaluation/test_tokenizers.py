@@ -156,5 +156,5 @@ def test_processes_give_the_figures_of_one(benchmark: Benchmark, tmp_path: Path,
     for method in METHODS:
         assert two[method]["psnr"] == pytest.approx(one[method]["psnr"], rel=1e-3)
         assert two[method]["fsd"] == pytest.approx(one[method]["fsd"], rel=1e-3)
-    with pytest.raises(InputError, match="--workers 0 is too small: 1 at least"):
+    with pytest.raises(InputError, match="--workers 0"):
         evaluate.tokenizer(benchmark.folder, model=str(tmp_path / "model"), workers=0)

@@ -150,9 +150,9 @@ def test_nothing_is_lost_between_a_model_and_itself() -> None:
 
 
 def test_what_cannot_be_quantised_is_named() -> None:
-    with pytest.raises(InputError, match="'int2'; there are: packed, int8, int8-weights, int4"):
+    with pytest.raises(InputError, match="'int2'.*packed, int8, int8-weights, int4"):
         quantise(wide(), "int2")
-    with pytest.raises(InputError, match="multiple of 32 inputs, not 48"):
+    with pytest.raises(InputError, match="32.*48"):
         to_int4(torch.zeros(4, 48))
     with pytest.raises(InputError, match="on meta"):
         quantise(wide().to("meta"), "int4")
@@ -168,12 +168,10 @@ def test_a_kernel_that_is_missing_is_named_and_nothing_is_changed(monkeypatch: p
 
     monkeypatch.setitem(LAYERS, "int4", no_operator)
     model = wide()
-    with pytest.raises(
-        InputError, match=r"'int4' does not run here for layers \[.*no_such_operator.*take another form"
-    ):
+    with pytest.raises(InputError, match="'int4'.*no_such_operator"):
         quantise(model, "int4")
     monkeypatch.undo()
-    with pytest.raises(InputError, match="does not run here for layers .* of torch.float64"):
+    with pytest.raises(InputError, match="'int4'.*torch.float64"):
         quantise(model.double(), "int4")
     assert not is_quantised(model)
 

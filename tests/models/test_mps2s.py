@@ -147,9 +147,9 @@ def test_a_sample_without_a_hole_takes_no_part_in_groups() -> None:
 
 
 def test_there_must_be_a_row_for_each_token(model: MPS2S) -> None:
-    with pytest.raises(InputError, match=r"rows have shape \[8\]; needed: \[12\] or \[1, 12\]"):
+    with pytest.raises(InputError, match=r"\[8\].*\[12\] or \[1, 12\]"):
         model(*HOLE.all(), rows=rows_of([4, 4]))
-    with pytest.raises(InputError, match=r"rows have shape \[2, 12\]; needed: \[12\] or \[1, 12\]"):
+    with pytest.raises(InputError, match=r"\[2, 12\].*\[12\] or \[1, 12\]"):
         model(*HOLE.all(), rows=rows_of_each([[12], [12]]))
 
 
@@ -364,7 +364,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
 BAD_INPUTS: dict[str, dict[str, Any]] = {
     "text_ids is None": {"text_ids": None},
     "text_ids has shape": {"text_ids": torch.ones(1, 99, dtype=torch.int64)},
-    "text_ids holds 1 to 512; needed: 0 to 511": {"text_ids": torch.tensor([[1, 512]])},
+    "text_ids.* 512.* 511": {"text_ids": torch.tensor([[1, 512]])},
     "text_ids is torch.float32": {"text_ids": torch.ones(1, 2)},
     "image has shape": {"image": torch.zeros(1, 3, 16, 16)},
     "mask is torch.float32": {"mask": torch.zeros(1, 1, 32, 32)},

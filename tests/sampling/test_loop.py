@@ -394,20 +394,20 @@ def test_candidates_follow_the_models_distribution(model: MPS2S) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -0.1}, "temperature is -0.1"),
-        ({"temperature": math.nan}, "temperature is nan"),
-        ({"temperature": math.inf}, "temperature is inf"),
-        ({"top_k": 0}, "top_k is 0"),
-        ({"top_p": 0.0}, "top_p is 0.0"),
-        ({"top_p": 1.1}, "top_p is 1.1"),
-        ({"top_p": math.nan}, "top_p is nan"),
-        ({"guidance_scale": math.inf}, "guidance_scale is inf"),
-        ({"guidance_scale": 2.0}, "guidance_scale is 2.0.*unconditional"),
-        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
-        ({"num_candidates": 0}, "num_candidates is 0"),
-        ({"order": "spiral"}, "'spiral'; there are: raster, random, border"),
-        ({"schedule": "linear"}, "'linear'; there are: cosine, constant, confidence"),
-        ({"generator": [seeded(0)] * 3, "num_candidates": 2}, "3 generators for 2 candidates"),
+        ({"temperature": -0.1}, "temperature.* -0.1"),
+        ({"temperature": math.nan}, "temperature.* nan"),
+        ({"temperature": math.inf}, "temperature.* inf"),
+        ({"top_k": 0}, "top_k.* 0"),
+        ({"top_p": 0.0}, "top_p.* 0.0"),
+        ({"top_p": 1.1}, "top_p.* 1.1"),
+        ({"top_p": math.nan}, "top_p.* nan"),
+        ({"guidance_scale": math.inf}, "guidance_scale.* inf"),
+        ({"guidance_scale": 2.0}, "guidance_scale.*2.0.*unconditional"),
+        ({"num_inference_steps": 0}, "num_inference_steps.* 0"),
+        ({"num_candidates": 0}, "num_candidates.* 0"),
+        ({"order": "spiral"}, "'spiral'.*raster, random, border"),
+        ({"schedule": "linear"}, "'linear'.*cosine, constant, confidence"),
+        ({"generator": [seeded(0)] * 3, "num_candidates": 2}, "3 generators.* 2 "),
     ],
 )
 def test_bad_arguments_are_named(
@@ -420,7 +420,7 @@ def test_bad_arguments_are_named(
 
 def test_an_unconditional_memory_of_other_photos_is_refused(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
     other, _ = make_memories(model, HOLE, HOLE)
-    with pytest.raises(InputError, match="memory of 2 photos; needed: 1"):
+    with pytest.raises(InputError, match="2 photos.* 1"):
         sample(model, memories[0], unconditional=other, guidance_scale=2.0)
 
 

@@ -493,7 +493,7 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     folder = RowFolder(tmp_path, "shapes", "images")
     folder.path("ours").parent.mkdir(parents=True)
     folder.path("ours").write_text("{}")
-    with pytest.raises(InputError, match="ours.json is no measured row"):
+    with pytest.raises(InputError, match="ours.json"):
         folder.read("ours")
 
 
