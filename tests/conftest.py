@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# Before PyTorch reads them, and inherited by every process that a test starts: the threads of a small model mostly wait
+# for one another, which beside a busy process takes many times as long as the work. OMP_NUM_THREADS=4 tries four.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

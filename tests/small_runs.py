@@ -120,11 +120,6 @@ def run(stage: Any, recipe: DFVQGANRecipe | MPS2SRecipe, folder: Path, resume: b
     return made
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def interrupted(stage: Any, at: int) -> Any:
     """The stage, with Ctrl-C while it does step `at`."""
     step = stage.step

@@ -19,6 +19,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import BUNDLED, SamplingDefaults, load_model, push_to_hub, resolve, save_model
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.tokenizer import CaptionTokenizer
+from tests.folders import contents
 
 
 def parts_of(folder: Path) -> dict[str, Any]:
@@ -28,10 +29,6 @@ def parts_of(folder: Path) -> dict[str, Any]:
 def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     first, second = a.state_dict(), b.state_dict()
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_model_comes_back_as_it_was(tiny_model: Path, tmp_path: Path) -> None:

@@ -19,16 +19,13 @@ from nuwa_lip.fast import cores
 from nuwa_lip.models.groups import SCHEDULES
 from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline
 from nuwa_lip.sampling import candidate_seeds
+from tests.small_models import seeded
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
 PHOTO = Image.fromarray(PIXELS)
 MASK = np.zeros((40, 60), bool)
 MASK[15:25, 20:40] = True
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def repaint(pipe: InpaintPipeline, **options: Any) -> InpaintOutput:

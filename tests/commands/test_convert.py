@@ -36,7 +36,8 @@ def test_it_makes_a_model_folder(source: Path, tmp_path: Path, capsys: pytest.Ca
     parts = load_model(out, need_mps2s=False)
     peer, image = VQModel.from_pretrained(source), torch.rand(1, 3, 16, 16) * 2 - 1
     with torch.no_grad():
-        torch.testing.assert_close(parts.dfvqgan.encode(image).latents, peer.encode(image).latents)
+        found, expected = parts.dfvqgan.encode(image).latents, peer.encode(image).latents
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)  # attention by other kernels
     assert "licence" in (parts.card or "")
 
     main(["convert", str(source), "-o", str(out), "--resolution", "32", "--overwrite"])

@@ -21,6 +21,7 @@ from nuwa_lip.images.files import read_image, save_image
 from nuwa_lip.models.groups import SCHEDULES
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.pipeline import InpaintPipeline
+from tests.folders import contents
 
 Run = Callable[..., Any]
 
@@ -38,10 +39,6 @@ def inpaint(nuwa_lip: Run, tiny_model: Path) -> Run:
     return run
 
 
-def listing(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(read_image(path)))
 
@@ -54,7 +51,7 @@ def test_one_photo(inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Pa
     hole = pixels(mask_file) > 0
     assert (pixels(out)[~hole] == pixels(photo_file)[~hole]).all()
     assert (pixels(out)[hole] != pixels(photo_file)[hole]).mean() > 0.5
-    assert set(listing(tmp_path)) == {"photo.png", "mask.png", "out.png"}
+    assert set(contents(tmp_path)) == {"photo.png", "mask.png", "out.png"}
 
 
 @pytest.mark.parametrize("size", [(427, 640), (33, 500), (1600, 1200)])
@@ -208,14 +205,14 @@ def test_candidates_are_numbered_best_first_and_each_can_be_had_again(
     seeds = [int(line.rsplit("seed ")[1]) for line in lines]
     assert scores == sorted(scores, reverse=True) and sorted(seeds) == [7, 8, 9]
     names = {f"out-{i}.png" for i in (1, 2, 3)}
-    assert set(listing(tmp_path)) == names | {"photo.png", "mask.png"}
+    assert set(contents(tmp_path)) == names | {"photo.png", "mask.png"}
     assert inpaint(*words, "--seed", seeds[1]).code == 0
     assert (tmp_path / "out.png").read_bytes() == (tmp_path / "out-2.png").read_bytes()
     sheet = tmp_path / "sheet.png"
     done = inpaint(photo_file, "--mask", mask_file, "-o", sheet, "-n", 5, "--grid", "--save-mask")
     assert done.code == 0 and Image.open(sheet).width > 4 * 256
     assert (pixels(tmp_path / "sheet-mask.png") == (pixels(mask_file) > 0)).all()
-    assert set(listing(tmp_path)) == names | {
+    assert set(contents(tmp_path)) == names | {
         "photo.png",
         "mask.png",
         "out.png",
@@ -450,7 +447,7 @@ def test_bad_input_is_one_line_with_2_and_nothing_is_written(name: str, inpaint:
     words, says = BAD[name]
     if "-o" not in words:
         words = (*words, "-o", "out.png")
-    before = listing(workplace)
+    before = contents(workplace)
     folders = {path for path in workplace.rglob("*") if path.is_dir()}
     done = inpaint(*words)
     lines = done.err.splitlines()
@@ -458,7 +455,7 @@ def test_bad_input_is_one_line_with_2_and_nothing_is_written(name: str, inpaint:
     assert len(lines) == (3 if name == "folder of bad photos" else 1)
     assert all(line.startswith("nuwa-lip: ") for line in lines)
     assert re.search(says, lines[-1]), done.err
-    assert listing(workplace) == before and {p for p in workplace.rglob("*") if p.is_dir()} == folders
+    assert contents(workplace) == before and {p for p in workplace.rglob("*") if p.is_dir()} == folders
 
 
 def test_a_hub_id_without_a_network_is_one_line(inpaint: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,12 +476,12 @@ def test_what_stops_the_work_leaves_nothing(
     def stop(*_: Any, **__: Any) -> None:
         raise error
 
-    before = listing(workplace)
+    before = contents(workplace)
     monkeypatch.setattr(place, stop)
     for words in (("photo.png", "-o", "old.png", "--overwrite"), ("photos", "-o", "deep/out")):
         done = inpaint(*words, "--mask", "mask.png")
         assert done.code == 1 and len(done.err.splitlines()) == 1
-        assert listing(workplace) == before and not Path("deep").exists()
+        assert contents(workplace) == before and not Path("deep").exists()
 
 
 @pytest.fixture
@@ -505,7 +502,7 @@ def folders(workplace: Path) -> Path:
 def test_a_folder_of_photos(inpaint: Run, folders: Path) -> None:
     done = inpaint("photos", "--mask", "masks", "--prompt", "captions.json", "-o", "deep/out")
     assert done.code == 0 and done.err == "" and "deep/out: 2 of 2 photos repainted" in done.out
-    assert set(listing(folders / "deep")) == {"out/a.png", "out/b.png"}
+    assert set(contents(folders / "deep")) == {"out/a.png", "out/b.png"}
     hole = pixels(Path("mask.png")) > 0
     for photo, result in (("a.png", "a.png"), ("b.webp", "b.png")):
         before, after = pixels(Path("photos") / photo), pixels(Path("deep/out") / result)
@@ -521,7 +518,7 @@ def test_bad_photos_in_a_folder_are_named_and_the_others_done(inpaint: Run, fold
     assert done.code == 1 and "out: 2 of 4 photos repainted" in done.out
     first, second = sorted(done.err.splitlines())
     assert "photos/c.png is damaged" in first and "photos/d.png: there is no caption for it" in second
-    assert set(listing(folders / "out")) == {"a.png", "b.png"}
+    assert set(contents(folders / "out")) == {"a.png", "b.png"}
     again = inpaint("photos", "--mask", "masks", "--prompt", "captions.json", "-o", "out")
     assert again.code == 2 and again.err.count("give --overwrite") == 2
     assert inpaint("photos", "--mask", "mask.png", "-o", "out", "--overwrite").code == 1
@@ -572,10 +569,10 @@ def test_a_mask_is_saved_only_beside_a_result(
         save_image(_, path)
 
     monkeypatch.setattr("nuwa_lip.commands.inpaint.save_image", save)
-    before = listing(tmp_path)
+    before = contents(tmp_path)
     for more in ((), ("--grid",)):
         done = inpaint(photo_file, "--mask", mask_file, "-o", tmp_path / "out.png", "--save-mask", *more)
-        assert done.code == 1 and listing(tmp_path) == before
+        assert done.code == 1 and contents(tmp_path) == before
 
 
 def test_the_model_is_imported_beside_the_decoding_of_a_large_photo(

@@ -13,7 +13,8 @@ from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, MPS2SConfig
 from nuwa_lip.training import tokens
 from nuwa_lip.training.tokens import TokenCache, unpack_masks
-from tests.small_runs import DFVQGAN_CONFIG, PHOTOS, contents, make_shards
+from tests.folders import contents
+from tests.small_runs import DFVQGAN_CONFIG, PHOTOS, make_shards
 
 Run = Callable[..., Any]
 

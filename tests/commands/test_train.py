@@ -23,7 +23,8 @@ from nuwa_lip.hub import load_model
 from nuwa_lip.training import loop, recipes, runs
 from nuwa_lip.training.dfvqgan import DFVQGANStage
 from nuwa_lip.training.mps2s import MPS2SStage
-from tests.small_runs import contents, make_cache, make_shards
+from tests.folders import contents
+from tests.small_runs import make_cache, make_shards
 
 Run = Callable[..., Any]
 STAGES = {"dfvqgan": DFVQGANStage, "mps2s": MPS2SStage}

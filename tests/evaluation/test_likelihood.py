@@ -106,9 +106,9 @@ def test_the_command(
     done = nuwa_lip(*words, "--json", tmp_path / "b.json", "--limit", 4, "--workers", 2)
     assert done.code == 0 and measured_here == ["00000", "00002"], done.err
     again = json.loads((tmp_path / "b.json").read_text())
-    for name in ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank"):
-        assert again[name] == pytest.approx(report[name], rel=1e-6)
-    assert again["per_photo"]["bits"] == pytest.approx(report["per_photo"]["bits"], abs=2e-6)
+    for name in ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank"):  # of float32 logits
+        assert again[name] == pytest.approx(report[name], abs=1e-4)
+    assert again["per_photo"]["bits"] == pytest.approx(report["per_photo"]["bits"], abs=1e-4)
 
 
 def test_a_model_without_text_has_bits_but_no_rank(

@@ -60,7 +60,7 @@ def test_bits_of_one_token_a_step_are_those_of_the_likelihood(tiny_model: Path, 
     pipe = steps.Paced.from_pretrained(tiny_model)
     for item in (Squares(benchmark, pipe.resolution)[i] for i in range(3)):
         one, all_at_once = steps.true_bits(pipe, item, [1, 10**6], "raster", "cosine")
-        assert one == pytest.approx(caption_bits(load_model(tiny_model), item, [item.caption])[0], abs=1e-5)
+        assert one == pytest.approx(caption_bits(load_model(tiny_model), item, [item.caption])[0], abs=1e-4)
         assert all_at_once != one and all_at_once == pytest.approx(math.log2(64), rel=0.3)
 
 

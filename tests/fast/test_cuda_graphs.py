@@ -21,7 +21,7 @@ from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.sampling import loop as sampling
 from nuwa_lip.sampling import sample
 from nuwa_lip.sampling.draw import Draw
-from tests.sampling.test_loop import HOLE, K, make_memories, make_model, seeded
+from tests.small_models import HOLE, K, make_memories, make_model, seeded
 
 CANDIDATES = 3
 

@@ -97,11 +97,11 @@ def test_a_compiled_candidate_does_not_depend_on_how_many_there_are() -> None:
 def test_what_compiling_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = made(None)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match="no-such-compiler, which is not installed"):
+    with pytest.raises(InputError, match="no-such-compiler"):
         compile_step(model)
     monkeypatch.setenv("CXX", "python3")
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(InputError, match=r"Python\.h, which is not installed"):
+    with pytest.raises(InputError, match=r"Python\.h"):
         compile_step(model)
     assert all(block._compiled_call_impl is None for block in model.decoder.layers)
     assert {module.kernel for module in attentions(model)} == {None}

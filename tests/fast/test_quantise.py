@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from nuwa_lip.fast.quantise import (
     to_int4,
     to_int8,
 )
-from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.models import MPS2S
 from nuwa_lip.sampling import sample
+from tests.small_models import make_model, seeded
 
 VNNI = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs products of 8-bit numbers (VNNI)")
 ONEDNN = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
@@ -36,7 +36,7 @@ N, K = 96, 256
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=seeded(seed))
 
 
 def held(name: str, weight: Tensor) -> Tensor:
@@ -82,13 +82,12 @@ def test_a_row_does_not_depend_on_the_others(name: str) -> None:
     assert torch.isfinite(layer(torch.zeros(4, K))).all()
 
 
-def make_model() -> MPS2S:
-    torch.manual_seed(0)
-    return MPS2S(dataclasses.replace(MPS2SConfig.preset("tiny"), width=64)).eval().requires_grad_(False)
+def wide() -> MPS2S:
+    return make_model(scale=1, width=64)
 
 
 def make_inputs(model: MPS2S) -> Inputs:
-    generator, side = torch.Generator().manual_seed(0), model.config.image_size
+    generator, side = seeded(), model.config.image_size
     token_mask = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
     token_mask[0, :, 2:5, 3:6] = token_mask[1, :, :2] = True
     image = torch.rand(2, 3, side, side, generator=generator) * 2 - 1
@@ -99,7 +98,7 @@ def make_inputs(model: MPS2S) -> Inputs:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_model_in_few_bits_predicts_nearly_the_same(name: str) -> None:
-    exact, inputs = make_model(), make_inputs(make_model())
+    exact, inputs = wide(), make_inputs(wide())
     few = copy.deepcopy(exact)
     quantise(few, name)
     assert is_quantised(few) and not is_quantised(exact)
@@ -114,7 +113,7 @@ def test_a_model_in_few_bits_predicts_nearly_the_same(name: str) -> None:
 @ONEDNN
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_form_packs_the_output_table(name: str) -> None:
-    model = make_model()
+    model = wide()
     rows = random(5, model.config.width)
     expected = model.head(rows)
     quantise(model, name)
@@ -123,7 +122,7 @@ def test_every_form_packs_the_output_table(name: str) -> None:
 
 
 def test_the_loss_of_bf16_is_measured_too() -> None:
-    exact, inputs = make_model(), make_inputs(make_model())
+    exact, inputs = wide(), make_inputs(wide())
     loss = quality_loss(exact, copy.deepcopy(exact).bfloat16(), [inputs])
     assert 0 < loss.divergence < 0.005 and loss.agreement > 0.5
     assert 0 < abs(loss.nats - loss.exact_nats) < 0.1
@@ -131,18 +130,18 @@ def test_the_loss_of_bf16_is_measured_too() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_candidates_in_few_bits_know_nothing_of_their_number(name: str) -> None:
-    model = make_model()
+    model = wide()
     quantise(model, name)
     memory = model.encode(*make_inputs(model))[0]
-    four = sample(model, memory, num_candidates=4, generator=torch.Generator().manual_seed(3))
-    one = sample(model, memory, generator=torch.Generator().manual_seed(3))
+    four = sample(model, memory, num_candidates=4, generator=seeded(3))
+    one = sample(model, memory, generator=seeded(3))
     assert torch.equal(four[0][:1], one[0]) and torch.equal(four[1][:1], one[1])
-    slow = sample(model, memory, generator=torch.Generator().manual_seed(3), use_cache=False)
+    slow = sample(model, memory, generator=seeded(3), use_cache=False)
     assert torch.equal(one[0], slow[0])
 
 
 def test_nothing_is_lost_between_a_model_and_itself() -> None:
-    model = make_model()
+    model = wide()
     loss = quality_loss(model, model, [make_inputs(model)])
     assert (loss.divergence, loss.agreement, loss.nats) == (0, 1, loss.exact_nats)
     ids, image, mask, tokens, token_mask = make_inputs(model)
@@ -151,13 +150,13 @@ def test_nothing_is_lost_between_a_model_and_itself() -> None:
 
 
 def test_what_cannot_be_quantised_is_named() -> None:
-    with pytest.raises(InputError, match="'int2'; there are: packed, int8, int8-weights, int4"):
-        quantise(make_model(), "int2")
-    with pytest.raises(InputError, match="multiple of 32 inputs, not 48"):
+    with pytest.raises(InputError, match="'int2'.*packed, int8, int8-weights, int4"):
+        quantise(wide(), "int2")
+    with pytest.raises(InputError, match="32.*48"):
         to_int4(torch.zeros(4, 48))
     with pytest.raises(InputError, match="on meta"):
-        quantise(make_model().to("meta"), "int4")
-    few = make_model()
+        quantise(wide().to("meta"), "int4")
+    few = wide()
     quantise(few, "int8-weights")
     with pytest.raises(InputError, match="another form already"):
         quantise(few, "int4")
@@ -168,13 +167,11 @@ def test_a_kernel_that_is_missing_is_named_and_nothing_is_changed(monkeypatch: p
         return torch.ops.aten._no_such_operator(weight)
 
     monkeypatch.setitem(LAYERS, "int4", no_operator)
-    model = make_model()
-    with pytest.raises(
-        InputError, match=r"'int4' does not run here for layers \[.*no_such_operator.*take another form"
-    ):
+    model = wide()
+    with pytest.raises(InputError, match="'int4'.*no_such_operator"):
         quantise(model, "int4")
     monkeypatch.undo()
-    with pytest.raises(InputError, match="does not run here for layers .* of torch.float64"):
+    with pytest.raises(InputError, match="'int4'.*torch.float64"):
         quantise(model.double(), "int4")
     assert not is_quantised(model)
 

@@ -81,6 +81,13 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def assert_alike(a: list[Tensor], b: list[Tensor]) -> None:
+    """Tokens and masks are equal, the rest up to the order of sums: it may depend on a sample's place in its batch."""
+    for x, y in zip(a, b, strict=True):
+        tolerance = 1e-5 if x.is_floating_point() else 0
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+
+
 @pytest.fixture(scope="module")
 def small() -> DFVQGAN:
     return make().requires_grad_(False)
@@ -247,7 +254,7 @@ def test_merged_encoding_knows_what_single_encoding_knows(kind: str, grad: bool,
     model, image, mask = make(patch=patch), picture(2, 32, 32), hole(kind, 2, 32, 32)
     with torch.set_grad_enabled(grad):
         single, merged = model.encode(image, mask), model.merge_encode(image, mask)
-    assert equal(known(single), known(merged))
+    assert_alike(known(merged), known(single))
     if kind == "all":  # the other branch is the plain one
         torch.testing.assert_close(merged.latents, model.encode(image).latents, rtol=1e-4, atol=1e-4)
 

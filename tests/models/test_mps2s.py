@@ -19,19 +19,9 @@ from nuwa_lip.models.groups import rows_of, rows_of_each
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.mps2s_config import PERSPECTIVES, PRESETS
 from nuwa_lip.models.orders import target_tokens
+from tests.small_models import VOCAB, make_model, seeded
 
-GRID, SIDE, CELL, VOCAB = 8, 32, 4, 64
-
-
-def make_model(**changes: Any) -> MPS2S:
-    """Tiny, with weights so large that every input is visible in the logits."""
-    torch.manual_seed(0)
-    model = MPS2S(dataclasses.replace(MPS2SConfig.preset("tiny"), **changes)).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.weight.mul_(8)
-    return model
+GRID, SIDE, CELL = 8, 32, 4
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["learned positions", "rotary and pointer"])
@@ -61,7 +51,7 @@ class Inputs:
 
 def make_inputs(*holes: tuple[int, int, int, int], seed: int = 0) -> Inputs:
     """One sample for each hole: top, left, height and width in tokens."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     token_mask = torch.zeros(len(holes), 1, GRID, GRID, dtype=torch.bool)
     for mask, (top, left, height, width) in zip(token_mask, holes, strict=True):
         mask[:, top : top + height, left : left + width] = True
@@ -84,7 +74,7 @@ def logits(model: MPS2S, inputs: Inputs, order: Tensor | None = None) -> Tensor:
 
 def shuffled(inputs: Inputs, seed: int = 3) -> Tensor:
     positions = inputs.token_mask.flatten().nonzero()[:, 0]
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return positions[torch.randperm(len(positions), generator=generator)][None]
 
 
@@ -146,7 +136,7 @@ def test_groups_of_a_sample_do_not_depend_on_the_others(model: MPS2S) -> None:
 
 
 def test_a_sample_without_a_hole_takes_no_part_in_groups() -> None:
-    model = make_model().train()
+    model = make_model().requires_grad_().train()
     both = make_inputs((2, 3, 3, 4), (0, 0, 0, 0), seed=1)
     logits, real = model(*both.all(), rows=rows_of_each([[4, 8], []]))
     order = both.token_mask[:1].flatten(1).nonzero()[:, 1].expand(2, -1)
@@ -157,9 +147,9 @@ def test_a_sample_without_a_hole_takes_no_part_in_groups() -> None:
 
 
 def test_there_must_be_a_row_for_each_token(model: MPS2S) -> None:
-    with pytest.raises(InputError, match=r"rows have shape \[8\]; needed: \[12\] or \[1, 12\]"):
+    with pytest.raises(InputError, match=r"\[8\].*\[12\] or \[1, 12\]"):
         model(*HOLE.all(), rows=rows_of([4, 4]))
-    with pytest.raises(InputError, match=r"rows have shape \[2, 12\]; needed: \[12\] or \[1, 12\]"):
+    with pytest.raises(InputError, match=r"\[2, 12\].*\[12\] or \[1, 12\]"):
         model(*HOLE.all(), rows=rows_of_each([[12], [12]]))
 
 
@@ -270,7 +260,7 @@ def test_without_text_there_is_nothing_to_retell() -> None:
 
 
 def test_a_batch_without_holes_trains_without_a_trace() -> None:
-    model = make_model().train()
+    model = make_model().requires_grad_().train()
     inputs = make_inputs((0, 0, 0, 0), (0, 0, 0, 0))
     every, real = model(*inputs.all())
     assert every.shape == (2, 0, VOCAB)
@@ -282,7 +272,7 @@ def test_a_batch_without_holes_trains_without_a_trace() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=4), st.integers(0, 99))
 def test_the_loss_of_a_batch_is_the_mean_of_its_samples(counts: list[int], seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     longest = max(counts)
     values = torch.randn(len(counts), longest, 7, generator=generator)
     targets = torch.randint(7, (len(counts), longest), generator=generator)
@@ -356,7 +346,7 @@ def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> 
 
 def test_embeddings_begin_alike_where_codes_are() -> None:
     model = MPS2S(MPS2SConfig.preset("tiny"))
-    codes = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    codes = torch.randn(64, 8, generator=seeded(0))
     codes[1] = codes[0] + 0.01
     spread = model.embedding.weight.std()
     model.start_from_codes(codes)
@@ -374,7 +364,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
 BAD_INPUTS: dict[str, dict[str, Any]] = {
     "text_ids is None": {"text_ids": None},
     "text_ids has shape": {"text_ids": torch.ones(1, 99, dtype=torch.int64)},
-    "text_ids holds 1 to 512; needed: 0 to 511": {"text_ids": torch.tensor([[1, 512]])},
+    "text_ids.* 512.* 511": {"text_ids": torch.tensor([[1, 512]])},
     "text_ids is torch.float32": {"text_ids": torch.ones(1, 2)},
     "image has shape": {"image": torch.zeros(1, 3, 16, 16)},
     "mask is torch.float32": {"mask": torch.zeros(1, 1, 32, 32)},

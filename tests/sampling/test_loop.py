@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from typing import Any, get_args, get_type_hints
@@ -11,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuwa_lip.commands import bench, inpaint
 from nuwa_lip.errors import InputError
-from nuwa_lip.models import MPS2S, MPS2SConfig
+from nuwa_lip.models import MPS2S
 from nuwa_lip.models.decoder import Memory
 from nuwa_lip.models.groups import SCHEDULES, group_sizes
 from nuwa_lip.models.orders import ORDERS
@@ -23,42 +22,9 @@ from nuwa_lip.models.transformer import Block
 from nuwa_lip.sampling import loop as sampling
 from nuwa_lip.sampling.draw import Draw
 from nuwa_lip.sampling.loop import candidates_at_once, decoding_order, sample
+from tests.small_models import HOLE, K, make_memories, make_model, seeded
 
-VOCAB, K = 64, 12
 STEPS = (None, 1, 3, K)
-
-
-def make_model(**changes: Any) -> MPS2S:
-    """Tiny, with weights so large that tokens depend on one another."""
-    torch.manual_seed(0)
-    model = MPS2S(dataclasses.replace(MPS2SConfig.preset("tiny"), **changes)).eval()
-    with torch.no_grad():
-        if model.decoder.pointer is not None:
-            nn.init.normal_(model.decoder.pointer.weight, std=0.02)  # it starts with none
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.weight.mul_(6)
-    return model.requires_grad_(False)
-
-
-@torch.no_grad()
-def make_memories(model: MPS2S, *holes: tuple[int, int, int, int]) -> tuple[Memory, Memory]:
-    """Of photos with a hole (top, left, height, width in tokens) each: with a caption, and with none."""
-    generator = torch.Generator().manual_seed(0)
-    count, (height, width) = len(holes), model.config.grid
-    token_mask = torch.zeros(count, 1, height, width, dtype=torch.bool)
-    for mask, (top, left, rows, columns) in zip(token_mask, holes, strict=True):
-        mask[:, top : top + rows, left : left + columns] = True
-    cell = model.config.image_size // height
-    image = torch.rand(count, 3, height * cell, width * cell, generator=generator) * 2 - 1
-    mask = token_mask.repeat_interleave(cell, 2).repeat_interleave(cell, 3)
-    tokens = torch.randint(VOCAB, (count, height, width), generator=generator)
-    ids = torch.randint(3, 512, (count, 6), generator=generator)
-    memory = model.encode(ids, image, mask, tokens, token_mask)
-    return memory, model.retell(memory, torch.tensor([[1, 2]] * count))
-
-
-HOLE = (2, 3, 3, 4)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["learned positions", "rotary and pointer"])
@@ -69,10 +35,6 @@ def model(request: pytest.FixtureRequest) -> MPS2S:
 @pytest.fixture(scope="module")
 def memories(model: MPS2S) -> tuple[Memory, Memory]:
     return make_memories(model, HOLE)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
@@ -432,20 +394,20 @@ def test_candidates_follow_the_models_distribution(model: MPS2S) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -0.1}, "temperature is -0.1"),
-        ({"temperature": math.nan}, "temperature is nan"),
-        ({"temperature": math.inf}, "temperature is inf"),
-        ({"top_k": 0}, "top_k is 0"),
-        ({"top_p": 0.0}, "top_p is 0.0"),
-        ({"top_p": 1.1}, "top_p is 1.1"),
-        ({"top_p": math.nan}, "top_p is nan"),
-        ({"guidance_scale": math.inf}, "guidance_scale is inf"),
-        ({"guidance_scale": 2.0}, "guidance_scale is 2.0.*unconditional"),
-        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
-        ({"num_candidates": 0}, "num_candidates is 0"),
-        ({"order": "spiral"}, "'spiral'; there are: raster, random, border"),
-        ({"schedule": "linear"}, "'linear'; there are: cosine, constant, confidence"),
-        ({"generator": [seeded(0)] * 3, "num_candidates": 2}, "3 generators for 2 candidates"),
+        ({"temperature": -0.1}, "temperature.* -0.1"),
+        ({"temperature": math.nan}, "temperature.* nan"),
+        ({"temperature": math.inf}, "temperature.* inf"),
+        ({"top_k": 0}, "top_k.* 0"),
+        ({"top_p": 0.0}, "top_p.* 0.0"),
+        ({"top_p": 1.1}, "top_p.* 1.1"),
+        ({"top_p": math.nan}, "top_p.* nan"),
+        ({"guidance_scale": math.inf}, "guidance_scale.* inf"),
+        ({"guidance_scale": 2.0}, "guidance_scale.*2.0.*unconditional"),
+        ({"num_inference_steps": 0}, "num_inference_steps.* 0"),
+        ({"num_candidates": 0}, "num_candidates.* 0"),
+        ({"order": "spiral"}, "'spiral'.*raster, random, border"),
+        ({"schedule": "linear"}, "'linear'.*cosine, constant, confidence"),
+        ({"generator": [seeded(0)] * 3, "num_candidates": 2}, "3 generators.* 2 "),
     ],
 )
 def test_bad_arguments_are_named(
@@ -458,7 +420,7 @@ def test_bad_arguments_are_named(
 
 def test_an_unconditional_memory_of_other_photos_is_refused(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
     other, _ = make_memories(model, HOLE, HOLE)
-    with pytest.raises(InputError, match="memory of 2 photos; needed: 1"):
+    with pytest.raises(InputError, match="2 photos.* 1"):
         sample(model, memories[0], unconditional=other, guidance_scale=2.0)
 
 

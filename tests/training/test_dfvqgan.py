@@ -25,10 +25,10 @@ from nuwa_lip.models.perceptual import SqueezeNetFeatures
 from nuwa_lip.training import dfvqgan
 from nuwa_lip.training.dfvqgan import SQUEEZENET, DFVQGANStage, Phase, load_perceptual
 from nuwa_lip.training.recipes import DFVQGAN_RECIPES, Adversary, DFVQGANRecipe
+from tests.folders import contents
 from tests.small_runs import (
     DFVQGAN_CONFIG,
     NEEDS_COMPILER,
-    contents,
     dfvqgan_recipe,
     interrupted,
     make_cpu_accelerator,

@@ -24,10 +24,10 @@ from nuwa_lip.training.mps2s import MPS2SStage, Pace
 from nuwa_lip.training.recipes import MPS2S_RECIPES, MPS2SRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.tokens import TokenBatch, token_mask
+from tests.folders import contents
 from tests.small_runs import (
     MPS2S_CONFIG,
     NEEDS_COMPILER,
-    contents,
     interrupted,
     make_cpu_accelerator,
     mps2s_recipe,
@@ -118,9 +118,9 @@ def test_accumulated_parts_equal_the_big_batch(parts: int, cache: Path, big_batc
     wanted, wanted_figures = big_batch
     assert sum(g.square().sum() for g in wanted.values()) > 0.1
     for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
     for name, value in wanted_figures.items():
-        torch.testing.assert_close(figures[name], value, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(figures[name], value, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=NEEDS_COMPILER)])

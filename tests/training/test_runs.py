@@ -21,7 +21,8 @@ from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training import runs
 from nuwa_lip.training.runs import RunFolder, hold_signals
 from nuwa_lip.training.stage import make_optimizer
-from tests.small_runs import contents, schedule
+from tests.folders import contents
+from tests.small_runs import schedule
 
 
 class Small:

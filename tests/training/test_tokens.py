@@ -24,7 +24,8 @@ from nuwa_lip.hub import load_model
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.training import tokens
 from nuwa_lip.training.tokens import TokenCache, encode_pair, pack_masks, token_mask, unpack_masks, write_cache
-from tests.small_runs import DFVQGAN_CONFIG, MPS2S_CONFIG, PHOTOS, contents
+from tests.folders import contents
+from tests.small_runs import DFVQGAN_CONFIG, MPS2S_CONFIG, PHOTOS
 
 MASKS = MaskRecipe(rectangles=0.5, border=0.3, everything=0.1, nothing=0.1)
 VARIANTS = 3

@@ -21,7 +21,8 @@ from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
 from nuwa_lip.errors import InputError
 from nuwa_lip.training import recipes
-from tests.small_runs import contents, interrupted, make_cpu_accelerator, run, schedule
+from tests.folders import contents
+from tests.small_runs import interrupted, make_cpu_accelerator, run, schedule
 
 
 def recipe(steps: int = 4, **changes: Any) -> GLIDERecipe:

@@ -1,0 +1,29 @@
+"""What several tests of bench share."""
+
+import contextlib
+import importlib
+import io
+from collections.abc import Callable
+
+import pytest
+
+from nuwa_lip.bench import encoders, growth, memory, training
+from nuwa_lip.bench.measure import Child
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions are called here, not in fresh interpreters: importing PyTorch takes longer than their work.
+
+    `test_encoders` starts real ones.
+    """
+
+    def call(function: Callable[..., object], *args: str) -> Child:
+        assert getattr(importlib.import_module(function.__module__), function.__name__) is function
+        assert all(isinstance(arg, str) for arg in args), "a process is given words"
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            function(*args)
+        return Child(1.0, 100.0, out.getvalue())
+
+    for module in (encoders, growth, memory, training):
+        monkeypatch.setattr(module, "call_apart", call)
