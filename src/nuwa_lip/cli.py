@@ -29,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "nuwa_lip.commands.benchmark:benchmark",
         "freeze photos, captions and masks to measure on",
     ),
+    "data text-encoder": (
+        "nuwa_lip.commands.text_encoder:text_encoder",
+        "cut a ready-made BERT to the words of captions",
+    ),
     "train dfvqgan": ("nuwa_lip.commands.train:dfvqgan", "train stage 1, the tokenizer of photos with holes"),
     "train mps2s": ("nuwa_lip.commands.train:mps2s", "train stage 2, which predicts the hole's tokens"),
     "train glide": ("nuwa_lip.commands.train:glide", "train the baseline GLIDE, a diffusion model"),
@@ -45,6 +49,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate likelihood": (
         "nuwa_lip.commands.likelihood:likelihood",
         "measure how likely a model finds the truth, and its caption rank",
+    ),
+    "evaluate captions": (
+        "nuwa_lip.commands.evaluate_captions:captions",
+        "measure how often what is painted is what the caption asks for",
     ),
     "evaluate table1": ("nuwa_lip.commands.tables:table1", "NÜWA-LIP against other methods, beside the paper"),
     "evaluate table2": ("nuwa_lip.commands.tables:table2", "DF-VQGAN against VQGAN in three vocabularies"),

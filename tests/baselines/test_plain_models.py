@@ -57,7 +57,7 @@ def test_tokens_are_those_of_the_zero_filled_photo(nuwa: Path) -> None:
     with torch.no_grad():
         blank = model.encode(image.masked_fill(mask, 0))
         found = model.encode(image.masked_fill(mask, float("nan")), mask)
-        pair = encode_pair(model, image, mask)
+        pair, _ = encode_pair(model, image, mask)
         whole = model.encode(image)
         assert torch.equal(model.decode(blank.tokens, found.skips), model.decode(blank.tokens)), "no connections"
     assert torch.equal(found.tokens, blank.tokens)

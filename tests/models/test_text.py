@@ -12,7 +12,8 @@ from torch import Tensor
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
-from nuwa_lip.models.text import ReadyMadeText, text_padding
+from nuwa_lip.models.bert import BertText
+from nuwa_lip.models.text import ReadyMadeText, describe, ready_made, text_padding
 
 transformers = pytest.importorskip("transformers")
 
@@ -42,7 +43,21 @@ def make_t5() -> Any:
     return transformers.T5EncoderModel(config).eval()
 
 
+def make_bert() -> Any:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=20,
+    )
+    return transformers.BertModel(config, add_pooling_layer=False).eval()
+
+
 MAKERS = {
+    "bert": make_bert,
     "clip": make_clip,
     "clip with projection": lambda: make_clip("CLIPTextModelWithProjection"),
     "t5": make_t5,
@@ -57,7 +72,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, MPS2S]:
 
 
 def states(mps2s: MPS2S, ids: Tensor) -> Tensor:
-    assert isinstance(mps2s.text, ReadyMadeText)
+    assert isinstance(mps2s.text, BertText | ReadyMadeText)
     return mps2s.text(ids, text_padding(ids, 0))
 
 
@@ -73,7 +88,7 @@ def test_the_text_model_works_as_it_did_before(pair: tuple[Any, MPS2S]) -> None:
     model, mps2s = pair
     assert (mps2s.config.text_vocab, mps2s.config.text_length) == (
         99,
-        20 if mps2s.config.text_encoder["model_type"].startswith("clip") else 32,  # type: ignore[index]
+        32 if mps2s.config.text_encoder["model_type"] == "t5" else 20,  # type: ignore[index]
     )
     before = model(input_ids=IDS, attention_mask=(IDS != 0).long()).last_hidden_state
     real = IDS != 0
@@ -112,19 +127,27 @@ def test_it_makes_the_logits_follow_the_caption(pair: tuple[Any, MPS2S]) -> None
 def test_gradients_reach_the_text_model(pair: tuple[Any, MPS2S]) -> None:
     _, mps2s = pair
     states(mps2s, IDS).sum().backward()
-    assert isinstance(mps2s.text, ReadyMadeText)
+    assert isinstance(mps2s.text, BertText | ReadyMadeText)
     assert any(p.grad is not None and p.grad.any() for p in mps2s.text.parameters())
     mps2s.zero_grad()
 
 
 def test_other_models_are_refused() -> None:
-    with pytest.raises(InputError, match="'bert'"):
-        config = transformers.BertConfig(
-            vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-        )
-        MPS2S.with_text_encoder(MPS2SConfig.preset("tiny"), transformers.BertModel(config))
+    with pytest.raises(InputError, match="'distilbert'"):
+        config = transformers.DistilBertConfig(vocab_size=9, dim=8, hidden_dim=8, n_layers=1, n_heads=1)
+        MPS2S.with_text_encoder(MPS2SConfig.preset("tiny"), transformers.DistilBertModel(config))
     with pytest.raises(InputError, match="'gpt2'"):
-        ReadyMadeText({"model_type": "gpt2"})
+        ready_made({"model_type": "gpt2"})
+
+
+def test_a_bert_that_cannot_be_rebuilt_is_refused() -> None:
+    description = describe(make_bert())
+    with pytest.raises(InputError, match="hidden_act"):
+        BertText({**description, "hidden_act": "relu"})
+    with pytest.raises(InputError, match="no layer_norm_eps"):
+        BertText({name: value for name, value in description.items() if name != "layer_norm_eps"})
+    with pytest.raises(InputError, match="lack"):
+        BertText(description).load_bert({})
 
 
 def test_without_a_text_perspective_there_is_no_place_for_one() -> None:

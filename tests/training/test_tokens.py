@@ -50,7 +50,7 @@ def written(
     """A cache, and the photos and masks that the model was shown for it."""
     shown = []
 
-    def spy(model: DFVQGAN, image: Tensor, mask: Tensor) -> Tensor:
+    def spy(model: DFVQGAN, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         shown.append((image.clone(), mask.clone()))
         return encode_pair(model, image, mask)
 
@@ -79,6 +79,7 @@ def test_rows_are_what_the_model_was_shown_and_said(written: Any, opened: TokenC
         )
         said.append(token)
     assert torch.equal(opened.tokens.long(), torch.cat(said))
+    assert torch.equal(opened.whole.long(), torch.cat([model.encode(image).tokens for image, _ in shown]))
     both = token_mask(masks, 4)
     assert 0.3 < both.float().mean() < 0.9, "both kinds of tokens are there"
 
@@ -135,6 +136,20 @@ def test_captions_are_drawn_from_all_of_a_photos(opened: TokenCache) -> None:
     drawn = [text for step in range(27) for text in cache.batch(step, 4, seed=0).captions]
     counts = {text: drawn.count(text) for text in drawn}
     assert set(counts) == {"a", "b", "c", ""} and counts[""] == 9 and min(counts.values()) > 6
+
+
+def test_caches_are_joined(opened: TokenCache) -> None:
+    both = TokenCache.join([opened, opened])
+    assert len(both) == 2 * len(opened) and both.captions == opened.captions * 2
+    assert all(torch.equal(getattr(both, name)[len(opened) :], getattr(opened, name)) for name in tokens.ARRAYS)
+    with pytest.raises(InputError, match="same --variants"):
+        TokenCache.join([opened, dataclasses.replace(opened, variants=1)])
+
+
+def test_a_photo_that_is_hidden_has_the_tokens_of_the_whole(model: DFVQGAN) -> None:
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    found = encode_pair(model, image, torch.ones(1, 1, 32, 32, dtype=torch.bool))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], model.encode(image).tokens)
 
 
 def test_a_cache_held_in_memory_is_the_same(opened: TokenCache) -> None:
@@ -201,7 +216,8 @@ def shorten(name: str, size: int) -> Callable[[Path], None]:
         (lambda folder: (folder / "tokens.json").write_text("[]"), "is a damaged token cache: tokens.json"),
         (about(lambda content: content.pop("variants")), "damaged token cache: tokens.json has no variants"),
         (about(lambda content: content.pop("format_version")), "is a damaged token cache"),
-        (about(lambda content: content.update(format_version=2)), "is a token cache of version 2: update nuwa-lip"),
+        (about(lambda content: content.update(format_version=3)), "is a token cache of version 3: update nuwa-lip"),
+        (about(lambda content: content.update(format_version=1)), "is a token cache of version 1: make it anew"),
         (
             about(lambda content: content["captions"].pop()),
             "is a damaged token cache: its files do not hold 11 x 3 rows",
@@ -231,10 +247,10 @@ def test_a_failure_leaves_nothing_half_written(
         write(folder, model, photos, variants=1)
     before, count = contents(tmp_path), iter(range(9))
 
-    def full(*_: Any) -> Tensor:
+    def full(*_: Any) -> tuple[Tensor, Tensor]:
         if next(count) == 2:
             raise OSError(28, "No space left on device")
-        return torch.zeros(10, 8, 8, dtype=torch.int64)
+        return (torch.zeros(10, 8, 8, dtype=torch.int64),) * 2
 
     monkeypatch.setattr(tokens, "encode_pair", full)
     with pytest.raises(OSError, match="No space left"):

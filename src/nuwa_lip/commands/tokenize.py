@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def tokenize(
     variants: int = 2,
     masks: MaskRecipe = MASKS,
     augmentation: Augmentation = AUGMENTATION,
+    short_captions: bool = False,
     seed: int = 0,
     batch_size: int = 32,
     workers: int = 2,
@@ -42,6 +44,8 @@ def tokenize(
         variants: Crops and holes of each photo; more for small sets.
         masks: How holes are drawn; 40 to 60 % of the photo.
         augmentation: How crops are drawn.
+        short_captions: Give photos that have several sentences short captions of fixed form beside them, from a closed
+            list of words (`nuwa_lip.data.words`).
         seed: Of all that is random.
         batch_size: Crops encoded at a time.
         workers: Threads that decode photos.
@@ -66,6 +70,10 @@ def tokenize(
     keep_freed_memory()
     dfvqgan = load_model(model, need_mps2s=False).dfvqgan
     photos = PhotoSet.load(data, dfvqgan.config.resolution * 5 // 4, workers=workers)
+    if short_captions:
+        from nuwa_lip.data.words import with_short_captions
+
+        photos = replace(photos, captions=[with_short_captions(texts) for texts in photos.captions])
     console = Console(stderr=True)
     write_cache(
         out,

@@ -35,7 +35,7 @@ class Options:
     """Where a run reads and writes, and how it is started."""
 
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]
-    """Stage 1 and GLIDE: shards (files, folders, patterns like 'photos-*.tar'). Later: the token cache."""
+    """Stage 1 and GLIDE: shards (files, folders, patterns like 'photos-*.tar'). Later: token caches, one or more."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder."""
     recipe: Path | None = None
@@ -87,18 +87,23 @@ def mps2s(argv: list[str]) -> None:
     """
     options, recipe = parse("mps2s", argv)
     from nuwa_lip.training.mps2s import MPS2SStage
+    from nuwa_lip.training.prior import PriorStage
+    from nuwa_lip.training.ready_made_text import with_bert
     from nuwa_lip.training.tokens import TokenCache
 
-    if len(options.data) != 1:
-        raise InputError(f"--data names {len(options.data)} paths; stage 2 takes one token cache (nuwa-lip tokenize)")
     weights = load_model(options.init_from) if options.init_from else None
     if weights is not None and weights.mps2s is not None:
-        recipe = dataclasses.replace(recipe, model=weights.mps2s.config)
-    cache = TokenCache.open(Path(options.data[0]), recipe.model)
+        switches = {name: getattr(recipe.model, name) for name in ("caption_prior", "caption_shift")}
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(weights.mps2s.config, **switches))
+    if recipe.text_encoder is not None:
+        recipe = dataclasses.replace(recipe, model=with_bert(recipe.model, Path(recipe.text_encoder)))
+    caches = [TokenCache.open(Path(folder), recipe.model) for folder in options.data]
+    cache = caches[0] if len(caches) == 1 else TokenCache.join(caches)
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         held = cache if options.cache == "none" else cache.load("cpu" if options.cache == "ram" else accelerator.device)
-        return lambda schedule: MPS2SStage(
+        kind = PriorStage if recipe.trained == "prior" else MPS2SStage
+        return lambda schedule: kind(
             dataclasses.replace(recipe, schedule=schedule), held, accelerator, weights, _bytes(options)
         )
 

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nuwa_lip.models.caption_prior import CaptionPrior, CaptionShift
 from nuwa_lip.models.groups import NO_TOKEN
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.transformer import Block, Copies, KeysValues, KeyValueCache, Turn, Turns
@@ -31,6 +32,12 @@ class Memory:
     """bool [B, 1, h, w], m'"""
     text_length: int
     """T: so many states, the first ones, are the caption's; the last N are the tokens'."""
+
+    @property
+    def caption(self) -> Tensor:
+        """The mean of the caption's states, [B, D]."""
+        words = ~self.mask[:, : self.text_length, None]  # [B, T, 1]
+        return (self.states[:, : self.text_length] * words).sum(1) / words.sum(1)
 
     def __getitem__(self, image: int) -> Memory:
         """The memory of one photo of the batch, B = 1."""
@@ -68,6 +75,10 @@ class DecoderCache:
     """By how much attention turns at each of the N tokens, with rotary positions."""
     copies: Copies | None = None
     """Which candidates only fill up the number of rows."""
+    shifts: Tensor | None = None
+    """[G · C, layers, D], what each block adds of the caption's mean state."""
+    prior: Tensor | None = None
+    """[G · C, r², D], by how much the caption tilts the output in each region."""
 
 
 class Decoder(nn.Module):
@@ -87,11 +98,22 @@ class Decoder(nn.Module):
         self.pointer: nn.Linear | None = None
         if config.pointer and "tokens" in config.perspectives:
             self.pointer = nn.Linear(config.width, config.width, bias=False)
+        self.shift: CaptionShift | None = None
+        if config.caption_shift and "text" in config.perspectives:
+            self.shift = CaptionShift(config.width, config.decoder_layers)
+        self.prior: CaptionPrior | None = None
+        if config.caption_prior and "text" in config.perspectives:
+            self.prior = CaptionPrior(config.width, config.grid, config.caption_prior)
 
     @property
     def layers(self) -> list[Block]:
         """The blocks, typed."""
         return cast("list[Block]", list(self.blocks))
+
+    def finish(self, x: Tensor, prior: Tensor | None, at: Tensor) -> Tensor:
+        """The last norm, and the caption's tilt at the positions `at` [B, R] that the rows predict."""
+        x = self.norm(x)
+        return x if self.prior is None or prior is None else self.prior.tilt(x, prior, at)
 
     def embed(
         self, embedding: nn.Embedding, states: Tensor, previous: Tensor, previous_at: Tensor, at: Tensor

@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.decoder import Decoder, DecoderCache, Memory, turns_of
 from nuwa_lip.models.groups import Rows
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder
-from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, text_padding
+from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, ready_made, text_padding
 from nuwa_lip.models.transformer import (
     CachedRows,
     Copies,
@@ -57,7 +58,7 @@ class MPS2S(nn.Module):
         self.decoder = Decoder(config)
         self.pixels = PixelEncoder(config, encoder(config.pixel_layers)) if "pixels" in config.perspectives else None
         self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
-        self.text: TextTransformer | ReadyMadeText | None = None
+        self.text: TextTransformer | BertText | ReadyMadeText | None = None
         if "text" in config.perspectives and config.text_encoder is None:
             self.text = TextTransformer(
                 config.text_vocab,
@@ -76,17 +77,22 @@ class MPS2S(nn.Module):
             initialise(part)
         if self.decoder.pointer is not None:
             nn.init.zeros_(self.decoder.pointer.weight)
+        if self.decoder.prior is not None:
+            for layer in (self.decoder.prior.out, self.decoder.prior.gate):
+                nn.init.zeros_(layer.weight)
+        if self.decoder.shift is not None:
+            nn.init.zeros_(self.decoder.shift.out.weight)
         if "text" in config.perspectives and config.text_encoder is not None:
-            self.text = ReadyMadeText(config.text_encoder)
+            self.text = ready_made(config.text_encoder)
         self.text_projection = None if self.text is None else nn.Linear(self.text.width, config.width)
 
     @classmethod
     def with_text_encoder(cls, config: MPS2SConfig, text_model: PreTrainedModel) -> MPS2S:
-        """A new model of `config` around a trained text encoder of transformers (CLIP or T5).
+        """A new model of `config` around a trained text encoder of transformers (BERT, CLIP or T5).
 
         Args:
             config: its text sizes are replaced by those of `text_model`.
-            text_model: a `CLIPTextModel` or `T5EncoderModel`; its weights are copied.
+            text_model: a `BertModel`, `CLIPTextModel` or `T5EncoderModel`; its weights are copied.
 
         Raises:
             InputError: the text model is of another kind, or `config` has no text perspective.
@@ -101,7 +107,7 @@ class MPS2S(nn.Module):
             text_length=description.get("max_position_embeddings", config.text_length),
         )
         model = cls(config)
-        assert isinstance(model.text, ReadyMadeText)
+        assert isinstance(model.text, BertText | ReadyMadeText)
         model.text.load(text_model)
         return model
 
@@ -175,14 +181,22 @@ class MPS2S(nn.Module):
         text_states, padding = self._encode_text(text_ids, len(image))
         if text_states is not None:
             parts.append(text_states)
+        kept, of = _different(mask, defective)
         if self.pixels is not None:
-            parts.append(self.pixels(image, mask, self._turn(self._patches(image.device))))
+            parts.append(self.pixels(image[kept], mask[kept], self._turn(self._patches(image.device)))[of])
         if self.tokens is not None:
-            embedded = self.embedding(tokens.flatten(1).masked_fill(defective, 0))
-            parts.append(self.tokens(embedded, defective, self._turn(self._cells(image.device))))
+            embedded = self.embedding(tokens[kept].flatten(1).masked_fill(defective[kept], 0))
+            parts.append(self.tokens(embedded, defective[kept], self._turn(self._cells(image.device)))[of])
         states = torch.cat(parts, 1)
         text_length = padding.shape[1]
         return Memory(states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length)
+
+    def encode_text(self, text_ids: Tensor) -> Memory:
+        """Encode captions alone, int64 [B, T], as a memory without a photo."""
+        states, padding = self._encode_text(text_ids, len(text_ids))
+        assert states is not None
+        nothing = text_ids.new_zeros(len(text_ids), 0)
+        return Memory(states, padding, nothing, nothing.bool(), padding.shape[1])
 
     def retell(self, memory: Memory, text_ids: Tensor) -> Memory:
         """The same photos with other captions; the pixel and token encoders do not run again.
@@ -231,10 +245,12 @@ class MPS2S(nn.Module):
         x = self.decoder.embed(self.embedding, states, previous, previous_at, order)
         visible, turn = ~memory.mask[:, None, None], self._memory_turn(memory)
         turns = turns_of(self._turn(self._cells(order.device)), previous_at, order)
-        for block in self.decoder.layers:
+        shifts, prior = self._of_caption(memory, len(order) // len(memory.states))
+        for i, block in enumerate(self.decoder.layers):
             keys_values = block.keys_values(memory.states, turn)
+            x = x if shifts is None else x + shifts[:, i, None]
             x = block(x, mask, causal=mask is None, keys_values=keys_values, memory_mask=visible, turns=turns)
-        return self.head(self.decoder.norm(x))
+        return self.head(self.decoder.finish(x, prior, order))
 
     def head(self, rows: Tensor) -> Tensor:
         """Logits, float32 [..., V], of the decoder's output [..., D]."""
@@ -267,6 +283,7 @@ class MPS2S(nn.Module):
         if earlier is not None:
             return dataclasses.replace(earlier, layers=layers, copies=copies)
         turn = self._memory_turn(memory)
+        shifts, prior = self._of_caption(memory, candidates)
         return DecoderCache(
             layers=layers,
             # in one piece for each head: read where the layer left them, every row is on another page of memory
@@ -275,6 +292,8 @@ class MPS2S(nn.Module):
             tokens=self._token_states(memory).repeat_interleave(candidates, 0),
             cells=self._turn(self._cells(states.device)),
             copies=copies,
+            shifts=shifts,
+            prior=prior,
         )
 
     def decode_rows(
@@ -298,10 +317,12 @@ class MPS2S(nn.Module):
         """
         x = self.decoder.embed(self.embedding, cache.tokens, previous, previous_at, at)
         turns = turns_of(cache.cells, previous_at, at)
-        for block, layer, keys_values in zip(self.decoder.layers, cache.layers, cache.memory, strict=True):
+        layers = zip(self.decoder.layers, cache.layers, cache.memory, strict=True)
+        for i, (block, layer, keys_values) in enumerate(layers):
+            x = x if cache.shifts is None else x + cache.shifts[:, i, None]
             rows = CachedRows(layer, slots, visible, cache.copies)
             x = block(x, rows=rows, keys_values=keys_values, memory_mask=cache.memory_mask, turns=turns)
-        return self.decoder.norm(x)
+        return self.decoder.finish(x, cache.prior, at)
 
     def decode_one_token(
         self, cache: DecoderCache, previous: Tensor, previous_at: Tensor, at: Tensor, slot: Tensor
@@ -324,6 +345,11 @@ class MPS2S(nn.Module):
     def _token_states(self, memory: Memory) -> Tensor:
         """The token encoder's states, [B, N, D]; of no meaning without that perspective."""
         return memory.states[:, -self.config.grid[0] * self.config.grid[1] :]
+
+    def _of_caption(self, memory: Memory, candidates: int) -> list[Tensor | None]:
+        """What each block adds of the caption, [B · C, layers, D], and how it tilts the output, [B · C, r², D]."""
+        parts = (self.decoder.shift, self.decoder.prior)
+        return [None if part is None else part(memory.caption).repeat_interleave(candidates, 0) for part in parts]
 
     def _cells(self, device: torch.device) -> Tensor:
         """Row and column of every token, float [N, 2]."""
@@ -402,6 +428,22 @@ class MPS2S(nn.Module):
             if wrong:
                 raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
         return real
+
+
+def _different(mask: Tensor, defective: Tensor) -> tuple[Tensor | slice, Tensor | slice]:
+    """Which photos of a batch to encode, and which of these each photo is like: fully hidden ones are all alike.
+
+    Args:
+        mask: bool [B, 1, H, W].
+        defective: bool [B, N].
+    """
+    hidden = mask.flatten(1).all(1) & defective.all(1)
+    if int(hidden.sum()) < 2:
+        return slice(None), slice(None)
+    kept = ~hidden
+    kept[int(hidden.int().argmax())] = True
+    of = kept.cumsum(0) - 1
+    return kept, torch.where(hidden, of[hidden][0], of)
 
 
 def _in_one_piece(keys_values: KeysValues) -> KeysValues:

@@ -56,6 +56,11 @@ class MPS2SConfig:
     pointer: bool = False
     """A row of the decoder begins with what the token encoder says of the position that it is to predict: a
     short way, by which small trainings learn from the surroundings first."""
+    caption_prior: int = 0
+    """Regions on a side in which a caption alone tilts the decoder's output (`CaptionPrior`); 0: none."""
+    caption_shift: bool = False
+    """Every block of the decoder also adds a projection of the caption's mean state to its input: a short way for
+    what holds for all of the hole (a kind, a class), beside the attention to single words."""
     perspectives: tuple[str, ...] = PERSPECTIVES
     """What the decoder sees (Table 4); the others are not built."""
     pad_id: int = 0
@@ -74,6 +79,8 @@ class MPS2SConfig:
                 raise InputError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}")
         if self.rotary and self.width // self.heads % 8:
             raise InputError(f"rotary needs heads as wide as a multiple of 8, not {self.width // self.heads}")
+        if self.caption_prior < 0 or any(side < self.caption_prior for side in self.grid):
+            raise InputError(f"caption_prior is {self.caption_prior}; it must be 0 to {min(self.grid)}, as the grid is")
         if self.image_size % self.patch_size:
             raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 

@@ -1,22 +1,24 @@
-"""The text encoder E^t: our own transformer, or a ready-made one of `transformers` (CLIP, T5) in its place.
+"""The text encoder E^t: our own transformer, or a ready-made one of `transformers` (BERT, CLIP, T5) in its place.
 
 Legend: B batch, T text, D width of the text encoder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.models.bert import SIZES, BertText
 from nuwa_lip.models.transformer import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-READY_MADE = ("clip_text_model", "t5")
+READY_MADE = ("bert", "clip_text_model", "t5")
 """`model_type` of the models of transformers that can be used."""
 
 
@@ -43,26 +45,35 @@ class TextTransformer(nn.Module):
         return self.encoder(x, ~padding[:, None, None])
 
 
+def ready_made(description: dict[str, Any]) -> BertText | ReadyMadeText:
+    """A text encoder of a description that `describe` has given, with its first weights.
+
+    Raises:
+        InputError: it is of a kind that is not supported, or that needs transformers, which is not installed.
+    """
+    kind = description.get("model_type")
+    if kind not in READY_MADE:
+        raise InputError(f"text_encoder is of type {kind!r}; supported are {', '.join(READY_MADE)}")
+    return BertText(description) if kind == "bert" else ReadyMadeText(description)
+
+
 class ReadyMadeText(nn.Module):
-    """A text encoder of transformers, rebuilt from its description without a network: [B, T] → [B, T, D].
+    """CLIP's or T5's text encoder by transformers, rebuilt from its description without a network: [B, T] → [B, T, D].
 
     Args:
         description: what `describe` returns.
 
     Raises:
-        InputError: transformers is not installed, or the model is of a kind that is not supported.
+        InputError: transformers is not installed.
     """
 
     def __init__(self, description: dict[str, Any]) -> None:
         super().__init__()
-        kind = description.get("model_type")
-        if kind not in READY_MADE:
-            raise InputError(f"text_encoder is of type {kind!r}; supported are {', '.join(READY_MADE)}")
         try:
             from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
         except ImportError as error:
             raise InputError("this text encoder needs transformers: pip install 'nuwa-lip[transformers]'") from error
-        self.clip = kind == "clip_text_model"
+        self.clip = description["model_type"] == "clip_text_model"
         model: PreTrainedModel
         if self.clip:
             model = CLIPTextModel(CLIPTextConfig.from_dict(description))
@@ -97,7 +108,7 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
     """The configuration of a text model of transformers as `MPS2SConfig.text_encoder` keeps it.
 
     Args:
-        model: a `CLIPTextModel`, `CLIPTextModelWithProjection` or `T5EncoderModel`.
+        model: a `BertModel`, `CLIPTextModel`, `CLIPTextModelWithProjection` or `T5EncoderModel`.
 
     Raises:
         InputError: it is of another kind.
@@ -105,7 +116,14 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
     if model.config.model_type not in READY_MADE:
         raise InputError(
             f"a text encoder of type {model.config.model_type!r} cannot be used; "
-            "give a CLIPTextModel or a T5EncoderModel"
+            "give a BertModel, a CLIPTextModel or a T5EncoderModel"
         )
+    if model.config.model_type == "bert":
+        return describe_bert(model.config.to_dict())
     passing = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "transformers_version")
     return {key: value for key, value in model.config.to_dict().items() if key not in passing}
+
+
+def describe_bert(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As `describe`, of the content of a BERT's config.json."""
+    return {"model_type": "bert", **{name: config[name] for name in SIZES if name in config}}

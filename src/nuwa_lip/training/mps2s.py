@@ -21,12 +21,14 @@ from torch.utils.checkpoint import checkpoint
 from nuwa_lip.fast.compiling import prepare
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
+from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.groups import group_sizes, rows_of_each
 from nuwa_lip.models.mps2s import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training.ready_made_text import Remembered, start_from_bert
 from nuwa_lip.training.recipes import MPS2SRecipe
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for
@@ -58,7 +60,8 @@ class MPS2SStage(Stage[MPS2S]):
         recipe: with a schedule whose number of steps is settled.
         cache: what to train on.
         accelerator: device, precision, processes.
-        weights: a complete model to start from (fine-tuning); its tokenizer is kept.
+        weights: a complete model to start from (fine-tuning); its tokenizer is kept, unless the recipe has another
+            text encoder: then what reads captions begins anew.
         max_file_size: largest size in bytes of an exported file.
     """
 
@@ -75,19 +78,25 @@ class MPS2SStage(Stage[MPS2S]):
     ) -> None:
         self.cache, self.max_file_size = cache, max_file_size
         self.dfvqgan = load_model(cache.folder / "dfvqgan", need_mps2s=False).dfvqgan
-        if weights is not None and weights.tokenizer is not None:
+        torch.manual_seed(recipe.schedule.seed)
+        model = MPS2S(recipe.model)
+        if recipe.text_encoder is not None:
+            self.tokenizer = start_from_bert(model, Path(recipe.text_encoder))
+        elif weights is not None and weights.tokenizer is not None:
             self.tokenizer = weights.tokenizer
         else:
             captions = chain.from_iterable(cache.captions)
             sizes = recipe.model.text_vocab, recipe.model.text_length
             self.tokenizer = CaptionTokenizer.train(captions, *sizes)
-        torch.manual_seed(recipe.schedule.seed)
-        model = MPS2S(recipe.model)
         if weights is not None and weights.mps2s is not None:
-            model.load_state_dict(weights.mps2s.state_dict())
+            start_from(model, weights.mps2s)
         elif recipe.start_from_codes:
             model.start_from_codes(self.dfvqgan.quantiser.codes)
         super().__init__(recipe, cache, accelerator, model.to(accelerator.device))
+        if isinstance(model.text, BertText):
+            model.text.requires_grad_(False)
+            model.text.forward = Remembered(model.text.forward)  # type: ignore[method-assign]
+        freeze(model, recipe.trained)
         if recipe.gradient_checkpointing:
             run_again_for_gradients(model, compiled=recipe.schedule.compile)
 
@@ -103,8 +112,9 @@ class MPS2SStage(Stage[MPS2S]):
         seeds = self.seeds(step)
         torch.manual_seed(generator_for("cpu", 7, *seeds).initial_seed())  # dropout
         inputs = self.prepare(batch, np.random.default_rng([8, *seeds]))
-        # like with like: each part is padded to its own largest K
-        by_size = inputs[4].flatten(1).sum(1).argsort(stable=True)
+        # like with like: each part is padded to its own largest K, and hidden photos are alike
+        hidden = inputs[4].flatten(1).all(1)
+        by_size = (inputs[-1] + inputs[4][0].numel() * ~hidden).argsort(stable=True)
         parts = list(zip(*(t[by_size].chunk(self.recipe.schedule.accumulate) for t in inputs), strict=True))
         pace = self.pace(np.random.default_rng([9, *seeds]))
         return self.learn(step, parts, lambda part: {"loss": self.loss(part, pace)})
@@ -116,31 +126,54 @@ class MPS2SStage(Stage[MPS2S]):
         return Pace(MOST_AT_ONCE ** rng.uniform(math.log(2, MOST_AT_ONCE), 1), str(rng.choice(["cosine", "constant"])))
 
     def prepare(self, batch: TokenBatch, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample."""
+        """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample.
+
+        At last, how many tokens of that order are predicted.
+        """
         device = self.accelerator.device
         captions = self.drop_captions(batch.captions, rng)
-        masks = batch.masks.to(device)
+        masks, tokens = batch.masks.to(device), batch.tokens.to(device)
         defective = token_mask(masks, self.cache.factor)
-        order = self._orders(defective, rng)
+        # as many of each batch, in places that chance has filled
+        place = (torch.arange(len(captions), device=device) + 0.5) / len(captions)
+        everything = place < self.recipe.everything
+        hidden = (place < self.recipe.everything + self.recipe.caption_only)[:, None, None]
+        wanted = defective | everything[:, None, None, None]
+        order, counts = self._orders(wanted, rng)
         ids = self.word_pieces(captions)
-        return ids, batch.images.to(device), masks, batch.tokens.to(device), defective, order
+        return (
+            ids,
+            batch.images.to(device),
+            masks | hidden[..., None],
+            torch.where(hidden, batch.whole.to(device), tokens),
+            defective | hidden[..., None],
+            order,
+            counts,
+        )
 
     def loss(self, part: tuple[Tensor, ...], pace: Pace | None = None) -> Tensor:
-        """Eq. 15, nats for each defective token."""
-        *inputs, tokens, defective, order = part
-        counts = defective.flatten(1).sum(1).tolist()
-        order = order[:, : max(counts)]
-        rows = None if pace is None else rows_of_each([pace.sizes(count) for count in counts])
-        logits, real = self.model(*inputs, tokens, defective, order, rows)
+        """Eq. 15, nats for each token that is asked for."""
+        *inputs, tokens, defective, order, counts = part
+        each = counts.tolist()
+        order = order[:, : max(each)]
+        rows = None if pace is None else rows_of_each([pace.sizes(count) for count in each])
+        logits, _ = self.model(*inputs, tokens, defective, order, rows)
+        real = torch.arange(order.shape[1], device=order.device) < counts[:, None]
         return mps2s_loss(logits, target_tokens(tokens, order), real)
 
-    def _orders(self, defective: Tensor, rng: np.random.Generator) -> Tensor:
-        """An order for each sample, by the recipe's shares: int64 [B, K]."""
+    def _orders(self, defective: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """An order for each sample, by the recipe's shares: int64 [B, K], and how many of it are predicted, [B]."""
         weights = np.array([self.recipe.orders.get(name, 0.0) for name in ORDERS])
         choice = torch.from_numpy(rng.choice(len(ORDERS), size=len(defective), p=weights / weights.sum()))
+        choice = choice.to(defective.device)
         generator = generator_for("cpu", int(rng.integers(2**31)))
         keys = torch.stack([order_keys(name, defective, generator) for name in ORDERS])  # [orders, B, N]
-        return order_by(keys[choice.to(keys.device), torch.arange(len(defective))], defective)[0]
+        order = order_by(keys[choice, torch.arange(len(defective))], defective)[0]
+        counts = defective.flatten(1).sum(1)
+        if self.recipe.first_tokens is not None:
+            few = counts.clamp(max=self.recipe.first_tokens)
+            counts = torch.where(choice == ORDERS.index("random"), few, counts)
+        return order, counts
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
@@ -175,6 +208,33 @@ class MPS2SStage(Stage[MPS2S]):
             sampling=self.recipe.sampling,
             max_file_size=self.max_file_size,
         )
+
+
+def freeze(model: MPS2S, trained: str) -> None:
+    """Let only a part of a model learn, by the recipe's `trained`; no gradients go through blocks that stay."""
+    if trained == "all":
+        return
+    model.embedding.requires_grad_(False)  # the token encoder reads it
+    for encoder in (model.pixels, model.tokens):
+        if encoder is not None:
+            encoder.requires_grad_(False)
+    if trained == "decoder":
+        return
+    model.decoder.requires_grad_(False)
+    if model.decoder.prior is not None:
+        model.decoder.prior.requires_grad_(True)
+    for block in model.decoder.layers:
+        block.forward = torch.no_grad()(block.forward)  # type: ignore[method-assign]
+
+
+def start_from(model: MPS2S, other: MPS2S) -> None:
+    """Take over the weights of another model that this one has too, in the same size."""
+    state = model.state_dict()
+    fitting = {name: value for name, value in other.state_dict().items() if name in state}
+    fitting = {name: value for name, value in fitting.items() if value.shape == state[name].shape}
+    if isinstance(model.text, BertText) and not isinstance(other.text, BertText):
+        fitting = {name: value for name, value in fitting.items() if not name.startswith("text")}
+    model.load_state_dict(state | fitting)
 
 
 def run_again_for_gradients(model: MPS2S, *, compiled: bool = False) -> None:

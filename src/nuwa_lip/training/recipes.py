@@ -94,6 +94,21 @@ class MPS2SRecipe:
     """Keep only what goes into the blocks, and run them again for their gradients: less memory, more time."""
     caption_dropout: float = 0.1
     """Share of the captions replaced by "", for guidance."""
+    text_encoder: str | None = None
+    """Folder of a BERT (config.json, model.safetensors, tokenizer.json) that reads the captions, in place of a text
+    encoder trained from scratch. It stays as it is: what it says of a caption is worked out once."""
+    everything: float = 0.0
+    """Share of the samples of which all is hidden and predicted."""
+    caption_only: float = 0.0
+    """Share of the samples of which all is hidden, but only the tokens in the hole are predicted: nothing but the
+    caption tells what they are."""
+    first_tokens: int | None = None
+    """Most tokens that are predicted of a sample in a random order, the first ones: what a caption says counts most
+    there, and a sample costs less. None: all."""
+    trained: Literal["all", "decoder", "caption", "prior"] = "all"
+    """decoder: the encoders of pixels and tokens and the token embedding stay as they are; caption: the decoder's
+    blocks, too, so that only what reads the caption learns; prior: the same, to tell what stands in a region of the
+    whole photo from the caption alone, which takes minutes."""
     sampling: SamplingDefaults = SamplingDefaults()
     """What the finished model is sampled with when the user does not say."""
 
@@ -105,8 +120,13 @@ class MPS2SRecipe:
         if min(weights.values()) < 0 or sum(weights.values()) <= 0:
             raise InputError(f"orders {weights} must not be negative, and one of them must be positive")
         object.__setattr__(self, "orders", weights)
-        if not 0 <= self.parallel <= 1:
-            raise InputError(f"parallel is {self.parallel}; it must be a share, 0 to 1")
+        for name in ("parallel", "everything", "caption_only"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a share, 0 to 1")
+        if self.first_tokens is not None and self.first_tokens < 1:
+            raise InputError(f"first_tokens is {self.first_tokens}; it must be 1 or more")
+        if self.everything + self.caption_only > 1:
+            raise InputError(f"everything {self.everything} and caption_only {self.caption_only} exceed 1 together")
 
 
 def dfvqgan_mini() -> DFVQGANRecipe:
@@ -237,6 +257,55 @@ def mps2s_mini() -> MPS2SRecipe:
     )
 
 
+def mps2s_prior() -> MPS2SRecipe:
+    """What captions alone say, for the mini's decoder: a ready-made text encoder, and which codes go with its words.
+
+    nuwa-lip train mps2s prior --init-from nuwa-lip-mini --text-encoder minilm/ --data tokens/* --out runs/prior
+    """
+    return MPS2SRecipe(
+        model=dataclasses.replace(MPS2SConfig.preset("mini"), caption_prior=4, caption_shift=True),
+        schedule=Schedule(
+            steps=2000,
+            batch_size=64,
+            learning_rate=2e-3,
+            weight_decay=0.02,
+            ema=0.98,
+            log_every=50,
+            sheet_every=2000,
+            checkpoint_every=500,
+        ),
+        orders={"border": 1.0},
+        trained="prior",
+        sampling=SamplingDefaults(guidance_scale=3.0, order="border", num_inference_steps=32, blend=True),
+    )
+
+
+def mps2s_captions() -> MPS2SRecipe:
+    """Stage 2 of the bundled model, so that captions count.
+
+    nuwa-lip train mps2s captions --init-from runs/prior/model --data tokens/* --out runs/captions
+    """
+    return dataclasses.replace(
+        mps2s_prior(),
+        schedule=Schedule(
+            steps=600,
+            batch_size=16,
+            accumulate=2,
+            learning_rate=7e-4,
+            warmup=0.02,
+            ema=0.98,
+            sheet_every=150,
+            checkpoint_every=25,
+        ),
+        orders={"border": 0.3, "random": 0.7},
+        parallel=0.5,
+        everything=0.25,
+        caption_only=0.25,
+        first_tokens=48,
+        trained="decoder",
+    )
+
+
 def mps2s_tiny() -> MPS2SRecipe:
     """Stage 2 for the synthetic shapes at 32 px.
 
@@ -311,6 +380,8 @@ DFVQGAN_RECIPES: dict[str, Callable[[], DFVQGANRecipe]] = {
 }
 MPS2S_RECIPES: dict[str, Callable[[], MPS2SRecipe]] = {
     "mini": mps2s_mini,
+    "prior": mps2s_prior,
+    "captions": mps2s_captions,
     "tiny": mps2s_tiny,
     "base": mps2s_base,
     "paper": mps2s_paper,

@@ -4,6 +4,7 @@
     images.npy       uint8 [N, 3, S, S], complete; N = photos x variants, a photo's variants in a row
     masks.npy        uint8 [N, S * S / 8], the holes as bits
     tokens.npy       int32 [N, h, w]: ζ^x where known, the targets ζ^y where defective
+    whole.npy        int32 [N, h, w]: ζ^y everywhere, the targets if all of the photo is hidden
     dfvqgan/         the model folder it was made with
 
 A variant is another crop and another hole of the same photo. The folder appears when it is whole.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -33,7 +34,8 @@ from nuwa_lip.models import DFVQGAN, MPS2SConfig
 from nuwa_lip.models.defect_free import pool_mask
 from nuwa_lip.training.stage import generator_for
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+ARRAYS = ("images", "masks", "tokens", "whole")
 
 
 class TokenBatch(NamedTuple):
@@ -45,6 +47,8 @@ class TokenBatch(NamedTuple):
     """m, bool [B, 1, S, S]"""
     tokens: Tensor
     """int64 [B, h, w]: ζ^x where known, ζ^y where defective."""
+    whole: Tensor
+    """int64 [B, h, w]: ζ^y everywhere."""
     captions: list[str]
     """One of each photo's captions; "" for a photo without any."""
 
@@ -57,6 +61,7 @@ class TokenCache:
     images: Tensor
     masks: Tensor
     tokens: Tensor
+    whole: Tensor
     captions: list[list[str]]
     variants: int
     factor: int
@@ -77,7 +82,7 @@ class TokenCache:
                 f"{folder} has pictures of {found[0]} pixels, {found[1][0]} x {found[1][1]} tokens and "
                 f"{found[2]} codes; the recipe's model has {wanted[0]}, {wanted[1][0]} x {wanted[1][1]} and {wanted[2]}"
             )
-        arrays = {name: _map(folder / f"{name}.npy") for name in ("images", "masks", "tokens")}
+        arrays = {name: _map(folder / f"{name}.npy") for name in ARRAYS}
         captions, variants = about["captions"], about["variants"]
         if any(len(array) != len(captions) * variants for array in arrays.values()):
             raise InputError(
@@ -85,9 +90,27 @@ class TokenCache:
             )
         return cls(folder, **arrays, captions=captions, variants=variants, factor=found[0] // found[1][0])
 
+    @classmethod
+    def join(cls, caches: Sequence[TokenCache]) -> TokenCache:
+        """Several caches as one, held in memory.
+
+        Raises:
+            InputError: they have not equally many variants of a photo.
+        """
+        first = caches[0]
+        for cache in caches:
+            if cache.variants != first.variants:
+                raise InputError(
+                    f"{cache.folder} has {cache.variants} variants of each photo, {first.folder} has {first.variants}: "
+                    "make them with the same --variants"
+                )
+        arrays = {name: torch.cat([getattr(cache, name) for cache in caches]) for name in ARRAYS}
+        captions = [texts for cache in caches for texts in cache.captions]
+        return dataclasses.replace(first, **arrays, captions=captions)
+
     def load(self, device: torch.device | str) -> TokenCache:
         """The same, held in memory of a device."""
-        held = {name: getattr(self, name).to(device, copy=True) for name in ("images", "masks", "tokens")}
+        held = {name: getattr(self, name).to(device, copy=True) for name in ARRAYS}
         return dataclasses.replace(self, **held)
 
     def __len__(self) -> int:
@@ -118,6 +141,7 @@ class TokenCache:
             images=self.images[index].float().mul_(2 / 255).sub_(1),
             masks=unpack_masks(self.masks[index], self.images.shape[-1]),
             tokens=self.tokens[index].long(),
+            whole=self.whole[index].long(),
             captions=[c[int(u * len(c))] if c else "" for c, u in zip(choices, picks, strict=True)],
         )
 
@@ -175,13 +199,15 @@ def write_cache(
             _new(part / "images.npy", np.uint8, (count, 3, size, size)) as images,
             _new(part / "masks.npy", np.uint8, (count, -(-size * size // 8))) as bits,
             _new(part / "tokens.npy", np.int32, (count, grid, grid)) as tokens,
+            _new(part / "whole.npy", np.int32, (count, grid, grid)) as whole,
         ):
             for start in progress(range(0, count, batch_size)):
                 rows = range(start, min(start + batch_size, count))
                 image, mask = _crops(photos, rows, variants, size, masks, augmentation, seed)
                 images.write(_to_bytes(image).numpy().tobytes())
                 bits.write(pack_masks(mask).tobytes())
-                tokens.write(encode_pair(model, image, mask).cpu().numpy().astype(np.int32).tobytes())
+                for file, found in zip((tokens, whole), encode_pair(model, image, mask), strict=True):
+                    file.write(found.cpu().numpy().astype(np.int32).tobytes())
         about = {
             "format_version": FORMAT_VERSION,
             "resolution": size,
@@ -197,10 +223,17 @@ def write_cache(
         save_model(part / "dfvqgan", dfvqgan=model)
 
 
-def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> Tensor:
-    """ζ^x of the photo with its hole where known, ζ^y of the complete photo where defective: int64 [B, h, w]."""
+def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """ζ^x of the photo with its hole where known and ζ^y of the complete photo where defective, and ζ^y everywhere.
+
+    Each is int64 [B, h, w].
+    """
     device = model.last_layer.device
-    return model.encode_pair(image.to(device), mask.to(device)).tokens
+    if mask.all():  # nothing is known: one pass will do
+        whole = model.encode(image.to(device)).tokens
+        return whole, whole
+    pair = model.encode_pair(image.to(device), mask.to(device))
+    return pair.tokens, pair.whole.tokens
 
 
 def token_mask(masks: Tensor, factor: int) -> Tensor:
@@ -272,6 +305,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is a damaged token cache: {path.name}: {error}") from error
     if version > FORMAT_VERSION:
         raise InputError(f"{folder} is a token cache of version {version}: update nuwa-lip")
+    if version < FORMAT_VERSION:
+        raise InputError(f"{folder} is a token cache of version {version}: make it anew with nuwa-lip tokenize")
     if missing:
         raise InputError(f"{folder} is a damaged token cache: {path.name} has no {missing[0]}")
     return about
