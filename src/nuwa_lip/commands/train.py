@@ -65,7 +65,9 @@ def dfvqgan(argv: list[str]) -> None:
     if options.init_from:
         weights = load_model(options.init_from, need_mps2s=False).dfvqgan
         # codes that are learned already are kept
-        recipe = dataclasses.replace(recipe, model=weights.config, unquantised=0.0)
+        refinement = weights.config.refinement or recipe.model.refinement
+        model = dataclasses.replace(weights.config, refinement=refinement)
+        recipe = dataclasses.replace(recipe, model=model, unquantised=0.0)
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         photos = _photos(options, recipe.model.resolution, accelerator)

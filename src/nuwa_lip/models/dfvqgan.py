@@ -39,6 +39,9 @@ class DFVQGANConfig:
     patch: int = 1
     """Pixels on the side of a cell of the finest level, a power of two: 2 and more spare a small machine the
     convolutions at full resolution, which cost most. A cell is defective if any of its pixels is."""
+    refinement: int = 0
+    """Channels of the decoder's last convolutions, at full resolution, which take the grid of its cells away and see
+    the known pixels beside the hole; 0: none."""
     encoder_blocks: int = 2
     """Residual blocks a level in the encoder."""
     decoder_blocks: int = 2
@@ -93,6 +96,8 @@ class DFVQGANConfig:
             raise InputError(f"attention_levels {beyond[0]} does not exist: levels are 0 to {last}")
         if self.patch < 1 or self.patch & (self.patch - 1):
             raise InputError(f"patch is {self.patch}; it must be a power of two: 1, 2, 4")
+        if self.refinement < 0:
+            raise InputError(f"refinement is {self.refinement}; it must be 0 (none) or more channels")
         if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
         if self.partial_convolution and self.relative_estimation:
@@ -213,7 +218,9 @@ class DFVQGAN(nn.Module):
     @property
     def last_layer(self) -> nn.Parameter:
         """The decoder's last weights, where the adaptive weight of the adversarial loss is measured."""
-        return self.decoder.conv_out.weight  # type: ignore[return-value]
+        decoder = self.decoder
+        last = decoder.conv_out if decoder.refinement is None else decoder.refinement.conv_out
+        return last.weight  # type: ignore[return-value]
 
     def encode(self, image: Tensor, mask: Tensor | None = None) -> Encoding:
         """Encode a complete image (E), or one with a hole (E^DF, Eq. 7) whose content is ignored.
@@ -280,12 +287,11 @@ class DFVQGAN(nn.Module):
         """
         if not self.config.symmetrical_connections:
             skips = None
-        cells = self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips))
-        image = (cells if self.config.patch == 1 else F.pixel_shuffle(cells, self.config.patch)).float()
-        if skips is None:
-            return image
-        original, mask = skips[0]
-        return torch.where(mask, image, original)
+
+        def paste(image: Tensor) -> Tensor:
+            return image if skips is None else torch.where(skips[0][1], image, skips[0][0].to(image.dtype))
+
+        return paste(self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips), paste).float())
 
     def forward(self, image: Tensor, mask: Tensor, connect: Tensor, quantise: bool = True) -> Reconstruction:
         """One training pass of stage 1: merged encoding, quantiser, decoding.
