@@ -24,6 +24,8 @@ CELL = 16
 """Pixels on the side of what a head judges at a time."""
 EPSILON = 1e-3
 """Of EfficientNet's batch norms."""
+NORM = ("weight", "bias", "running_mean", "running_var")
+"""What such a norm holds."""
 
 
 class Group(NamedTuple):
@@ -120,9 +122,6 @@ def _fold(conv: nn.Conv2d, state: Mapping[str, Tensor], name: str, norm: str) ->
     scale = weight * (variance + EPSILON).rsqrt()
     conv.weight.copy_(state[f"{name}.weight"].float() * scale[:, None, None, None])
     conv.bias.copy_(bias - mean * scale)  # type: ignore[union-attr]
-
-
-NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class ProjectedDiscriminator(nn.Module):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuwa_lip.assets import asset
 from nuwa_lip.data.augment import augment
@@ -31,11 +31,11 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.dfvqgan import Reconstruction
-from nuwa_lip.models.losses import PatchGAN, adaptive_weight, discriminator_loss, generator_loss
+from nuwa_lip.models.losses import adaptive_weight, discriminator_loss, generator_loss
 from nuwa_lip.models.perceptual import Features, lpips, squeezenet, vgg16
-from nuwa_lip.models.projected import EfficientNetLite0, ProjectedDiscriminator
 from nuwa_lip.models.vqgan import AttentionBlock, Downsample, ResidualBlock, Upsample
-from nuwa_lip.training.recipes import Adversary, DFVQGANRecipe
+from nuwa_lip.training.critics import make_critic
+from nuwa_lip.training.recipes import DFVQGANRecipe
 from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for, make_optimizer
@@ -287,24 +287,6 @@ def load_weights(model: DFVQGAN, weights: DFVQGAN) -> None:
     missing, unexpected = model.load_state_dict(weights.state_dict(), strict=False)
     if unexpected or not all(name.startswith("decoder.refinement.") for name in missing):
         raise InputError(f"the weights do not fit the configuration: {[*missing, *unexpected][0]}")
-
-
-def make_critic(adversary: Adversary) -> nn.Module:
-    """The discriminator with its first weights.
-
-    Raises:
-        InputError: the weights of EfficientNet-Lite0, which a projected one judges by, are not there.
-    """
-    if adversary.kind == "patch":
-        return PatchGAN(adversary.filters, adversary.layers)
-    try:
-        features = EfficientNetLite0(load_file(adversary.features))
-    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"adversary.features {adversary.features!r} is not a safetensors file of EfficientNet-Lite0 in timm's names "
-            "(tf_efficientnet_lite0), which adversary.kind projected needs"
-        ) from error
-    return ProjectedDiscriminator(features, adversary.filters)
 
 
 def load_perceptual(name: str) -> Features:

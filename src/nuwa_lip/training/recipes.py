@@ -22,41 +22,8 @@ from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.json_files import read_object
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
+from nuwa_lip.training.critics import Adversary
 from nuwa_lip.training.schedule import Schedule
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adversary:
-    """The discriminator of stage 1 (L_G of Eq. 13)."""
-
-    kind: Literal["patch", "projected"] = "patch"
-    """VQGAN's PatchGAN, or a projected one, which judges by the features of a fixed network and learns in a fraction of
-    the time."""
-    features: str = ""
-    """Of a projected one: the safetensors file of EfficientNet-Lite0 in timm's names."""
-    crop: int = 0
-    """Side in pixels of the squares, elsewhere in each step, that are judged in place of whole pictures (0), which
-    costs less; of a projected one a multiple of 16."""
-    weight: float = 0.8
-    """Factor on the adaptive weight; 0: none."""
-    start: float = 0.3
-    """Share of the steps after which it begins; too early ruins a VQGAN."""
-    filters: int = 64
-    """Channels of its first layer, a multiple of 8; of a projected one: of all its heads' layers."""
-    layers: int = 3
-    """Halvings before a PatchGAN's last two layers; more see larger patches."""
-    learning_rate: float = 1.0
-    """As a multiple of the schedule's."""
-
-    def __post_init__(self) -> None:
-        if self.filters < 8 or self.filters % 8:
-            raise InputError(f"adversary.filters is {self.filters}; it must be a multiple of 8")
-        if self.layers < 1:
-            raise InputError(f"adversary.layers is {self.layers}; it must be 1 or more")
-        if self.crop < 0 or (self.kind == "projected" and self.crop % 16):
-            raise InputError(f"adversary.crop is {self.crop}; it must be 0 (whole pictures) or a multiple of 16")
-        if self.weight < 0 or not 0 <= self.start <= 1:
-            raise InputError(f"adversary.weight {self.weight} must be 0 or more, and start {self.start} within 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +57,12 @@ class DFVQGANRecipe:
     latents. Helps small codebooks: what no code stands for at the start is never learned."""
     revive_after: int = 200
     """Steps without use after which a code is replaced; 0: never."""
+
+    def __post_init__(self) -> None:
+        if self.adversary.crop > self.model.resolution:
+            raise InputError(
+                f"adversary.crop {self.adversary.crop} is more than model.resolution {self.model.resolution}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
