@@ -177,7 +177,7 @@ def test_a_batch_is_a_function_of_seed_and_step(photos: PhotoSet) -> None:
 def test_a_step_takes_the_merged_path(photos: PhotoSet) -> None:
     stage = make(photos, masks=MaskRecipe(), connect=1.0)
     batch = stage.prepare(0, first_batch(stage))
-    output, _ = stage._forward(batch, Phase(quantised=True, adversarial=False))
+    output, _ = stage._forward(batch, Phase(quantised=True, critic=False, adversarial=False))
     known, whole = stage.raw.encode(batch.image, batch.mask), stage.raw.encode(batch.image)
     defective = known.token_mask.expand_as(known.latents)
     assert 0.1 < defective.float().mean() < 0.9
@@ -187,7 +187,7 @@ def test_a_step_takes_the_merged_path(photos: PhotoSet) -> None:
     assert not torch.allclose(known.latents[~defective], whole.latents[~defective], atol=1e-3)
     hole = batch.mask.expand_as(batch.image)
     assert torch.equal(output.image[~hole], batch.image[~hole]) and (output.image != batch.image)[hole].any()
-    plain, _ = stage._forward(batch._replace(connect=~batch.connect), Phase(True, False))
+    plain, _ = stage._forward(batch._replace(connect=~batch.connect), Phase(True, False, False))
     assert not torch.equal(plain.image[~hole], batch.image[~hole])
 
 
@@ -237,15 +237,27 @@ def test_revival_can_be_switched_off(photos: PhotoSet) -> None:
 
 
 def test_phases_begin_at_their_share_of_the_steps(photos: PhotoSet) -> None:
-    stage = make(photos, steps=10, unquantised=0.2, adversary=Adversary(start=0.35, filters=8, layers=1))
+    adversary = Adversary(start=0.35, head_start=0.05, filters=8, layers=1)
+    stage = make(photos, steps=10, unquantised=0.2, adversary=adversary)
     assert [stage.phase(step) for step in range(5)] == [
-        Phase(False, False),
-        Phase(False, False),
-        Phase(True, False),
-        Phase(True, False),
-        Phase(True, True),
+        Phase(False, False, False),
+        Phase(False, False, False),
+        Phase(True, False, False),
+        Phase(True, True, False),
+        Phase(True, True, True),
     ]
     assert not make(photos, adversary=Adversary(weight=0.0, start=0.0)).phase(1).adversarial
+
+
+def test_a_discriminator_with_a_head_start_learns_alone(photos: PhotoSet) -> None:
+    heads = Adversary(start=1.0, head_start=1.0, filters=8, layers=1)
+    ahead, without = (make(photos, adversary=adversary) for adversary in (heads, Adversary(weight=0.0)))
+    before = ahead.raw_critic.state_dict()["body.0.weight"].clone()
+    figures, plain = (stage.step(0, first_batch(stage)) for stage in (ahead, without))
+    assert "discriminator" in figures and "adversarial" not in figures and "discriminator" not in plain
+    assert not torch.equal(ahead.raw_critic.state_dict()["body.0.weight"], before)
+    for name, value in without.raw.state_dict().items():
+        assert torch.equal(ahead.raw.state_dict()[name], value), name
 
 
 def test_a_rehearsal_knows_the_cheap_and_the_dear_step(photos: PhotoSet) -> None:

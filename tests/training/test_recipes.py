@@ -129,7 +129,9 @@ def test_schedules_that_cannot_be(changes: dict[str, Any], says: str) -> None:
         schedule(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"start": 1.5}, {"weight": -1.0}, {"layers": 0}, {"filters": 0}, {"crop": -1}])
+@pytest.mark.parametrize(
+    "changes", [{"start": 1.5}, {"weight": -1.0}, {"layers": 0}, {"filters": 0}, {"crop": -1}, {"head_start": 0.4}]
+)
 def test_adversaries_that_cannot_be(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(changes.values()))}"):
         Adversary(**changes)

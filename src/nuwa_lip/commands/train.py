@@ -75,7 +75,8 @@ def dfvqgan(argv: list[str]) -> None:
             dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights, _bytes(options)
         )
 
-    later = recipe.adversary.start if recipe.adversary.weight > 0 else None
+    adversary = recipe.adversary
+    later = adversary.start - adversary.head_start if adversary.weight > 0 else None
     _run(options, recipe, prepare, later)
 
 

@@ -30,6 +30,9 @@ class Adversary:
     """Factor on the adaptive weight; 0: none."""
     start: float = 0.3
     """Share of the steps after which it begins; too early ruins a VQGAN."""
+    head_start: float = 0.0
+    """Share of the steps, before `start`, in which it learns alone: a trained decoder that follows a discriminator
+    which knows nothing yet unlearns what it can."""
     filters: int = 64
     """Channels of its first layer, a multiple of 8; of a projected one: of all its heads' layers."""
     layers: int = 3
@@ -44,6 +47,8 @@ class Adversary:
             raise InputError(f"adversary.layers is {self.layers}; it must be 1 or more")
         if self.crop < 0 or (self.kind == "projected" and self.crop % CELL):
             raise InputError(f"adversary.crop is {self.crop}; it must be 0 (whole pictures) or a multiple of {CELL}")
+        if not 0 <= self.head_start <= self.start:
+            raise InputError(f"adversary.head_start is {self.head_start}; it must be within 0 and start {self.start}")
         if self.weight < 0 or not 0 <= self.start <= 1:
             raise InputError(f"adversary.weight {self.weight} must be 0 or more, and start {self.start} within 0 to 1")
 

@@ -63,7 +63,10 @@ class Phase(NamedTuple):
     """What is on in a step."""
 
     quantised: bool
+    critic: bool
+    """The discriminator learns."""
     adversarial: bool
+    """The model learns from it."""
 
 
 class DFVQGANStage(Stage[DFVQGAN]):
@@ -127,7 +130,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
         phase = self.phase(step)
         parts = self.prepare(step, batch).parts(self.recipe.schedule.accumulate)
         outputs, figures = self._generator_step(step, parts, phase)
-        if phase.adversarial:
+        if phase.critic:
             figures["discriminator"] = self._critic_step(step, parts, [output.image for output in outputs])
         figures |= self._codebook_step(step, outputs)
         self.average.update(self.raw, step)
@@ -135,10 +138,11 @@ class DFVQGANStage(Stage[DFVQGAN]):
 
     def phase(self, step: int) -> Phase:
         """What is on in a step, counted from 0."""
-        recipe, steps = self.recipe, self.recipe.schedule.steps
+        recipe, adversary, steps = self.recipe, self.recipe.adversary, self.recipe.schedule.steps
         return Phase(
             quantised=step >= recipe.unquantised * steps,
-            adversarial=recipe.adversary.weight > 0 and step >= recipe.adversary.start * steps,
+            critic=adversary.weight > 0 and step >= (adversary.start - adversary.head_start) * steps,
+            adversarial=adversary.weight > 0 and step >= adversary.start * steps,
         )
 
     def losses(self, part: Batch, output: Reconstruction) -> dict[str, Tensor]:

@@ -139,7 +139,7 @@ def dfvqgan_mini_sharp() -> DFVQGANRecipe:
             mini.schedule, steps=1500, batch_size=8, learning_rate=3e-4, betas=(0.5, 0.9), weight_decay=0.0
         ),
         masks=DRAWN_HOLES,
-        adversary=Adversary(kind="projected", weight=2.5, start=0.0, crop=96, learning_rate=2.0),
+        adversary=Adversary(kind="projected", weight=2.5, start=0.05, head_start=0.05, crop=96, learning_rate=4.0),
         decoder_only=True,
     )
 
