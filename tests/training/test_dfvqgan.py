@@ -177,7 +177,7 @@ def test_a_batch_is_a_function_of_seed_and_step(photos: PhotoSet) -> None:
 def test_a_step_takes_the_merged_path(photos: PhotoSet) -> None:
     stage = make(photos, masks=MaskRecipe(), connect=1.0)
     batch = stage.prepare(0, first_batch(stage))
-    output, _ = stage._forward(batch, Phase(quantised=True, critic=False, adversarial=False))
+    output, _ = stage._forward(0, batch, Phase(quantised=True, critic=False, adversarial=False))
     known, whole = stage.raw.encode(batch.image, batch.mask), stage.raw.encode(batch.image)
     defective = known.token_mask.expand_as(known.latents)
     assert 0.1 < defective.float().mean() < 0.9
@@ -187,7 +187,7 @@ def test_a_step_takes_the_merged_path(photos: PhotoSet) -> None:
     assert not torch.allclose(known.latents[~defective], whole.latents[~defective], atol=1e-3)
     hole = batch.mask.expand_as(batch.image)
     assert torch.equal(output.image[~hole], batch.image[~hole]) and (output.image != batch.image)[hole].any()
-    plain, _ = stage._forward(batch._replace(connect=~batch.connect), Phase(True, False, False))
+    plain, _ = stage._forward(0, batch._replace(connect=~batch.connect), Phase(True, False, False))
     assert not torch.equal(plain.image[~hole], batch.image[~hole])
 
 
