@@ -69,9 +69,14 @@ def test_what_is_odd_of_the_padding_stands_right_and_below(
     assert _padding(size, kernel, stride) == sides
 
 
-def test_every_head_judges_cells_of_sixteen_pixels(features: EfficientNetLite0) -> None:
-    critic = ProjectedDiscriminator(features, filters=8)
-    assert critic(torch.zeros(2, 3, 64, 96)).shape == (2, 4, 4, 6)
+def test_features_are_judged_in_cells_of_sixteen_pixels_and_pixels_in_cells_of_four(
+    features: EfficientNetLite0,
+) -> None:
+    torch.manual_seed(0)
+    judged = ProjectedDiscriminator(features, filters=8)(torch.rand(2, 3, 64, 96))
+    assert judged.shape == (2, 4, 16, 24)
+    cells = judged.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).std(-1)  # [2, 4, 4, 6]
+    assert not cells[:, :3].any() and (cells[:, 3] > 0).all()
 
 
 def test_the_heads_learn_and_nothing_else(features: EfficientNetLite0) -> None:
@@ -98,7 +103,7 @@ def test_no_layer_of_a_head_is_steeper_than_one(features: EfficientNetLite0) -> 
     critic = ProjectedDiscriminator(features, filters=8)
     for _ in range(50):  # power iterations
         critic(torch.zeros(1, 3, 32, 32))
-    for head in (*critic.heads, critic.pixels):
+    for head in critic.heads:
         for layer in head[::2]:
             largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)
             assert largest == pytest.approx(1, abs=0.02)

@@ -2,7 +2,8 @@
 
 EfficientNet-Lite0, the best of the networks which that paper tried, gives maps at three scales. Fixed random
 convolutions mix their channels, and the scales from coarse to fine, so that no head can rely on a few features. What
-learns is a small head on each scale, and one on the pixels themselves; spectral norm bounds how steep they are.
+learns is a small head on each scale, whose spectral norm bounds how steep it is, and a small PatchGAN on the pixels: fine
+texture is faint beside the rest of a picture, so that norms of its own must lift it.
 
 A model that was trained with this discriminator cannot be judged by EfficientNet-Lite0 afterwards.
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 CELL = 16
-"""Pixels on the side of what a head judges at a time."""
+"""Pixels on the side of what a head judges at a time by features."""
 EPSILON = 1e-3
 """Of EfficientNet's batch norms."""
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -125,7 +126,7 @@ def _fold(conv: nn.Conv2d, state: Mapping[str, Tensor], name: str, norm: str) ->
 
 
 class ProjectedDiscriminator(nn.Module):
-    """D: judges cells of 16 pixels by their features at three scales, and by their pixels.
+    """D: judges cells of 16 pixels by their features at three scales, and cells of 4 by the pixels around them.
 
     Args:
         features: `EfficientNetLite0`.
@@ -141,15 +142,28 @@ class ProjectedDiscriminator(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")  # type: ignore[arg-type]
             conv.requires_grad_(False)
         self.heads = nn.ModuleList(_head(filters, filters, halvings) for halvings in (2, 1, 0))
-        self.pixels = _head(3, filters, 4)
+        self.pixels = nn.Sequential(
+            nn.Conv2d(3, filters // 2, 4, 2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(filters // 2, filters, 4, 2, padding=1, bias=False),
+            nn.GroupNorm(8, filters),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(filters, filters, 3, padding=1, bias=False),
+            nn.GroupNorm(8, filters),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(filters, 1, 3, padding=1),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [-1, 1] → [B, 4, H / 16, W / 16], high where a head takes a cell for real."""
+        """[B, 3, H, W] in [-1, 1] → [B, 4, H / 4, W / 4], high where a head takes a cell for real.
+
+        What is judged of a cell of 16 pixels stands at each cell of 4 in it, so that all heads weigh the same.
+        """
         maps = [mix(x) for mix, x in zip(self.mix_channels, self.features(images), strict=True)]
         for i in (1, 0):  # the finer scales see the coarser ones
             maps[i] = maps[i] + F.interpolate(self.mix_scales[i](maps[i + 1]), scale_factor=2.0, mode="nearest")
-        judged = [head(x) for head, x in zip(self.heads, maps, strict=True)]
-        return torch.cat([*judged, self.pixels(images)], 1)
+        coarse = torch.cat([head(x) for head, x in zip(self.heads, maps, strict=True)], 1)
+        return torch.cat([F.interpolate(coarse, scale_factor=4.0, mode="nearest"), self.pixels(images)], 1)
 
 
 def _head(c_in: int, filters: int, halvings: int) -> nn.Sequential:
