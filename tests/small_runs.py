@@ -20,6 +20,7 @@ from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.data.shards import write_shards
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.models.projected import GROUPS
 from nuwa_lip.training.loop import train
 from nuwa_lip.training.recipes import Adversary, DFVQGANRecipe, MPS2SRecipe, Schedule
 from nuwa_lip.training.runs import RunFolder
@@ -66,6 +67,31 @@ def make_cache(folder: Path, shards: Path) -> Path:
         seed=0,
     )
     return folder
+
+
+def efficientnet_state() -> dict[str, torch.Tensor]:
+    """Random weights of EfficientNet-Lite0 in timm's names, as far as a discriminator reads them."""
+    generator, state = torch.Generator().manual_seed(0), {}
+
+    def add(name: str, norm: str, c_out: int, c_in: int, kernel: int) -> None:
+        spread = (2 / (c_in * kernel**2)) ** 0.5
+        state[f"{name}.weight"] = spread * torch.randn(c_out, c_in, kernel, kernel, generator=generator)
+        for part, low, high in (("weight", 0.5, 1.5), ("bias", -0.5, 0.5), ("running_mean", -0.2, 0.2)):
+            state[f"{norm}.{part}"] = low + (high - low) * torch.rand(c_out, generator=generator)
+        state[f"{norm}.running_var"] = 0.5 + torch.rand(c_out, generator=generator)
+
+    add("conv_stem", "bn1", 32, 3, 3)
+    add("blocks.0.0.conv_dw", "blocks.0.0.bn1", 32, 1, 3)
+    add("blocks.0.0.conv_pw", "blocks.0.0.bn2", 16, 32, 1)
+    width = 16
+    for i, group in enumerate(GROUPS, 1):
+        for n in range(group.blocks):
+            name = f"blocks.{i}.{n}"
+            add(f"{name}.conv_pw", f"{name}.bn1", 6 * width, width, 1)
+            add(f"{name}.conv_dw", f"{name}.bn2", 6 * width, 1, group.kernel)
+            add(f"{name}.conv_pwl", f"{name}.bn3", group.channels, 6 * width, 1)
+            width = group.channels
+    return state
 
 
 def schedule(**changes: Any) -> Schedule:

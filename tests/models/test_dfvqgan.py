@@ -345,6 +345,36 @@ def test_cells_of_several_pixels_paste_known_pixels_all_the_same() -> None:
     assert torch.equal(out.masked_fill(mask, 0), image.masked_fill(mask, 0)) and out.isfinite().all()
 
 
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_a_new_refinement_changes_nothing(patch: int) -> None:
+    torch.manual_seed(0)
+    old, model = make(patch=patch), make(patch=patch, refinement=4)
+    missing, unexpected = model.load_state_dict(old.state_dict(), strict=False)
+    assert not unexpected and missing and all(name.startswith("decoder.refinement.") for name in missing)
+    image, mask = picture(2, 32, 32), hole("random", 2, 32, 32)
+    with torch.inference_mode():
+        encoding = old.encode(image, mask)
+        for skips in (encoding.skips, None):
+            assert torch.equal(model.decode(encoding.tokens, skips), old.decode(encoding.tokens, skips))
+    assert model.last_layer is model.decoder.refinement.conv_out.weight  # type: ignore[union-attr]
+
+
+def test_a_refinement_sees_the_known_pixels_beside_the_hole_and_keeps_them() -> None:
+    model, image, mask = make(patch=2, refinement=4), picture(1, 32, 32), hole("half", 1, 32, 32)
+    torch.nn.init.normal_(model.last_layer)
+    with torch.inference_mode():
+        encoding = model.encode(image.masked_fill(mask, math.nan), mask)
+        assert encoding.skips is not None
+        out = model.decode(encoding.tokens, encoding.skips)
+        others = [(-encoding.skips[0][0], mask), *encoding.skips[1:]]
+        changed = (model.decode(encoding.tokens, others) - out).abs().amax((0, 1, 2))  # by column
+    assert torch.equal(out.masked_fill(mask, 0), image.masked_fill(mask, 0)) and out.isfinite().all()
+    first = int(mask[0, 0, 0].nonzero()[0, 0]) if not mask[0, 0, 0, 0] else int((~mask[0, 0, 0]).nonzero()[0, 0]) - 1
+    assert changed[first] > 1e-3, "the hole's column beside the known part"
+    inside = changed[: first - 2] if mask[0, 0, 0, 0] else changed[first + 3 :]
+    assert not inside.any(), "three convolutions of 3 x 3 reach three pixels"
+
+
 def test_connections_reach_the_hole(small: DFVQGAN) -> None:
     """What is known at the hole's border changes what is painted into it."""
     image, mask = picture(1, 32, 32), hole("half", 1, 32, 32)

@@ -30,6 +30,7 @@ from tests.small_runs import (
     DFVQGAN_CONFIG,
     NEEDS_COMPILER,
     dfvqgan_recipe,
+    efficientnet_state,
     interrupted,
     make_cpu_accelerator,
     run,
@@ -105,15 +106,30 @@ def test_compiled_gradients_are_the_same(photos: PhotoSet, big_batch: Any, apart
     assert all(block._compiled_call_impl is None for block in stage.average.model.modules())
 
 
-def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(photos: PhotoSet, tmp_path: Path) -> None:
-    recipe = dfvqgan_recipe(steps=5, accumulate=2, revive_after=4)
-    run(make(photos, steps=5, accumulate=2, revive_after=4), recipe, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def projected(tmp_path_factory: pytest.TempPathFactory) -> Adversary:
+    path = tmp_path_factory.mktemp("weights") / "efficientnet_lite0.safetensors"
+    save_file(efficientnet_state(), path)
+    return Adversary(kind="projected", features=str(path), start=0.0, filters=8, crop=16)
+
+
+@pytest.mark.parametrize("kind", ["patch", "projected"])
+def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(
+    kind: str, photos: PhotoSet, projected: Adversary, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"adversary": projected} if kind == "projected" else {}
+    recipe = dfvqgan_recipe(steps=5, accumulate=2, revive_after=4, **changes)
+
+    def made() -> DFVQGANStage:
+        return make(photos, steps=5, accumulate=2, revive_after=4, **changes)
+
+    run(made(), recipe, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(interrupted(make(photos, steps=5, accumulate=2, revive_after=4), at=2), recipe, tmp_path / "parts")
+        run(interrupted(made(), at=2), recipe, tmp_path / "parts")
     assert [p.name for p in (tmp_path / "parts/checkpoints").iterdir()] == ["step-3"]
     idle = load_file(tmp_path / "parts/checkpoints/step-3/buffers.safetensors")["idle"]
     assert idle.max() == 3, "some codes are about to be revived"
-    run(make(photos, steps=5, accumulate=2, revive_after=4), recipe, tmp_path / "parts", resume=True)
+    run(made(), recipe, tmp_path / "parts", resume=True)
     whole, parts = (contents(tmp_path / name / "checkpoints/step-5") for name in ("whole", "parts"))
     assert set(whole) == {
         *(f"{name}.safetensors" for name in ("model", "average", "critic", "buffers")),
@@ -161,7 +177,7 @@ def test_a_batch_is_a_function_of_seed_and_step(photos: PhotoSet) -> None:
 def test_a_step_takes_the_merged_path(photos: PhotoSet) -> None:
     stage = make(photos, masks=MaskRecipe(), connect=1.0)
     batch = stage.prepare(0, first_batch(stage))
-    output, _ = stage._forward(batch, Phase(quantised=True, adversarial=False))
+    output, _ = stage._forward(0, batch, Phase(quantised=True, critic=False, adversarial=False))
     known, whole = stage.raw.encode(batch.image, batch.mask), stage.raw.encode(batch.image)
     defective = known.token_mask.expand_as(known.latents)
     assert 0.1 < defective.float().mean() < 0.9
@@ -171,7 +187,7 @@ def test_a_step_takes_the_merged_path(photos: PhotoSet) -> None:
     assert not torch.allclose(known.latents[~defective], whole.latents[~defective], atol=1e-3)
     hole = batch.mask.expand_as(batch.image)
     assert torch.equal(output.image[~hole], batch.image[~hole]) and (output.image != batch.image)[hole].any()
-    plain, _ = stage._forward(batch._replace(connect=~batch.connect), Phase(True, False))
+    plain, _ = stage._forward(0, batch._replace(connect=~batch.connect), Phase(True, False, False))
     assert not torch.equal(plain.image[~hole], batch.image[~hole])
 
 
@@ -221,15 +237,27 @@ def test_revival_can_be_switched_off(photos: PhotoSet) -> None:
 
 
 def test_phases_begin_at_their_share_of_the_steps(photos: PhotoSet) -> None:
-    stage = make(photos, steps=10, unquantised=0.2, adversary=Adversary(start=0.35, filters=8, layers=1))
+    adversary = Adversary(start=0.35, head_start=0.05, filters=8, layers=1)
+    stage = make(photos, steps=10, unquantised=0.2, adversary=adversary)
     assert [stage.phase(step) for step in range(5)] == [
-        Phase(False, False),
-        Phase(False, False),
-        Phase(True, False),
-        Phase(True, False),
-        Phase(True, True),
+        Phase(False, False, False),
+        Phase(False, False, False),
+        Phase(True, False, False),
+        Phase(True, True, False),
+        Phase(True, True, True),
     ]
     assert not make(photos, adversary=Adversary(weight=0.0, start=0.0)).phase(1).adversarial
+
+
+def test_a_discriminator_with_a_head_start_learns_alone(photos: PhotoSet) -> None:
+    heads = Adversary(start=1.0, head_start=1.0, filters=8, layers=1)
+    ahead, without = (make(photos, adversary=adversary) for adversary in (heads, Adversary(weight=0.0)))
+    before = ahead.raw_critic.state_dict()["body.0.weight"].clone()
+    figures, plain = (stage.step(0, first_batch(stage)) for stage in (ahead, without))
+    assert "discriminator" in figures and "adversarial" not in figures and "discriminator" not in plain
+    assert not torch.equal(ahead.raw_critic.state_dict()["body.0.weight"], before)
+    for name, value in without.raw.state_dict().items():
+        assert torch.equal(ahead.raw.state_dict()[name], value), name
 
 
 def test_a_rehearsal_knows_the_cheap_and_the_dear_step(photos: PhotoSet) -> None:
@@ -286,6 +314,55 @@ def test_a_step_moves_generator_and_discriminator_by_their_own_losses(photos: Ph
     assert all(p.grad is None for p in [*stage.raw.parameters(), *stage.raw_critic.parameters()])
 
 
+def test_the_decoder_alone_learns(photos: PhotoSet) -> None:
+    stage = make(photos, ema=0.0, decoder_only=True, revive_after=1, model=SIXTEEN)
+    before = {name: value.clone() for name, value in stage.raw.state_dict().items()}
+    for step in range(3):
+        figures = stage.step(step, photos.batch(step, 4, seed=0))
+    assert stage.buffers["idle"].max() > 1, "codes that would have been revived"
+    for name, value in stage.raw.state_dict().items():
+        if name.startswith(("encoder.", "quantiser.")):
+            assert torch.equal(value, before[name]), name
+        elif value.ndim > 1:
+            assert not torch.equal(value, before[name]), name
+    assert all(math.isfinite(float(value)) for value in figures.values()) and "codebook" in figures
+
+
+def test_it_starts_from_weights_without_a_refinement(photos: PhotoSet, accelerator: Accelerator) -> None:
+    weights = DFVQGAN(DFVQGAN_CONFIG).eval()
+    recipe = dfvqgan_recipe(model=dataclasses.replace(DFVQGAN_CONFIG, refinement=4))
+    stage = DFVQGANStage(recipe, photos, accelerator, weights)
+    tokens = torch.arange(64).view(1, 8, 8)
+    torch.testing.assert_close(stage.average.model.decode(tokens), weights.decode(tokens).detach())
+    stage.step(0, first_batch(stage))
+    assert stage.raw.last_layer.any(), "it begins to learn at once"
+    with pytest.raises(InputError, match="do not fit the configuration: decoder.refinement"):
+        DFVQGANStage(dfvqgan_recipe(), photos, accelerator, stage.raw)
+
+
+def test_a_projected_discriminator_judges_a_square_that_moves(photos: PhotoSet, projected: Adversary) -> None:
+    stage = make(photos, adversary=projected)
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    places = torch.stack([y, x])[None]
+    squares = [stage._crop(step, places) for step in (0, 0, 1, 2, 3)]
+    assert all(square.shape == (1, 2, 16, 16) for square in squares) and torch.equal(squares[0], squares[1])
+    assert len({tuple(square[0, :, 0, 0].tolist()) for square in squares}) > 2
+    before = {name: p.detach().clone() for name, p in stage.raw_critic.named_parameters()}
+    stage.step(0, first_batch(stage))
+    for name, value in stage.raw_critic.named_parameters():
+        moves = value.requires_grad and value.ndim > 1
+        assert torch.equal(value, before[name]) != moves or not moves, name
+        assert moves or value.requires_grad or torch.equal(value, before[name]), f"{name} is fixed"
+
+
+def test_a_projected_discriminator_needs_its_features(photos: PhotoSet, projected: Adversary, tmp_path: Path) -> None:
+    save_file({"conv_stem.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for features in ("", str(tmp_path / "nowhere"), str(tmp_path / "other.safetensors")):
+        with pytest.raises(InputError, match="adversary.features .* EfficientNet-Lite0") as error:
+            make(photos, adversary=dataclasses.replace(projected, features=features))
+        assert "\n" not in str(error.value)
+
+
 def test_bf16_keeps_weights_in_fp32(photos: PhotoSet) -> None:
     recipe = dfvqgan_recipe(precision="bf16", adversary=Adversary(start=0.5, filters=8, layers=1))
     exact = make(photos, adversary=recipe.adversary).step(0, photos.batch(0, 4, seed=0))
@@ -298,7 +375,7 @@ def test_bf16_keeps_weights_in_fp32(photos: PhotoSet) -> None:
     assert "discriminator" in later and all(math.isfinite(float(value)) for value in later.values())
 
 
-def shrunk(recipe: DFVQGANRecipe) -> DFVQGANRecipe:
+def shrunk(recipe: DFVQGANRecipe, features: str) -> DFVQGANRecipe:
     """The same switches and moments at a size for tests."""
     model = dataclasses.replace(
         recipe.model,
@@ -311,13 +388,14 @@ def shrunk(recipe: DFVQGANRecipe) -> DFVQGANRecipe:
     )
     size = 2 * recipe.schedule.accumulate
     schedule = dataclasses.replace(recipe.schedule, steps=2, batch_size=size, precision="fp32")
-    adversary = dataclasses.replace(recipe.adversary, filters=8, layers=1)
+    crop = 16 if recipe.adversary.crop else 0
+    adversary = dataclasses.replace(recipe.adversary, filters=8, layers=1, crop=crop, features=features)
     return dataclasses.replace(recipe, model=model, schedule=schedule, adversary=adversary)
 
 
 @pytest.mark.parametrize("name", DFVQGAN_RECIPES)
-def test_every_recipe_trains(name: str, photos: PhotoSet, tmp_path: Path) -> None:
-    recipe = shrunk(DFVQGAN_RECIPES[name]())
+def test_every_recipe_trains(name: str, photos: PhotoSet, projected: Adversary, tmp_path: Path) -> None:
+    recipe = shrunk(DFVQGAN_RECIPES[name](), projected.features)
     stage = DFVQGANStage(recipe, photos, make_cpu_accelerator())
     stage.sheet = lambda: Image.new("RGB", (1, 1))  # type: ignore[method-assign]
     run(stage, recipe, tmp_path / "run")

@@ -53,7 +53,7 @@ def test_changed_fields_of_every_kind_survive_too(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no dfvqgan recipe is called 'maxi'; there are: mini, tiny, paper-f8-8192"):
+    with pytest.raises(InputError, match="no dfvqgan recipe is called 'maxi'; there are: mini, mini-sharp, tiny"):
         named("dfvqgan", "maxi")
 
 
@@ -129,10 +129,20 @@ def test_schedules_that_cannot_be(changes: dict[str, Any], says: str) -> None:
         schedule(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"start": 1.5}, {"weight": -1.0}, {"layers": 0}, {"filters": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"start": 1.5}, {"weight": -1.0}, {"layers": 0}, {"filters": 0}, {"crop": -1}, {"head_start": 0.4}]
+)
 def test_adversaries_that_cannot_be(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(changes.values()))}"):
         Adversary(**changes)
+
+
+def test_squares_to_judge_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="adversary.crop is 24; it must be 0 .* or a multiple of 16"):
+        Adversary(kind="projected", crop=24)
+    assert Adversary(crop=24).crop == 24
+    with pytest.raises(InputError, match="adversary.crop 160 is more than model.resolution 128"):
+        dataclasses.replace(named("dfvqgan", "mini"), adversary=Adversary(crop=160))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -23,7 +23,6 @@ NAMED = 3
 def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
     """Read the rows of an earlier report.
 
-
     Raises:
         InputError: there is no such file, it is no report, or it was measured in another setting.
     """

@@ -68,7 +68,9 @@ def dfvqgan(argv: list[str]) -> None:
     if options.init_from:
         weights = load_model(options.init_from, need_mps2s=False).dfvqgan
         # codes that are learned already are kept
-        recipe = dataclasses.replace(recipe, model=weights.config, unquantised=0.0)
+        refinement = weights.config.refinement or recipe.model.refinement
+        model = dataclasses.replace(weights.config, refinement=refinement)
+        recipe = dataclasses.replace(recipe, model=model, unquantised=0.0)
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         photos = _photos(options, recipe.model.resolution, accelerator)
@@ -76,7 +78,8 @@ def dfvqgan(argv: list[str]) -> None:
             dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights, _bytes(options)
         )
 
-    later = recipe.adversary.start if recipe.adversary.weight > 0 else None
+    adversary = recipe.adversary
+    later = adversary.start - adversary.head_start if adversary.weight > 0 else None
     _run(options, recipe, prepare, later)
 
 

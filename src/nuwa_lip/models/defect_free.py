@@ -153,7 +153,7 @@ def swish_norm(
 
 
 def blank(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x with zeros in the hole, for an x that nobody else uses: at inference on a CPU in place, with channels last."""
+    """X with zeros in the hole, for an x that nobody else uses: at inference on a CPU in place, with channels last."""
     if mask is None:
         return x
     if not (_inference(x, x) and x.is_contiguous(memory_format=torch.channels_last)):
@@ -185,7 +185,7 @@ def pool_mask(mask: Tensor) -> Tensor:
 
 
 def add(x: Tensor, h: Tensor) -> Tensor:
-    """h + x, for an h that nobody else uses: in place where no gradient needs it."""
+    """H + x, for an h that nobody else uses: in place where no gradient needs it."""
     return h + x if h.requires_grad or h.dtype != x.dtype else h.add_(x)
 
 

@@ -73,7 +73,9 @@ class DFVQGAN(nn.Module):
     @property
     def last_layer(self) -> nn.Parameter:
         """The decoder's last weights, where the adaptive weight of the adversarial loss is measured."""
-        return self.decoder.conv_out.weight  # type: ignore[return-value]
+        decoder = self.decoder
+        last = decoder.conv_out if decoder.refinement is None else decoder.refinement.conv_out
+        return last.weight  # type: ignore[return-value]
 
     def encode(self, image: Tensor, mask: Tensor | None = None) -> Encoding:
         """Encode a complete image (E), or one with a hole (E^DF, Eq. 7) whose content is ignored.
@@ -140,12 +142,11 @@ class DFVQGAN(nn.Module):
         """
         if not self.config.symmetrical_connections:
             skips = None
-        cells = self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips))
-        image = (cells if self.config.patch == 1 else F.pixel_shuffle(cells, self.config.patch)).float()
-        if skips is None:
-            return image
-        original, mask = skips[0]
-        return torch.where(mask, image, original)
+
+        def paste(image: Tensor) -> Tensor:
+            return image if skips is None else torch.where(skips[0][1], image, skips[0][0].to(image.dtype))
+
+        return paste(self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips), paste).float())
 
     def forward(self, image: Tensor, mask: Tensor, connect: Tensor, quantise: bool = True) -> Reconstruction:
         """One training pass of stage 1: merged encoding, quantiser, decoding.

@@ -20,6 +20,9 @@ class DFVQGANConfig:
     patch: int = 1
     """Pixels on the side of a cell of the finest level, a power of two: 2 and more spare a small machine the
     convolutions at full resolution, which cost most. A cell is defective if any of its pixels is."""
+    refinement: int = 0
+    """Channels of the decoder's last convolutions, at full resolution, which take the grid of its cells away and see
+    the known pixels beside the hole; 0: none."""
     encoder_blocks: int = 2
     """Residual blocks a level in the encoder."""
     decoder_blocks: int = 2
@@ -74,6 +77,8 @@ class DFVQGANConfig:
             raise InputError(f"attention_levels {beyond[0]} does not exist: levels are 0 to {last}")
         if self.patch < 1 or self.patch & (self.patch - 1):
             raise InputError(f"patch is {self.patch}; it must be a power of two: 1, 2, 4")
+        if self.refinement < 0:
+            raise InputError(f"refinement is {self.refinement}; it must be 0 (none) or more channels")
         if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
         if self.partial_convolution and self.relative_estimation:

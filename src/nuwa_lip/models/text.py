@@ -23,7 +23,7 @@ READY_MADE = ("bert", "clip_text_model", "t5")
 
 
 def text_padding(text_ids: Tensor, pad_id: int) -> Tensor:
-    """bool [B, T], True = padding: the trailing run of `pad_id`, never the first position."""
+    """Bool [B, T], True = padding: the trailing run of `pad_id`, never the first position."""
     words = (text_ids != pad_id).flip(1).cumsum(1).flip(1)  # words from here on
     padding = words == 0
     padding[:, :1] = False  # attention over nothing has no value

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -148,6 +149,34 @@ class Encoder(nn.Module):
         return self.to_code(self.conv_out(self.norm_out.swish(h, mask))), activation
 
 
+class Refinement(nn.Module):
+    """Correct a picture by convolutions at full resolution, so that cells of several pixels leave no grid.
+
+    Zero at first: a decoder whose weights are from before begins as it was.
+
+    Args:
+        features: C_0, channels of the cells' features.
+        channels: of the convolutions at full resolution.
+        patch: pixels on the side of a cell.
+    """
+
+    def __init__(self, features: int, channels: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.features = nn.Conv2d(features, channels, 1)
+        self.conv1 = nn.Conv2d(3 + channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, 3, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, picture: Tensor, features: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] and their cells' features [B, C_0, H / patch, W / patch] → better pictures."""
+        h = F.interpolate(self.features(features), scale_factor=float(self.patch), mode="nearest")
+        h = F.silu(self.conv1(torch.cat([picture, h], 1)))
+        return picture + self.conv_out(F.silu(self.conv2(h)))
+
+
 class Decoder(nn.Module):
     """G: plain operations; known activations of the encoder are mixed in at each connected level (Eq. 12)."""
 
@@ -168,13 +197,27 @@ class Decoder(nn.Module):
         # each keeps the width of the level that it leaves
         self.ups = nn.ModuleList(Upsample(width) for width in (c[:-1] if self.mirrored else c[1:]))
         self.norm_out = GroupNorm(config.groups, c[0], eps=1e-6)
+        self.patch = config.patch
         self.conv_out = nn.Conv2d(c[0], 3 * config.patch**2, 3, padding=1)
+        wanted = config.refinement > 0
+        self.refinement = Refinement(c[0], config.refinement, config.patch) if wanted else None
 
-    def forward(self, codes: Tensor, connect: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """[B, n_z, h, w] → cells of `patch`² pixels; `connect(i, h)` mixes into level i's C_i features (Eq. 12)."""
+    def forward(
+        self, codes: Tensor, connect: Callable[[int, Tensor], Tensor], paste: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Codes [B, n_z, h, w] → pictures [B, 3, H, W].
+
+        Args:
+            codes: of the tokens.
+            connect: mixes the encoder's known activations into level i's C_i features (Eq. 12): (i, h) → h.
+            paste: puts the known pixels into a picture, for the refinement to see.
+        """
         h = self.middle(self.conv_in(self.from_code(codes)))
         for i in reversed(range(len(self.levels))):
             h = self.levels[i](connect(i, h)) if self.mirrored else connect(i, self.levels[i](h))
             if i > 0:
                 h = self.ups[i - 1](h)
-        return self.conv_out(self.norm_out.swish(h))
+        h = self.norm_out.swish(h)
+        cells = self.conv_out(h)
+        picture = cells if self.patch == 1 else F.pixel_shuffle(cells, self.patch)
+        return picture if self.refinement is None else self.refinement(paste(picture), h)

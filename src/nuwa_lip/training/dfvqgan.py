@@ -11,8 +11,9 @@ Legend: B photos of this process, A parts, V codes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +31,10 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.dfvqgan import Reconstruction
-from nuwa_lip.models.losses import PatchGAN, adaptive_weight, discriminator_loss, generator_loss
+from nuwa_lip.models.losses import adaptive_weight, discriminator_loss, generator_loss
 from nuwa_lip.models.perceptual import Features, lpips, squeezenet, vgg16
 from nuwa_lip.models.vqgan import AttentionBlock, Downsample, ResidualBlock, Upsample
+from nuwa_lip.training.critics import make_critic
 from nuwa_lip.training.recipes import DFVQGANRecipe
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for, make_optimizer
@@ -60,7 +62,10 @@ class Phase(NamedTuple):
     """Whether a step quantises, and whether it has an adversary."""
 
     quantised: bool
+    critic: bool
+    """The discriminator learns."""
     adversarial: bool
+    """The model learns from it."""
 
 
 class DFVQGANStage(Stage[DFVQGAN]):
@@ -70,7 +75,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
         recipe: with a schedule whose number of steps is settled.
         photos: what to train on.
         accelerator: device, precision, processes.
-        weights: a model to start from (fine-tuning), with the recipe's configuration.
+        weights: a model to start from (fine-tuning), with the recipe's configuration, or without its refinement.
         max_file_size: largest size in bytes of an exported file.
     """
 
@@ -89,8 +94,10 @@ class DFVQGANStage(Stage[DFVQGAN]):
         torch.manual_seed(schedule.seed)
         model = DFVQGAN(recipe.model)
         if weights is not None:
-            model.load_state_dict(weights.state_dict())
-        self.raw_critic = PatchGAN(recipe.adversary.filters, recipe.adversary.layers).to(device)
+            load_weights(model, weights)
+        for part in (model.encoder, model.quantiser):
+            part.requires_grad_(not recipe.decoder_only)
+        self.raw_critic = make_critic(recipe.adversary).to(device)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(recipe, photos, accelerator, model)
         self.critic, self.critic_optimizer = accelerator.prepare(
@@ -121,19 +128,20 @@ class DFVQGANStage(Stage[DFVQGAN]):
         """Take one optimizer step of the generator and, once the adversary has begun, of the discriminator."""
         phase = self.phase(step)
         parts = self.prepare(step, batch).parts(self.recipe.schedule.accumulate)
-        outputs, figures = self._generator_step(parts, phase)
-        if phase.adversarial:
-            figures["discriminator"] = self._critic_step(parts, [output.image for output in outputs])
+        outputs, figures = self._generator_step(step, parts, phase)
+        if phase.critic:
+            figures["discriminator"] = self._critic_step(step, parts, [output.image for output in outputs])
         figures |= self._codebook_step(step, outputs)
         self.average.update(self.raw, step)
         return figures
 
     def phase(self, step: int) -> Phase:
         """Tell what a step does, counted from 0."""
-        recipe, steps = self.recipe, self.recipe.schedule.steps
+        recipe, adversary, steps = self.recipe, self.recipe.adversary, self.recipe.schedule.steps
         return Phase(
             quantised=step >= recipe.unquantised * steps,
-            adversarial=recipe.adversary.weight > 0 and step >= recipe.adversary.start * steps,
+            critic=adversary.weight > 0 and step >= (adversary.start - adversary.head_start) * steps,
+            adversarial=adversary.weight > 0 and step >= adversary.start * steps,
         )
 
     def losses(self, part: Batch, output: Reconstruction) -> dict[str, Tensor]:
@@ -154,22 +162,23 @@ class DFVQGANStage(Stage[DFVQGAN]):
         perceptual = losses.get("perceptual", torch.zeros_like(losses["pixel"]))
         return self.recipe.pixel_weight * losses["pixel"] + self.recipe.perceptual_weight * perceptual
 
-    def _generator_step(self, parts: list[Batch], phase: Phase) -> tuple[list[Reconstruction], dict[str, Tensor]]:
+    def _generator_step(
+        self, step: int, parts: list[Batch], phase: Phase
+    ) -> tuple[list[Reconstruction], dict[str, Tensor]]:
         """Gradients of all parts, then one step → what was decoded, and the mean of each loss."""
         recipe, outputs = self.recipe, []
         figures: dict[str, Tensor] = {}
         # the adversary's weight needs the gradients of all parts before the first backward pass
-        ready = [self._forward(parts[0], phase)] if len(parts) == 1 else []
-        weight = None
+        ready = [self._forward(step, parts[0], phase)] if len(parts) == 1 else []
+        weight, pulls = None, []
         if phase.adversarial:
-            weight = self._adversary_weight(ready or (self._forward(part, phase) for part in parts), len(parts))
-        for part in self.in_turn(parts, self.model):
-            output, losses = ready[0] if ready else self._forward(part, phase)
-            loss = self._reconstruction(losses) + recipe.codebook_weight * phase.quantised * (
+            weight, pulls = self._pulls(ready or (self._forward(step, part, phase) for part in parts))
+        for i, part in enumerate(self.in_turn(parts, self.model)):
+            output, losses = ready[0] if ready else self._forward(step, part, phase)
+            loss = self._reconstruction(losses) if weight is None else (output.image * pulls[i]).sum()
+            loss = loss + recipe.codebook_weight * phase.quantised * (
                 losses["codebook"] + recipe.model.commitment * losses["commitment"]
             )
-            if weight is not None:
-                loss = loss + weight * losses["adversarial"]
             self.accelerator.backward(loss / len(parts))
             outputs.append(_detach(output))
             for name, value in losses.items():
@@ -179,7 +188,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
             figures["adversary_weight"] = weight
         return outputs, self.mean(figures)
 
-    def _forward(self, part: Batch, phase: Phase) -> tuple[Reconstruction, dict[str, Tensor]]:
+    def _forward(self, step: int, part: Batch, phase: Phase) -> tuple[Reconstruction, dict[str, Tensor]]:
         """One part through model and losses."""
         with self.accelerator.autocast():
             output = self.model(*part, quantise=phase.quantised)
@@ -187,26 +196,42 @@ class DFVQGANStage(Stage[DFVQGAN]):
             if phase.adversarial:
                 # D's own gradients are not wanted here
                 weights = {name: p.detach() for name, p in self.raw_critic.named_parameters()}
-                judged = torch.func.functional_call(self.raw_critic, weights, (output.image,))
-                losses["adversarial"] = generator_loss(judged)
+                crop = self._crop(step, output.image)
+                losses["adversarial"] = generator_loss(torch.func.functional_call(self.raw_critic, weights, (crop,)))
         return output, losses
 
-    def _adversary_weight(self, passes: Any, count: int) -> Tensor:
-        """w, from gradients at the decoder's last layer over all parts of all processes."""
-        last = self.raw.last_layer
-        reconstruction, adversarial = torch.zeros_like(last), torch.zeros_like(last)
-        for _, losses in passes:
-            whole, judged = self._reconstruction(losses) / count, losses["adversarial"] / count
-            reconstruction += torch.autograd.grad(whole, last, retain_graph=True)[0]
-            adversarial += torch.autograd.grad(judged, last, retain_graph=True)[0]
-        both = self.accelerator.reduce(torch.stack([reconstruction, adversarial]), "mean")
-        return self.recipe.adversary.weight * adaptive_weight(both[0], both[1])
+    def _crop(self, step: int, images: Tensor) -> Tensor:
+        """The square of the pictures that is judged in a step: the same one for decoded and for real ones."""
+        side = self.recipe.adversary.crop
+        if not side:
+            return images
+        rng = np.random.default_rng([4, *self.seeds(step)])
+        top, left = (int(rng.integers(n - side + 1)) for n in images.shape[2:])
+        return images[:, :, top : top + side, left : left + side]
 
-    def _critic_step(self, parts: list[Batch], fakes: list[Tensor]) -> Tensor:
+    def _pulls(self, passes: Iterable[tuple[Reconstruction, dict[str, Tensor]]]) -> tuple[Tensor, list[Tensor]]:
+        """w, from gradients at the decoder's last layer over all parts of all processes → w, and each part's
+        gradient of L_V + L_P + w L_G at its pictures [B, 3, H, W], from where on it is one backward pass.
+        """
+        last = self.raw.last_layer
+        totals, found = torch.zeros(2, *last.shape, device=last.device), []
+        for output, losses in passes:
+            pair = []
+            for loss, total in zip((self._reconstruction(losses), losses["adversarial"]), totals, strict=True):
+                at_picture = torch.autograd.grad(loss, output.image, retain_graph=True)[0]
+                total += torch.autograd.grad(output.image, last, at_picture, retain_graph=True)[0]
+                pair.append(at_picture)
+            found.append(pair)
+        reconstruction, adversarial = self.accelerator.reduce(totals / len(found), "mean")
+        weight = self.recipe.adversary.weight * adaptive_weight(reconstruction, adversarial)
+        return weight, [first + weight * second for first, second in found]
+
+    def _critic_step(self, step: int, parts: list[Batch], fakes: list[Tensor]) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
         for part, fake in self.in_turn(list(zip(parts, fakes, strict=True)), self.critic):
             with self.accelerator.autocast():
-                real, decoded = self.critic(torch.cat([part.image, fake])).chunk(2)
+                pictures = self._crop(step, torch.cat([part.image, fake]))
+                real, decoded = self.critic(pictures).chunk(2)
                 loss = discriminator_loss(real, decoded)
             self.accelerator.backward(loss / len(parts))
             total += loss.detach() / len(parts)
@@ -226,7 +251,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
         share = counts / counts.sum()
         entropy = -(share * share.clamp(min=1e-12).log()).sum()
         dead = self._dead(step)
-        if dead.any():
+        if dead.any() and not self.recipe.decoder_only:
             latents = torch.cat([output.encoding.latents for output in outputs])
             latents = self.accelerator.gather(latents.contiguous())
             self.raw.quantiser.revive(dead, latents, generator_for("cpu", 3, self.recipe.schedule.seed, step))
@@ -259,6 +284,13 @@ class DFVQGANStage(Stage[DFVQGAN]):
     def export(self, folder: Path) -> None:
         """Write the model folder (stage 1: DF-VQGAN only)."""
         save_model(folder, dfvqgan=self.average.model, max_file_size=self.max_file_size)
+
+
+def load_weights(model: DFVQGAN, weights: DFVQGAN) -> None:
+    """Start from a model's weights; a refinement that it lacks starts as it was made, which changes nothing."""
+    missing, unexpected = model.load_state_dict(weights.state_dict(), strict=False)
+    if unexpected or not all(name.startswith("decoder.refinement.") for name in missing):
+        raise InputError(f"the weights do not fit the configuration: {[*missing, *unexpected][0]}")
 
 
 def load_perceptual(name: str) -> Features:

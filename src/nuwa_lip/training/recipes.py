@@ -19,31 +19,8 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.sampling.defaults import SamplingDefaults
+from nuwa_lip.training.critics import Adversary
 from nuwa_lip.training.schedule import Schedule
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adversary:
-    """The PatchGAN of stage 1 (L_G of Eq. 13)."""
-
-    weight: float = 0.8
-    """Factor on the adaptive weight; 0: none."""
-    start: float = 0.3
-    """Share of the steps after which it begins; too early ruins a VQGAN."""
-    filters: int = 64
-    """Channels of its first layer, a multiple of 8."""
-    layers: int = 3
-    """Halvings before its last two layers; more see larger patches."""
-    learning_rate: float = 1.0
-    """As a multiple of the schedule's."""
-
-    def __post_init__(self) -> None:
-        if self.filters < 8 or self.filters % 8:
-            raise InputError(f"adversary.filters is {self.filters}; it must be a multiple of 8")
-        if self.layers < 1:
-            raise InputError(f"adversary.layers is {self.layers}; it must be 1 or more")
-        if self.weight < 0 or not 0 <= self.start <= 1:
-            raise InputError(f"adversary.weight {self.weight} must be 0 or more, and start {self.start} within 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +47,19 @@ class DFVQGANRecipe:
     """Weight of the codebook's and the commitment loss together (L_V of Eq. 13)."""
     adversary: Adversary = Adversary()
     """The discriminator, and when it begins."""
+    decoder_only: bool = False
+    """Leave encoder and codes as they are, so that tokens keep their meaning and a trained stage 2 its worth."""
     unquantised: float = 0.0
     """Share of the steps, the first ones, in which latents are decoded as they are; then codes start from
     latents. Helps small codebooks: what no code stands for at the start is never learned."""
     revive_after: int = 200
     """Steps without use after which a code is replaced; 0: never."""
+
+    def __post_init__(self) -> None:
+        if self.adversary.crop > self.model.resolution:
+            raise InputError(
+                f"adversary.crop {self.adversary.crop} is more than model.resolution {self.model.resolution}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +112,16 @@ class MPS2SRecipe:
             raise InputError(f"first_tokens is {self.first_tokens}; it must be 1 or more")
         if self.everything + self.caption_only > 1:
             raise InputError(f"everything {self.everything} and caption_only {self.caption_only} exceed 1 together")
+        if not 0 <= self.parallel <= 1:
+            raise InputError(f"parallel is {self.parallel}; it must be a share, 0 to 1")
+
+
+DRAWN_HOLES = MaskRecipe(
+    rectangles=0.25, block=0.3, strokes=0.15, border=0.05, everything=0.15, nothing=0.1, ratio=(0.01, 0.8)
+)
+"""Holes as people draw them: scratches and spots, one block, up to everything."""
+
+Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe, GLIDERecipe)
 
 
 def dfvqgan_mini() -> DFVQGANRecipe:
@@ -146,6 +141,25 @@ def dfvqgan_mini() -> DFVQGANRecipe:
         connect=0.7,
         adversary=Adversary(weight=0.0, filters=32, layers=2),
         revive_after=50,
+    )
+
+
+def dfvqgan_mini_sharp() -> DFVQGANRecipe:
+    """A sharper decoder for the tokens of a trained `dfvqgan_mini`, against a projected discriminator.
+
+    nuwa-lip train dfvqgan mini-sharp --init-from nuwa-lip-mini --data 'shards/*-train-*.tar' --out runs/sharp \\
+        --adversary.features efficientnet_lite0_fp16.safetensors
+    """
+    mini = dfvqgan_mini()
+    return dataclasses.replace(
+        mini,
+        model=dataclasses.replace(mini.model, refinement=16),
+        schedule=dataclasses.replace(
+            mini.schedule, steps=1500, batch_size=8, learning_rate=3e-4, betas=(0.5, 0.9), weight_decay=0.0
+        ),
+        masks=DRAWN_HOLES,
+        adversary=Adversary(kind="projected", weight=2.5, start=0.05, head_start=0.05, crop=96, learning_rate=4.0),
+        decoder_only=True,
     )
 
 
@@ -370,6 +384,7 @@ def mps2s_paper() -> MPS2SRecipe:
 
 DFVQGAN_RECIPES: dict[str, Callable[[], DFVQGANRecipe]] = {
     "mini": dfvqgan_mini,
+    "mini-sharp": dfvqgan_mini_sharp,
     "tiny": dfvqgan_tiny,
     "paper-f8-8192": dfvqgan_paper_f8,
     "light-f8-8192": dfvqgan_light_f8,
