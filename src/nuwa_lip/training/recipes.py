@@ -121,8 +121,6 @@ DRAWN_HOLES = MaskRecipe(
 )
 """Holes as people draw them: scratches and spots, one block, up to everything."""
 
-Recipe = TypeVar("Recipe", DFVQGANRecipe, MPS2SRecipe, GLIDERecipe)
-
 
 def dfvqgan_mini() -> DFVQGANRecipe:
     """Stage 1 of the bundled model: 128 px, 16 x 16 tokens, 2.9 M parameters; 53 minutes on two shared CPU cores, bf16.
