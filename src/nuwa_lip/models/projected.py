@@ -2,8 +2,8 @@
 
 EfficientNet-Lite0, the best of the networks which that paper tried, gives maps at three scales. Fixed random
 convolutions mix their channels, and the scales from coarse to fine, so that no head can rely on a few features. What
-learns is a small head on each scale, whose spectral norm bounds how steep it is, and a small PatchGAN on the pixels: fine
-texture is faint beside the rest of a picture, so that norms of its own must lift it.
+learns is a small head on each scale, whose spectral norm bounds how steep it is, and a small PatchGAN on the pixels,
+whose group norms lift fine texture, which is faint beside the rest of a picture.
 
 A model that was trained with this discriminator cannot be judged by EfficientNet-Lite0 afterwards.
 
