@@ -112,7 +112,7 @@ class EfficientNetLite0(nn.Module):
         _fold(self.conv_dw, state, "blocks.0.0.conv_dw", "blocks.0.0.bn1")
         _fold(self.conv_pw, state, "blocks.0.0.conv_pw", "blocks.0.0.bn2")
         for i, group in enumerate(self.groups, 1):
-            for n, block in enumerate(group):  # type: ignore[arg-type]
+            for n, block in enumerate(group.children()):
                 for norm, name in enumerate(("conv_pw", "conv_dw", "conv_pwl"), 1):
                     _fold(getattr(block, name), state, f"blocks.{i}.{n}.{name}", f"blocks.{i}.{n}.bn{norm}")
 
