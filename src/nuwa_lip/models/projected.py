@@ -2,8 +2,8 @@
 
 EfficientNet-Lite0, the best of the networks which that paper tried, gives maps at three scales. Fixed random
 convolutions mix their channels, and the scales from coarse to fine, so that no head can rely on a few features. What
-learns is a small head on each scale, whose spectral norm bounds how steep it is, and a small PatchGAN on the pixels: fine
-texture is faint beside the rest of a picture, so that norms of its own must lift it.
+learns is a small head on each scale, whose spectral norm bounds how steep it is, and a small PatchGAN on the pixels,
+whose group norms lift fine texture, which is faint beside the rest of a picture.
 
 A model that was trained with this discriminator cannot be judged by EfficientNet-Lite0 afterwards.
 
@@ -112,7 +112,7 @@ class EfficientNetLite0(nn.Module):
         _fold(self.conv_dw, state, "blocks.0.0.conv_dw", "blocks.0.0.bn1")
         _fold(self.conv_pw, state, "blocks.0.0.conv_pw", "blocks.0.0.bn2")
         for i, group in enumerate(self.groups, 1):
-            for n, block in enumerate(group):  # type: ignore[arg-type]
+            for n, block in enumerate(group.children()):
                 for norm, name in enumerate(("conv_pw", "conv_dw", "conv_pwl"), 1):
                     _fold(getattr(block, name), state, f"blocks.{i}.{n}.{name}", f"blocks.{i}.{n}.bn{norm}")
 

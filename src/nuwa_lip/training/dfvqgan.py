@@ -170,7 +170,8 @@ class DFVQGANStage(Stage[DFVQGAN]):
         figures: dict[str, Tensor] = {}
         # the adversary's weight needs the gradients of all parts before the first backward pass
         ready = [self._forward(step, parts[0], phase)] if len(parts) == 1 else []
-        weight, pulls = None, []
+        weight: Tensor | None = None
+        pulls: list[Tensor] = []
         if phase.adversarial:
             weight, pulls = self._pulls(ready or (self._forward(step, part, phase) for part in parts))
         for i, part in enumerate(self.in_turn(parts, self.model)):
