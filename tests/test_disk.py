@@ -35,7 +35,7 @@ from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.tables.budget import budget_of
 from nuwa_lip.training import recipes
 from nuwa_lip.training.tokens import TokenCache
-from tests.small_runs import contents
+from tests.folders import contents
 
 DEEP = "[" * 100_000
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
