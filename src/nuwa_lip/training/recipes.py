@@ -217,9 +217,9 @@ def mps2s_prior() -> MPS2SRecipe:
     nuwa-lip data text-encoder all-MiniLM-L6-v2/ --data 'shards/*-train-*.tar' -o minilm/
     nuwa-lip train mps2s prior --init-from nuwa-lip-mini --text-encoder minilm/ --data tokens/* --out runs/prior
 
-    A few minutes of one CPU core, for 2000 steps on 21,000 photos. Expect the caption alone to be ahead of nine others in
-    40 to 50 % of photos of flowers and clothes of which all is hidden, and colours to be followed at once with guidance
-    3; but where tokens are decided already it counts them twice.
+    A few minutes of one CPU core, for 2000 steps on 21,000 photos. Expect the caption alone to be ahead of nine others
+    in 40 to 50 % of photos of flowers and clothes of which all is hidden, and colours to be followed at once with
+    guidance 3; but where tokens are decided already it counts them twice.
     """
     return MPS2SRecipe(
         model=dataclasses.replace(MPS2SConfig.preset("mini"), caption_prior=4, caption_shift=True),
