@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from nuwa_lip.disk import read_object
 from nuwa_lip.errors import InputError
-from nuwa_lip.json_files import read_object
 from nuwa_lip.models.bert import SIZES
 
 WORDS = "embeddings.word_embeddings.weight"

@@ -36,8 +36,7 @@ class Memory:
     @property
     def caption(self) -> Tensor:
         """The mean of the caption's states, [B, D]."""
-        words = ~self.mask[:, : self.text_length, None]  # [B, T, 1]
-        return (self.states[:, : self.text_length] * words).sum(1) / words.sum(1)
+        return mean_state(self.states[:, : self.text_length], self.mask[:, : self.text_length])
 
     def __getitem__(self, image: int) -> Memory:
         """The memory of one photo of the batch, B = 1."""
@@ -59,6 +58,12 @@ class Memory:
             tokens=self.tokens.to(device),
             token_mask=self.token_mask.to(device),
         )
+
+
+def mean_state(states: Tensor, padding: Tensor) -> Tensor:
+    """The mean of a caption's states [B, T, D] without its padding, bool [B, T]."""
+    words = ~padding[..., None]
+    return (states * words).sum(1) / words.sum(1)
 
 
 @dataclass(frozen=True)

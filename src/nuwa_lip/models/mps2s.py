@@ -24,7 +24,7 @@ from nuwa_lip.models.decoder import Decoder, DecoderCache, Memory, turns_of
 from nuwa_lip.models.groups import Rows
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
-from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder
+from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder, different
 from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, ready_made, text_padding
 from nuwa_lip.models.transformer import (
     CachedRows,
@@ -178,10 +178,10 @@ class MPS2S(nn.Module):
         """
         defective = self._check_photo(image, mask, tokens, token_mask)  # [B, N]
         parts = []
-        text_states, padding = self._encode_text(text_ids, len(image))
+        text_states, padding = self.encode_text(text_ids, len(image))
         if text_states is not None:
             parts.append(text_states)
-        kept, of = _different(mask, defective)
+        kept, of = different(mask, defective)
         if self.pixels is not None:
             parts.append(self.pixels(image[kept], mask[kept], self._turn(self._patches(image.device)))[of])
         if self.tokens is not None:
@@ -191,13 +191,6 @@ class MPS2S(nn.Module):
         text_length = padding.shape[1]
         return Memory(states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length)
 
-    def encode_text(self, text_ids: Tensor) -> Memory:
-        """Encode captions alone, int64 [B, T], as a memory without a photo."""
-        states, padding = self._encode_text(text_ids, len(text_ids))
-        assert states is not None
-        nothing = text_ids.new_zeros(len(text_ids), 0)
-        return Memory(states, padding, nothing, nothing.bool(), padding.shape[1])
-
     def retell(self, memory: Memory, text_ids: Tensor) -> Memory:
         """The same photos with other captions; the pixel and token encoders do not run again.
 
@@ -205,7 +198,7 @@ class MPS2S(nn.Module):
             memory: of B photos.
             text_ids: int64 [B, T], as for `encode`; for guidance those of "".
         """
-        text_states, padding = self._encode_text(text_ids, len(memory.states))
+        text_states, padding = self.encode_text(text_ids, len(memory.states))
         if text_states is None:
             return memory
         old = memory.text_length
@@ -376,7 +369,7 @@ class MPS2S(nn.Module):
         places += [self._cells(memory.states.device)] if self.tokens is not None else []
         return self._turn(torch.cat(places))
 
-    def _encode_text(self, text_ids: Tensor | None, batch: int) -> tuple[Tensor | None, Tensor]:
+    def encode_text(self, text_ids: Tensor | None, batch: int) -> tuple[Tensor | None, Tensor]:
         """States [B, T, D] and padding [B, T]; without text no states and T = 0."""
         if self.text is None or self.text_projection is None:
             return None, torch.zeros(batch, 0, dtype=torch.bool, device=self.embedding.weight.device)
@@ -428,22 +421,6 @@ class MPS2S(nn.Module):
             if wrong:
                 raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
         return real
-
-
-def _different(mask: Tensor, defective: Tensor) -> tuple[Tensor | slice, Tensor | slice]:
-    """Which photos of a batch to encode, and which of these each photo is like: fully hidden ones are all alike.
-
-    Args:
-        mask: bool [B, 1, H, W].
-        defective: bool [B, N].
-    """
-    hidden = mask.flatten(1).all(1) & defective.all(1)
-    if int(hidden.sum()) < 2:
-        return slice(None), slice(None)
-    kept = ~hidden
-    kept[int(hidden.int().argmax())] = True
-    of = kept.cumsum(0) - 1
-    return kept, torch.where(hidden, of[hidden][0], of)
 
 
 def _in_one_piece(keys_values: KeysValues) -> KeysValues:

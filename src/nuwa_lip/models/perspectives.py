@@ -45,3 +45,19 @@ class TokenEncoder(nn.Module):
     def forward(self, embedded: Tensor, defective: Tensor, turn: Turn | None = None) -> Tensor:
         x = torch.where(defective[..., None], self.missing, embedded)
         return self.encoder(x + self.position.weight, turn=turn)
+
+
+def different(mask: Tensor, defective: Tensor) -> tuple[Tensor | slice, Tensor | slice]:
+    """Which photos of a batch to encode, and which of these each photo is like: fully hidden ones are all alike.
+
+    Args:
+        mask: bool [B, 1, H, W].
+        defective: bool [B, N].
+    """
+    hidden = mask.flatten(1).all(1) & defective.all(1)
+    if int(hidden.sum()) < 2:
+        return slice(None), slice(None)
+    kept = ~hidden
+    kept[int(hidden.int().argmax())] = True
+    of = kept.cumsum(0) - 1
+    return kept, torch.where(hidden, of[hidden][0], of)

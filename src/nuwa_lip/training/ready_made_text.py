@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nuwa_lip.json_files import read_object
+from nuwa_lip.disk import read_object
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.text import describe_bert

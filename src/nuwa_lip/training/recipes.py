@@ -7,8 +7,8 @@ command line, nested ones with dots: `--schedule.steps 1000 --model.channels 16 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.disk import from_json, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
-from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.sampling.defaults import SamplingDefaults
 from nuwa_lip.training.critics import Adversary
+from nuwa_lip.training.mps2s_recipe import MPS2SRecipe
 from nuwa_lip.training.schedule import Schedule
 
 
@@ -60,60 +60,6 @@ class DFVQGANRecipe:
             raise InputError(
                 f"adversary.crop {self.adversary.crop} is more than model.resolution {self.model.resolution}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MPS2SRecipe:
-    """The configuration of a training of stage 2, MP-S2S."""
-
-    model: MPS2SConfig
-    schedule: Schedule
-    orders: Mapping[str, float] = field(default_factory=lambda: {"raster": 1.0})
-    """How often each order of decoding is trained, in any unit."""
-    parallel: float = 0.0
-    """Share of the steps that train deciding several tokens at once, 2 to 32 on average, for parallel steps."""
-    start_from_codes: bool = False
-    """Token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes meet few
-    photos."""
-    gradient_checkpointing: bool = False
-    """Keep only what goes into the blocks, and run them again for their gradients: less memory, more time."""
-    caption_dropout: float = 0.1
-    """Share of the captions replaced by "", for guidance."""
-    text_encoder: str | None = None
-    """Folder of a BERT (config.json, model.safetensors, tokenizer.json) that reads the captions, in place of a text
-    encoder trained from scratch. It stays as it is: what it says of a caption is worked out once."""
-    everything: float = 0.0
-    """Share of the samples of which all is hidden and predicted."""
-    caption_only: float = 0.0
-    """Share of the samples of which all is hidden, but only the tokens in the hole are predicted: nothing but the
-    caption tells what they are."""
-    first_tokens: int | None = None
-    """Most tokens that are predicted of a sample in a random order, the first ones: what a caption says counts most
-    there, and a sample costs less. None: all."""
-    trained: Literal["all", "decoder", "caption", "prior"] = "all"
-    """decoder: the encoders of pixels and tokens and the token embedding stay as they are; caption: the decoder's
-    blocks, too, so that only what reads the caption learns; prior: the same, to tell what stands in a region of the
-    whole photo from the caption alone, which takes minutes."""
-    sampling: SamplingDefaults = SamplingDefaults()
-    """What the finished model is sampled with when the user does not say."""
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.orders) - set(ORDERS))
-        if unknown:
-            raise InputError(f"orders names {unknown[0]!r}; there are: {', '.join(ORDERS)}")
-        weights = {name: self.orders.get(name, 0.0) for name in ORDERS}  # all, so that each is a flag
-        if min(weights.values()) < 0 or sum(weights.values()) <= 0:
-            raise InputError(f"orders {weights} must not be negative, and one of them must be positive")
-        object.__setattr__(self, "orders", weights)
-        for name in ("parallel", "everything", "caption_only"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be a share, 0 to 1")
-        if self.first_tokens is not None and self.first_tokens < 1:
-            raise InputError(f"first_tokens is {self.first_tokens}; it must be 1 or more")
-        if self.everything + self.caption_only > 1:
-            raise InputError(f"everything {self.everything} and caption_only {self.caption_only} exceed 1 together")
-        if not 0 <= self.parallel <= 1:
-            raise InputError(f"parallel is {self.parallel}; it must be a share, 0 to 1")
 
 
 DRAWN_HOLES = MaskRecipe(
@@ -272,7 +218,12 @@ def mps2s_mini() -> MPS2SRecipe:
 def mps2s_prior() -> MPS2SRecipe:
     """What captions alone say, for the mini's decoder: a ready-made text encoder, and which codes go with its words.
 
+    nuwa-lip data text-encoder all-MiniLM-L6-v2/ --data 'shards/*-train-*.tar' -o minilm/
     nuwa-lip train mps2s prior --init-from nuwa-lip-mini --text-encoder minilm/ --data tokens/* --out runs/prior
+
+    A few minutes of one CPU core, for 2000 steps on 21,000 photos. Expect the caption alone to be ahead of nine others
+    in 40 to 50 % of photos of flowers and clothes of which all is hidden, and colours to be followed at once with
+    guidance 3; but where tokens are decided already it counts them twice.
     """
     return MPS2SRecipe(
         model=dataclasses.replace(MPS2SConfig.preset("mini"), caption_prior=4, caption_shift=True),
@@ -293,9 +244,15 @@ def mps2s_prior() -> MPS2SRecipe:
 
 
 def mps2s_captions() -> MPS2SRecipe:
-    """Stage 2 of the bundled model, so that captions count.
+    """The decoder of the mini with captions that count: from `mps2s_prior`, the photo's encoders frozen.
 
+    nuwa-lip tokenize --model nuwa-lip-mini --data 'shards/*-train-*.tar' -o tokens/ --short-captions --variants 1 \\
+        --masks.rectangles 0.1 --masks.block 0.8 --masks.border 0.1 --masks.strokes 0 --masks.everything 0 \\
+        --masks.ratio 0.3 0.95
     nuwa-lip train mps2s captions --init-from runs/prior/model --data tokens/* --out runs/captions
+
+    0.1 to 0.2 s of one CPU core a photo and step. With `--trained caption`, 120 steps of 32: on flowers and clothes the
+    true caption is .04 to .07 bits a token ahead of others, and first of ten in 42 % (results/ablations.md).
     """
     return dataclasses.replace(
         mps2s_prior(),

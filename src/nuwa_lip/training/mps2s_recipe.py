@@ -1,0 +1,65 @@
+"""The recipe of stage 2: what of a photo is hidden, in which order its tokens are predicted, and which parts learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.hub import SamplingDefaults
+from nuwa_lip.models import MPS2SConfig
+from nuwa_lip.models.orders import ORDERS
+from nuwa_lip.training.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPS2SRecipe:
+    """Stage 2."""
+
+    model: MPS2SConfig
+    schedule: Schedule
+    orders: Mapping[str, float] = field(default_factory=lambda: {"raster": 1.0})
+    """How often each order of decoding is trained, in any unit."""
+    parallel: float = 0.0
+    """Share of the steps that train deciding several tokens at once, 2 to 32 on average, for parallel steps."""
+    start_from_codes: bool = False
+    """Token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes meet few
+    photos."""
+    gradient_checkpointing: bool = False
+    """Keep only what goes into the blocks, and run them again for their gradients: less memory, more time."""
+    caption_dropout: float = 0.1
+    """Share of the captions replaced by "", for guidance."""
+    text_encoder: str | None = None
+    """Folder of a BERT (config.json, model.safetensors, tokenizer.json) that reads the captions, in place of a text
+    encoder trained from scratch. It stays as it is: what it says of a caption is worked out once."""
+    everything: float = 0.0
+    """Share of the samples of which all is hidden and predicted."""
+    caption_only: float = 0.0
+    """Share of the samples of which all is hidden, but only the tokens in the hole are predicted: nothing but the
+    caption tells what they are."""
+    first_tokens: int | None = None
+    """Most tokens that are predicted of a sample in a random order, the first ones: what a caption says counts most
+    there, and a sample costs less. None: all."""
+    trained: Literal["all", "decoder", "caption", "prior"] = "all"
+    """decoder: the encoders of pixels and tokens and the token embedding stay as they are; caption: the decoder's
+    blocks, too, so that only what reads the caption learns; prior: the same, to tell what stands in a region of the
+    whole photo from the caption alone, which takes minutes."""
+    sampling: SamplingDefaults = SamplingDefaults()
+    """What the finished model is sampled with when the user does not say."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.orders) - set(ORDERS))
+        if unknown:
+            raise InputError(f"orders names {unknown[0]!r}; there are: {', '.join(ORDERS)}")
+        weights = {name: self.orders.get(name, 0.0) for name in ORDERS}  # all, so that each is a flag
+        if min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise InputError(f"orders {weights} must not be negative, and one of them must be positive")
+        object.__setattr__(self, "orders", weights)
+        for name in ("parallel", "everything", "caption_only"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a share, 0 to 1")
+        if self.first_tokens is not None and self.first_tokens < 1:
+            raise InputError(f"first_tokens is {self.first_tokens}; it must be 1 or more")
+        if self.everything + self.caption_only > 1:
+            raise InputError(f"everything {self.everything} and caption_only {self.caption_only} exceed 1 together")
