@@ -112,7 +112,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
-    """Write JSON as `write_text` does, with `indent` spaces a level; None puts it on one line."""
+    """Write JSON as `write_text` does.
+
+    Args:
+        path: of the file.
+        content: what `json.dumps` takes.
+        indent: spaces a level; None puts it on one line.
+    """
     write_text(path, json.dumps(content, indent=indent) + "\n")
 
 

@@ -20,7 +20,7 @@ from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import ModelParts, SamplingDefaults, load_model, save_model
 from nuwa_lip.models import MPS2S
-from nuwa_lip.models.mps2s import mps2s_loss
+from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.orders import raster_order, target_tokens
 from tests.conftest import tiny_parts
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.groups import rows_of, rows_of_each
-from nuwa_lip.models.mps2s import mps2s_loss
+from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.mps2s_config import PERSPECTIVES, PRESETS
 from nuwa_lip.models.orders import target_tokens
 from tests.small_models import VOCAB, make_model, seeded

@@ -22,7 +22,7 @@ from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.compiling import compile_blocks
 from nuwa_lip.models import DFVQGAN, MPS2S
-from nuwa_lip.models.mps2s import mps2s_loss
+from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perceptual import lpips
 from nuwa_lip.training.dfvqgan import DFVQGANStage, load_perceptual

@@ -159,7 +159,7 @@ def steps(
 
 
 def _numbers(text: str) -> list[int]:
-    """ "1,2,4" → [1, 2, 4], rising, each once."""
+    """Read "1,2,4" as [1, 2, 4]: rising, each once."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() and int(word) > 0 for word in words):
         raise InputError(f"--tokens {text!r} is not numbers from 1 on with commas between, like 1,2,4,8")

@@ -10,11 +10,11 @@ import numpy as np
 import tyro
 
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem, read_benchmark
+from nuwa_lip.disk import check_writable
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import captions as asking
 from nuwa_lip.evaluation import job as jobs
-from nuwa_lip.evaluation.report import command_line, write_json
-from nuwa_lip.images.files import check_writable
+from nuwa_lip.evaluation.report import command_line, write_report
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,7 +92,7 @@ def captions(
     if json is not None:
         setting = {"model": model, "benchmark": benchmark.name, "benchmark_sha256": source.sha256, "seed": seed}
         about = {"ask": ask, **options, "command": command_line()}
-        write_json({**setting, **found.as_json(), **about}, json)
+        write_report(json, {**setting, **found.as_json(), **about})
 
 
 def _painter(model: str, options: dict[str, Any], seed: int, kept: list[tuple[list[Image.Image], str]]) -> asking.Paint:

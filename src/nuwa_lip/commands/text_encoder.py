@@ -35,8 +35,8 @@ def text_encoder(
     if length < 3:
         raise InputError(f"--length is {length}; it must be 3 or more (begin, a piece, end)")
     from nuwa_lip.data.shards import Skipped, expand_shards, read_encoded
+    from nuwa_lip.data.text_encoder import cut
     from nuwa_lip.data.words import with_short_captions
-    from nuwa_lip.text_encoder import cut
 
     skipped = Skipped()
     photos = read_encoded(expand_shards(data), skipped)

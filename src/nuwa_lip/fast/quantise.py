@@ -55,7 +55,7 @@ class PackedLinear(QuantisedLinear):
         self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), self.ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]"""
+        """Multiply: [..., K] → [..., N]."""
         return kernels.packed(x, self.packed)
 
 
@@ -73,7 +73,7 @@ class Int8Linear(QuantisedLinear):
         self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]"""
+        """Multiply: [..., K] → [..., N]."""
         rows = x.flatten(0, -2).float()
         step = rows.abs().amax(-1, keepdim=True).clamp(min=TINY) / 127  # [R, 1]
         whole = (rows / step).round_().add_(kernels.ZERO).to(torch.uint8)
@@ -94,7 +94,7 @@ class Int8WeightLinear(QuantisedLinear):
         self.register_buffer("scale", scale.to(weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]"""
+        """Multiply: [..., K] → [..., N]."""
         return kernels.int8_weights(x.flatten(0, -2), self.whole, self.scale).view(*x.shape[:-1], -1)
 
 
@@ -113,7 +113,7 @@ class Int4Linear(QuantisedLinear):
         self.register_buffer("pairs", pairs.to(weight.dtype).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]"""
+        """Multiply: [..., K] → [..., N]."""
         return kernels.int4(x.flatten(0, -2), self.packed, self.group, self.pairs).view(*x.shape[:-1], -1)
 
 

@@ -58,6 +58,7 @@ class BertText(nn.Module):
         )
 
     def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
+        """Read captions, int64 [B, T] → states [B, T, D]; `padding` (bool [B, T]) is not attended to."""
         x = self.norm(self.embedding(text_ids) + self.position.weight[: text_ids.shape[1]])
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=padding)

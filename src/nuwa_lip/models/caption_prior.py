@@ -64,4 +64,5 @@ class CaptionShift(nn.Module):
         self.out = nn.Linear(width, layers * width)
 
     def forward(self, mean: Tensor) -> Tensor:
+        """Give each layer's shift, [B, L, D], of the captions' mean states [B, D]."""
         return self.out(F.silu(self.hidden(self.norm(mean)))).unflatten(1, (-1, mean.shape[1]))

@@ -219,6 +219,7 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` with relative estimation when a mask is given (Eq. 5)."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Convolve as `conv2d`."""
         return conv2d(x, mask, self.weight, self.bias, self.stride[0], self.padding[0])  # type: ignore[arg-type]
 
 
@@ -226,6 +227,7 @@ class GroupNorm(nn.GroupNorm):
     """`torch.nn.GroupNorm` with relative estimation when a mask is given (Eq. 4)."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Normalise as `group_norm`."""
         return group_norm(x, mask, self.num_groups, self.weight, self.bias, self.eps)
 
     def swish(self, x: Tensor, mask: Tensor | None = None, overwrite: bool = False) -> Tensor:

@@ -59,3 +59,17 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, largest: float 
     """
     weight = reconstruction.float().norm() / (adversarial.float().norm() + 1e-4)
     return weight.clamp(0, largest).detach()
+
+
+def mps2s_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:
+    """Eq. 15 as a mean: nats for each defective token, averaged over a sample's tokens, then over the batch.
+
+    The second mean makes the loss of a batch the mean of the losses of its parts, whatever their K.
+
+    Args:
+        logits: float [B, K, V].
+        targets: int64 [B, K] (`target_tokens`).
+        real: bool [B, K], which rows count.
+    """
+    nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * real
+    return (nats.sum(1) / real.sum(1).clamp(min=1)).mean()

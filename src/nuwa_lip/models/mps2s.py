@@ -22,6 +22,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.decoder import Decoder, DecoderCache, Memory, turns_of
 from nuwa_lip.models.groups import Rows
+from nuwa_lip.models.inputs import check_positions, check_photo, check_range
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder, different
@@ -156,7 +157,7 @@ class MPS2S(nn.Module):
         if order is None:
             order, real = raster_order(token_mask)
         else:
-            real = self._check_order(order, token_mask)
+            real = check_positions(order, token_mask, values=not self.training)
             order = order.where(real, 0)
         return self.predict(memory, target_tokens(tokens, order), order, rows), real
 
@@ -176,7 +177,7 @@ class MPS2S(nn.Module):
         Raises:
             InputError: a shape or value does not fit.
         """
-        defective = self._check_photo(image, mask, tokens, token_mask)  # [B, N]
+        defective = check_photo(self.config, image, mask, tokens, token_mask, values=not self.training)  # [B, N]
         parts = []
         text_states, padding = self.encode_text(text_ids, len(image))
         if text_states is not None:
@@ -379,71 +380,11 @@ class MPS2S(nn.Module):
         if text_ids.ndim != 2 or len(text_ids) != batch or not 1 <= text_ids.shape[1] <= config.text_length:
             raise InputError(f"text_ids has shape {list(text_ids.shape)}; needed: [{batch}, 1 to {config.text_length}]")
         if not self.training:
-            _check_range("text_ids", text_ids, config.text_vocab)
+            check_range("text_ids", text_ids, config.text_vocab)
         padding = text_padding(text_ids, config.pad_id)
         return self.text_projection(self.text(text_ids, padding)), padding
-
-    def _check_photo(self, image: Tensor, mask: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
-        """The defective positions, bool [B, N]."""
-        batch, side, grid = len(tokens), self.config.image_size, self.config.grid
-        expected = (
-            ("image", image, (batch, 3, side, side)),
-            ("mask", mask, (batch, 1, side, side)),
-            ("tokens", tokens, (batch, *grid)),
-            ("token_mask", token_mask, (batch, 1, *grid)),
-        )
-        for name, value, shape in expected:
-            if value.shape != shape:
-                raise InputError(f"{name} has shape {list(value.shape)}; needed: {list(shape)}")
-            if name.endswith("mask") and value.dtype != torch.bool:
-                raise InputError(f"{name} is {value.dtype}; needed: torch.bool, True = defective")
-        defective = token_mask.flatten(1)
-        if not self.training:  # each check waits for the device
-            _check_range("tokens", tokens.flatten(1).masked_fill(defective, 0), self.config.codebook_size)
-        return defective
-
-    def _check_order(self, order: Tensor, token_mask: Tensor) -> Tensor:
-        """Which entries of an order count, bool [B, K]."""
-        if order.ndim != 2 or len(order) != len(token_mask):
-            raise InputError(f"order has shape {list(order.shape)}; needed: [{len(token_mask)}, K]")
-        defective = token_mask.flatten(1)
-        counts = defective.sum(1, keepdim=True)
-        real = torch.arange(order.shape[1], device=order.device) < counts
-        if not self.training:
-            if order.shape[1] < counts.max():
-                raise InputError(f"order has {order.shape[1]} positions; {int(counts.max())} are defective")
-            cells = defective.shape[1]
-            # padding goes to a cell of its own behind the grid
-            valid = real & (order >= 0) & (order < cells)
-            named = torch.zeros(len(order), cells + 1, dtype=torch.bool, device=order.device)
-            named.scatter_(1, order.where(valid, cells), True)
-            wrong = ((named[:, :cells] != defective).any(1)).nonzero().flatten().tolist()
-            if wrong:
-                raise InputError(f"order of sample {wrong[0]} is not a permutation of its defective positions")
-        return real
 
 
 def _in_one_piece(keys_values: KeysValues) -> KeysValues:
     keys, values = keys_values
     return keys.contiguous(), values.contiguous()
-
-
-def mps2s_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:
-    """Eq. 15 as a mean: nats for each defective token, averaged over a sample's tokens, then over the batch.
-
-    The second mean makes the loss of a batch the mean of the losses of its parts, whatever their K.
-
-    Args:
-        logits: float [B, K, V].
-        targets: int64 [B, K] (`target_tokens`).
-        real: bool [B, K], which rows count.
-    """
-    nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * real
-    return (nats.sum(1) / real.sum(1).clamp(min=1)).mean()
-
-
-def _check_range(name: str, values: Tensor, size: int) -> None:
-    if values.dtype != torch.int64:
-        raise InputError(f"{name} is {values.dtype}; needed: torch.int64")
-    if values.numel() and (values.min() < 0 or values.max() >= size):
-        raise InputError(f"{name} holds {int(values.min())} to {int(values.max())}; needed: 0 to {size - 1}")

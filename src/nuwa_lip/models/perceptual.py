@@ -33,6 +33,7 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Squeeze and expand [B, C, H, W] → [B, 2 · expand, H, W]."""
         x = F.relu(self.squeeze(x))
         return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], 1)
 
@@ -51,6 +52,7 @@ class Features(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Give the feature maps of images [B, 3, H, W] in [-1, 1], finest first."""
         x, found = self.normalise(images), []
         for i, layer in enumerate(self.features):
             x = layer(x)
@@ -79,6 +81,7 @@ class SqueezeNetFeatures(Features):
         super().__init__(layers, SQUEEZENET_MAPS)
 
     def normalise(self, images: Tensor) -> Tensor:
+        """Scale images from [-1, 1] to what Caffe's SqueezeNet expects: BGR, 0 to 255, less the mean."""
         mean = images.new_tensor([104.0, 117.0, 123.0]).view(1, 3, 1, 1)
         return (images.flip(1) + 1) * 127.5 - mean
 
@@ -98,6 +101,7 @@ class VGG16Features(Features):
         super().__init__(layers[:-1], maps)
 
     def normalise(self, images: Tensor) -> Tensor:
+        """Scale images from [-1, 1] to what torchvision's networks expect."""
         mean = images.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
         deviation = images.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
         return ((images + 1) / 2 - mean) / deviation

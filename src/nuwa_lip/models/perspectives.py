@@ -27,6 +27,7 @@ class PixelEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, image: Tensor, mask: Tensor, turn: Turn | None = None) -> Tensor:
+        """Encode the known pixels of images [B, 3, H, W] and their mask → [B, P, D]."""
         known = image.masked_fill(mask, 0)
         x = torch.cat([known, mask.to(known.dtype)], 1).to(self.patch.weight.dtype)
         patches = F.pixel_unshuffle(x, self.patch_size).flatten(2).transpose(1, 2)  # [B, P, 4 · patch²]
@@ -43,6 +44,7 @@ class TokenEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, embedded: Tensor, defective: Tensor, turn: Turn | None = None) -> Tensor:
+        """Encode embedded tokens [B, N, D], of which the `defective` ones (bool [B, N]) are replaced."""
         x = torch.where(defective[..., None], self.missing, embedded)
         return self.encoder(x + self.position.weight, turn=turn)
 

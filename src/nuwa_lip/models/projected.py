@@ -47,6 +47,7 @@ class SameConv(nn.Conv2d):
     """A convolution padded as TensorFlow does it: what is odd stands right and below."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve [B, C, H, W] with stride, padded right and below."""
         sides = [_padding(n, self.kernel_size[0], self.stride[0]) for n in (x.shape[3], x.shape[2])]
         return super().forward(F.pad(x, (*sides[0], *sides[1])))
 
@@ -67,6 +68,7 @@ class InvertedResidual(nn.Module):
         self.conv_pwl = nn.Conv2d(6 * c_in, c_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Expand, filter each channel, project: [B, C, H, W] → [B, C', H', W']."""
         h = self.conv_pwl(F.relu6(self.conv_dw(F.relu6(self.conv_pw(x)))))
         return x + h if self.shortcut else h
 

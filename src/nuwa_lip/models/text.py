@@ -41,6 +41,7 @@ class TextTransformer(nn.Module):
         self.encoder = encoder
 
     def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
+        """Read captions, int64 [B, T] → states [B, T, D]; `padding` (bool [B, T]) is not attended to."""
         x = self.embedding(text_ids) + self.position.weight[: text_ids.shape[1]]
         return self.encoder(x, ~padding[:, None, None])
 
@@ -86,6 +87,7 @@ class ReadyMadeText(nn.Module):
         self.width: int = model.config.hidden_size  # T5 calls it d_model and answers to both
 
     def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
+        """Read captions, int64 [B, T] → states [B, T, D]; `padding` (bool [B, T]) is not attended to."""
         options = {}
         if self.clip:
             options["position_ids"] = torch.arange(text_ids.shape[1], device=text_ids.device)[None]

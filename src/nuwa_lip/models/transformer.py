@@ -100,11 +100,11 @@ class Copies(NamedTuple):
     """C"""
 
     def drop(self, x: Tensor) -> Tensor:
-        """[G · C, ...] → [G · distinct, ...]"""
+        """Leave the copies out: [G · C, ...] → [G · distinct, ...]."""
         return x.unflatten(0, (-1, self.sequences))[:, : self.distinct].flatten(0, 1)
 
     def restore(self, x: Tensor) -> Tensor:
-        """[G · distinct, ...] → [G · C, ...]"""
+        """Put the copies back: [G · distinct, ...] → [G · C, ...]."""
         x = x.unflatten(0, (-1, self.distinct))
         copies = x[:, -1:].expand(-1, self.sequences - self.distinct, *x.shape[2:])
         return torch.cat([x, copies], 1).flatten(0, 1)
@@ -150,6 +150,7 @@ class SelfAttention(nn.Module):
         rows: CachedRows | None = None,
         turns: Turns | None = None,
     ) -> Tensor:
+        """Attend within x [B, N, D], or from new `rows` to the cache."""
         # each [B, heads, N, d]
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if turns is not None:
@@ -245,6 +246,7 @@ class GEGLU(nn.Module):
         self.out = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] → [..., D]."""
         value, gate = self.hidden(x).chunk(2, -1)
         return self.out(value * F.gelu(gate))
 
@@ -260,6 +262,7 @@ class Branch(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), layer_scale))
 
     def forward(self, x: Tensor, *args: object, **options: object) -> Tensor:
+        """Add the layer's result, normalised before and scaled after, to x [B, N, D]."""
         return x + self.scale * self.dropout(self.layer(self.norm(x), *args, **options))
 
 
@@ -338,6 +341,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, turn: Turn | None = None) -> Tensor:
+        """Encode x [B, N, D]; `mask` says which keys may be attended to, `turn` where the rows stand."""
         turns = None if turn is None else Turns(turn, turn)
         for block in self.blocks:
             x = block(x, mask, turns=turns)

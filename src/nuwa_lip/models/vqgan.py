@@ -33,6 +33,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map [B, C, H, W] → [B, C', H, W]; with a mask from known positions only."""
         h = self.conv1(self.norm1.swish(x, mask))
         h = self.conv2(self.norm2.swish(h, mask, overwrite=True))
         return add(x if self.shortcut is None else self.shortcut(x), h)
@@ -50,6 +51,7 @@ class AttentionBlock(nn.Module):
         self.out = Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend over all known positions of [B, C, H, W]."""
         h = self.norm(x.contiguous(), mask).flatten(2).mT  # [B, N, C]
         q, k, v = (_pointwise(f, h)[:, None] for f in (self.q, self.k, self.v))  # [B, 1, N, C]
         h = defect_free.attention(q, k, v, None if mask is None else mask.flatten(1))
@@ -70,6 +72,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Halve: [B, C, H, W] → [B, C, H/2, W/2]."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -81,6 +84,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Double: [B, C, H, W] → [B, C, 2 H, 2 W]."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -88,6 +92,7 @@ class Blocks(nn.ModuleList):
     """Modules that take (x, mask), one after another."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Run them one after another."""
         for block in self:
             x = block(x, mask)
         return x

@@ -211,8 +211,11 @@ class DFVQGANStage(Stage[DFVQGAN]):
         return images[:, :, top : top + side, left : left + side]
 
     def _pulls(self, passes: Iterable[tuple[Reconstruction, dict[str, Tensor]]]) -> tuple[Tensor, list[Tensor]]:
-        """w, from gradients at the decoder's last layer over all parts of all processes → w, and each part's
-        gradient of L_V + L_P + w L_G at its pictures [B, 3, H, W], from where on it is one backward pass.
+        """Find w from gradients at the decoder's last layer, over all parts of all processes.
+
+        Returns:
+            w, and each part's gradient of L_V + L_P + w L_G at its pictures [B, 3, H, W], from where on it is one
+            backward pass.
         """
         last = self.raw.last_layer
         totals, found = torch.zeros(2, *last.shape, device=last.device), []
@@ -288,7 +291,11 @@ class DFVQGANStage(Stage[DFVQGAN]):
 
 
 def load_weights(model: DFVQGAN, weights: DFVQGAN) -> None:
-    """Start from a model's weights; a refinement that it lacks starts as it was made, which changes nothing."""
+    """Start from a model's weights; a refinement that it lacks starts as it was made, which changes nothing.
+
+    Raises:
+        InputError: the weights are of another configuration.
+    """
     missing, unexpected = model.load_state_dict(weights.state_dict(), strict=False)
     if unexpected or not all(name.startswith("decoder.refinement.") for name in missing):
         raise InputError(f"the weights do not fit the configuration: {[*missing, *unexpected][0]}")

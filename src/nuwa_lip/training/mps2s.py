@@ -23,7 +23,7 @@ from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.groups import group_sizes, rows_of_each
-from nuwa_lip.models.mps2s import mps2s_loss
+from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.sampling import sample

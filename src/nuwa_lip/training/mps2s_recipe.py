@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
+from nuwa_lip.sampling.defaults import SamplingDefaults
 from nuwa_lip.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
 class MPS2SRecipe:
-    """Stage 2."""
+    """The configuration of a training of stage 2, MP-S2S."""
 
     model: MPS2SConfig
     schedule: Schedule

@@ -29,6 +29,9 @@ SMOOTHING = 200.0
 class PriorStage(MPS2SStage):
     """Fits what a caption alone says of the codes in each region of a photo (`CaptionPrior`), as a tilt of the average.
 
+    Args:
+        recipe, cache, accelerator, weights, max_file_size: as for `MPS2SStage`.
+
     Raises:
         InputError: the model has no caption prior, or there are several processes.
     """

@@ -54,6 +54,7 @@ class Remembered:
 
     @torch.no_grad()
     def __call__(self, text_ids: Tensor, padding: Tensor) -> Tensor:
+        """Give the states of captions, [B, T, D]: remembered ones, and those of new captions worked out together."""
         captions = [tuple(row[~hidden].tolist()) for row, hidden in zip(text_ids, padding, strict=True)]
         new = [i for i, caption in enumerate(captions) if caption not in self.states]
         if new:  # together: alone, each would read all weights for a few pieces

@@ -12,11 +12,11 @@ from torch import Tensor
 from nuwa_lip.cli import main
 from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.data.shards import write_shards
+from nuwa_lip.data.text_encoder import cut
 from nuwa_lip.disk import read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.text import describe_bert
-from nuwa_lip.text_encoder import cut
 from nuwa_lip.tokenizer import CaptionTokenizer
 from tests.tiny_bert import LETTERS, SPECIAL, write_bert
 
