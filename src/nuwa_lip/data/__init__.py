@@ -1,0 +1,1 @@
+"""Masks, captioned photos, shards and benchmarks: what training and evaluation read."""

@@ -1,8 +1,8 @@
 """Augmentation of a batch on its device: one resampling for crop, stretch and flip, one product for colour.
 
 The source squares may be squeezed photos (see `nuwa_lip.data.photos`): the crop is a square of the true
-photo, so its sides in the source differ by the photo's aspect. Everything random is drawn on the
-generator's device (the CPU's gives the same pictures on every device).
+photo, so its sides in the source differ by the photo's aspect. Random numbers are drawn on the generator's
+device: a CPU generator gives the same pictures on every device.
 
 Shapes: B batch, S source side.
 """
@@ -25,7 +25,7 @@ GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is varied from one look at a photo to the next."""
+    """What varies each time that a photo is drawn."""
 
     scale: tuple[float, float] = (0.65, 1.0)
     """Least and largest area of the crop, as a share of the photo's largest square."""
@@ -52,7 +52,7 @@ def augment(
         aspects: [B] true width / height of the photos; 0 = unknown.
         size: side of the result.
         recipe: what to vary.
-        generator: the only source of chance.
+        generator: source of all randomness.
         captions: B captions; those with "left" or "right" forbid the flip. None: all may be flipped.
 
     Returns:
@@ -82,9 +82,15 @@ def augment(
 
 
 def centre_square(images: torch.Tensor, aspects: torch.Tensor, size: int) -> torch.Tensor:
-    """The largest centre square, undistorted, without chance: for validation and for token caches.
+    """Cut out the largest centre square, undistorted and not random.
 
-    Photos of unknown shape are taken for squares. Arguments and result as in `augment`.
+    Args:
+        images: uint8 [B, 3, S, S].
+        aspects: [B] true width / height of the photos; 0 = unknown, taken for a square.
+        size: side of the result.
+
+    Returns:
+        float32 [B, 3, size, size] in [-1, 1] on the images' device.
     """
     shapes = aspects.to(images.device, torch.float32)
     extent = _extent(torch.where(shapes > 0, shapes, 1.0))
@@ -92,7 +98,7 @@ def centre_square(images: torch.Tensor, aspects: torch.Tensor, size: int) -> tor
 
 
 def _extent(shapes: torch.Tensor) -> torch.Tensor:
-    """The photo's largest square as shares [B, 2] of the source's width and height."""
+    """Give the sides of the photo's largest square as shares [B, 2] of the source's width and height."""
     return torch.stack([(1 / shapes).clamp(max=1.0), shapes.clamp(max=1.0)], dim=1)
 
 

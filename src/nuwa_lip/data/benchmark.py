@@ -2,11 +2,11 @@
 
     images/NNNNN.png  masks/NNNNN.png (white = repaint)  captions.jsonl  benchmark.json
 
-`benchmark.json` holds the source, the mask rule, the seed, and hashes of pixels and captions; pixels and not
+`benchmark.json` holds the source, the mask rule, the seed, and hashes of pixels and captions. Pixels are hashed, not
 files, because PNG files of the same picture differ between versions of the compressor. Every item that is read is
 compared with its hashes, so that a figure's benchmark is the one whose hash stands beside it. Building is a pure
-function of (source, rule, seed, limit, size): mask i depends on nothing but the seed, i, the photo's size and
-its objects. Folders of the official layout (see `official`) are read as well.
+function of (source, rule, seed, limit, size): mask i depends on the seed, i, the photo's size and its objects only.
+Folders of the official layout (see `official`) are read as well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nuwa_lip.json_files import parse_json
 
 FORMAT_VERSION = 1
 MASK_OPTIONS = {"compress_level": 1, "compress_type": 3}
-"""Runs only."""
+"""Options for Pillow: compression of type 3 is zlib's run-length encoding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,14 @@ class BenchmarkItem:
 
     index: int
     name: str
-    """Number with five digits, the files' name without ending."""
+    """The files' name without ending: a number with five digits."""
     image: np.ndarray
     """uint8 [H, W, 3], complete."""
     mask: np.ndarray
     """bool [H, W], True = to repaint."""
     caption: str
     license: str | None = None
-    """Of the photo, as its source states it."""
+    """The photo's licence, as its source states it."""
     url: str | None = None
     """Where the photo is published."""
 
@@ -63,7 +63,7 @@ class BenchmarkItem:
 
 
 class ItemFiles(NamedTuple):
-    """Where one item is, and where its photo is from."""
+    """The files of one item, and where its photo comes from."""
 
     name: str
     image: Path
@@ -74,20 +74,20 @@ class ItemFiles(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark folder; iterating reads one photo at a time."""
+    """A benchmark folder. Iterating reads one photo at a time."""
 
     folder: Path
     info: dict[str, Any]
-    """benchmark.json."""
+    """The content of benchmark.json."""
     captions: tuple[str, ...]
     files: tuple[ItemFiles, ...]
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything: equal hashes mean equal photos, masks and captions."""
+        """The hash of all items: equal hashes mean equal photos, masks and captions."""
         if "sha256" in self.info:
             return str(self.info["sha256"])
-        return _overall([_describe(item) for item in self])  # the official layout has none: all of it is read
+        return _overall([_describe(item) for item in self])  # the official layout has none: read all of it
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -120,7 +120,7 @@ class Benchmark:
         return item
 
     def _check(self, item: BenchmarkItem) -> None:
-        """Compare an item with its hashes; the official layout has none."""
+        """Compare an item with its hashes. The official layout has none."""
         if "items" not in self.info:
             return
         files, expected = self.files[item.index], self.info["items"][item.index]
@@ -133,7 +133,11 @@ class Benchmark:
 
 
 def load_photo(path: Path) -> np.ndarray:
-    """A PNG of a benchmark or of its results as uint8 [H, W, 3]."""
+    """Read a picture of a benchmark or of its results, uint8 [H, W, 3].
+
+    Raises:
+        InputError: the file is missing or cannot be read as a picture.
+    """
     try:
         with Image.open(path) as photo:
             return np.asarray(photo.convert("RGB"))
@@ -156,13 +160,13 @@ def build_benchmark(
     """Write a benchmark folder; `out` appears only once it is complete.
 
     Args:
-        samples: captioned photos. Each gets the phrase of the object that the hole hides, if its objects have
-            phrases, else its first caption.
-        source: where they come from, for the record.
+        samples: captioned photos. An item's caption is the phrase of the object that its hole hides, or where objects
+            have no phrases, the photo's first caption.
+        source: where the photos come from, for the record.
         rule: see `rule_mask`.
-        seed: of the masks.
+        seed: seed of the masks.
         out: folder that does not exist yet.
-        limit: number of photos, the first ones; None for all.
+        limit: take this many photos from the start; None takes all.
         size: side in pixels of the centre square that is cut from each photo; None keeps the photo's size.
 
     Raises:
@@ -206,7 +210,7 @@ def _make(*folders: Path) -> None:
 def _items(
     samples: Iterable[Sample], source: str, rule: str, seed: int, limit: int | None, size: int | None
 ) -> Iterator[tuple[BenchmarkItem, Sample]]:
-    """Photos with their masks; says at the end what did not go as asked."""
+    """Give photos with their masks, and warn at the end about what is not as asked."""
     kind, low, high = parse_rule(rule)
     index = without = outside = enlarged = 0
     for sample in samples:
@@ -239,7 +243,7 @@ def _items(
 
 
 def _square(sample: Sample, size: int) -> Sample:
-    """The centre square of a photo at a given side, with what it shows of the objects."""
+    """Cut out a photo's centre square and resize it to `size` pixels; move its objects with it."""
     width, height = sample.image.size
     side = min(width, height)
     window = ((1 - side / width) / 2, (1 - side / height) / 2, side / width, side / height)
@@ -260,7 +264,11 @@ def _write_pictures(folder: Path, item: BenchmarkItem) -> None:
 
 
 def read_benchmark(folder: Path) -> Benchmark:
-    """Open a benchmark folder, or one of the official layout; its pictures are read when they are asked for."""
+    """Open a benchmark folder, or one of the official layout. Pictures are read later, when an item is asked for.
+
+    Raises:
+        InputError: the folder is not a benchmark, is damaged, or has a newer format.
+    """
     info_file, captions_file = folder / "benchmark.json", folder / "captions.jsonl"
     if not info_file.is_file() and is_official(folder):
         return _read_official(folder)
@@ -302,7 +310,11 @@ def _read_official(folder: Path) -> Benchmark:
 
 
 def verify_benchmark(benchmark: Benchmark) -> None:
-    """Read everything, which compares it with the hashes; raises InputError that names the first file that differs."""
+    """Read every item, which compares it with its hashes.
+
+    Raises:
+        InputError: a file differs (the line names the first that does), or the folder holds no hashes.
+    """
     if "items" not in benchmark.info:
         raise InputError(f"{benchmark.folder} has the official layout, which holds no hashes to check")
     for _ in benchmark:

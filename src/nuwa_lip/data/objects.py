@@ -1,7 +1,7 @@
 """Annotated objects as holes: their boxes and segments, and the phrase that describes what a hole hides.
 
-Annotations come in pixels of the annotated photo. Once the photo is opened they are shares of it, 0 to 1: so
-they stay right at whatever size it is decoded, and whatever is cut from it.
+Annotations come in pixels of the annotated photo. Once the photo is opened they become shares of it, 0 to 1, which
+stay right at any size that the photo is decoded or cut to.
 """
 
 from __future__ import annotations
@@ -19,17 +19,24 @@ OBJECT_KINDS = ("boxes", "segments")
 
 
 class Outline(NamedTuple):
-    """Where one object is. A tuple, for a dataset has millions."""
+    """Where one object is: a tuple, because a dataset has millions of them."""
 
     box: tuple[float, ...]
-    """Left, top, right, bottom."""
+    """Left, top, right, bottom, in pixels of the annotated photo or in shares of it."""
     polygons: tuple[tuple[float, ...], ...] = ()
-    """Its parts, each x, y, x, y, ...; none if only the box is known."""
+    """The object's parts, each x, y, x, y, ...; empty if only the box is known."""
     phrase: str = ""
-    """What it is, if the annotation says so."""
+    """What the object is; empty if the annotation does not say."""
 
     def within(self, left: float, top: float, width: float, height: float) -> Outline:
-        """The same outline in shares of a window, given in the outline's coordinates."""
+        """Express the outline in shares of a window.
+
+        Args:
+            left: left edge of the window, in the outline's coordinates, as are the other three.
+            top: top edge of the window.
+            width: width of the window.
+            height: height of the window.
+        """
 
         def moved(points: tuple[float, ...]) -> tuple[float, ...]:
             return tuple((v - top) / height if i % 2 else (v - left) / width for i, v in enumerate(points))
@@ -38,10 +45,10 @@ class Outline(NamedTuple):
 
 
 def read_coco_objects(file: Path) -> dict[str, tuple[Outline, ...]]:
-    """The objects of `instances_*.json` by file name, in pixels; crowds, which are no one object, left out.
+    """Read the objects of `instances_*.json` by file name, in pixels. Crowds are left out: they are not one object.
 
     Raises:
-        KeyError, TypeError, ValueError: it is another kind of file.
+        KeyError, TypeError, ValueError: the file has another layout.
     """
     content = parse_json(file.read_text(encoding="utf-8"))
     found: dict[int, list[Outline]] = {photo["id"]: [] for photo in content["images"]}
@@ -62,17 +69,17 @@ def object_mask(
     share: tuple[float, float],
     rng: np.random.Generator,
 ) -> np.ndarray | None:
-    """The mask of one object, bool [H, W]: any whose area is in the bucket, else the one nearest to it.
+    """Draw the mask of one object: a random one whose area is within the range, else the one nearest to it.
 
     Args:
-        objects: in shares of the photo.
+        objects: the photo's objects, in shares of it.
         kind: boxes or segments.
-        size: H, W.
-        share: the bucket, least and largest share of the photo.
-        rng: chooses where several are as good.
+        size: height and width of the photo in pixels, H, W.
+        share: least and largest share of the photo to cover.
+        rng: chooses where several objects fit equally.
 
     Returns:
-        None if there is no object, or none that hides something and leaves something.
+        bool [H, W], True = to repaint; None if no object's mask is neither empty nor full.
     """
     draw = _box_mask if kind == "boxes" else _segment_mask
     masks = [draw(outline, *size) for outline in objects]
@@ -85,10 +92,10 @@ def object_mask(
 
 
 def best_phrase(objects: Sequence[Outline], mask: np.ndarray) -> str | None:
-    """The phrase of the object whose box fits the hole best (intersection over union); None without phrases.
+    """Give the phrase of the object whose box fits the hole best (intersection over union); None without phrases.
 
     Args:
-        objects: in shares of the photo.
+        objects: the photo's objects, in shares of it.
         mask: bool [H, W], True = to repaint.
     """
     named = [outline for outline in objects if outline.phrase]
@@ -102,7 +109,7 @@ def best_phrase(objects: Sequence[Outline], mask: np.ndarray) -> str | None:
 
 
 def _pixels(outline: Outline, height: int, width: int) -> tuple[int, int, int, int]:
-    """The box in whole pixels of a photo, cut off at its edges: left, top, right, bottom."""
+    """Give the box in whole pixels of a photo, cut off at its edges: left, top, right, bottom."""
     sides = (width, height, width, height)
     left, top, right, bottom = (min(max(round(v * side), 0), side) for v, side in zip(outline.box, sides, strict=True))
     return left, top, right, bottom

@@ -2,14 +2,14 @@
 
     gt/NNNN.png  mask/NNNN.pkl  mask_img/NNNN.png  guidance/NNNN.txt     (all of it perhaps below eval_visu/)
 
-The zips cannot be had any more, so the reading follows the official loading code. A photo and what belongs to
-it share the name without its ending. The mask is a pickled tensor [H, W] of any type, not 0 = to repaint
-(leading sizes of 1 are dropped), or a picture NNNN.mask.png or NNNN.png, white = to repaint, as the official
-CustomDataset has it. The caption is the first line of the guidance that is not empty. mask_img/ holds the
-photo with its hole painted over: it says nothing that photo and mask do not, and is not read.
+The zips can no longer be downloaded, so the reader follows the official loading code. The files of one photo share
+their name without the ending. The mask is a pickled tensor [H, W] of any type, nonzero = to repaint (leading sizes
+of 1 are dropped), or a picture NNNN.mask.png or NNNN.png, white = to repaint, as in the official CustomDataset. The
+caption is the first line of the guidance that is not empty. mask_img/ holds the photo with its hole painted over; it
+adds nothing to photo and mask, and is not read.
 
-A pickle is a program. `TensorUnpickler` lets it name three things only, of which a tensor consists; whatever
-else it names is refused before anything of it is imported or run.
+A pickle is a program. `TensorUnpickler` lets it name only the three functions that make up a tensor, and refuses
+any other name before importing or running it.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class OfficialItem(NamedTuple):
 
 
 class Refused(InputError):
-    """A pickle names what it may not; raised inside of pickle, which has no file name to tell."""
+    """Raised where a pickle names a forbidden function; the reader adds the name of the file."""
 
 
 def _load_storage(content: bytes) -> Any:
-    """What a tensor's pickle calls for its numbers: again a pickle, left to torch's own restricted reader."""
+    """Load the numbers of a pickled tensor: a pickle again, which torch's own restricted reader opens."""
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _rebuild(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> torch.Tensor:
-    """torch's own, for no more elements than there are: it would make a huge tensor of a few bytes."""
+    """Rebuild a tensor by torch's own function, but refuse sizes beyond the storage: a few bytes could claim them."""
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     room = storage._untyped_storage.nbytes() // storage.dtype.itemsize
     if max(last + 1, math.prod(size)) > room:
@@ -70,10 +70,10 @@ class TensorUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """What the pickle may call.
+        """Give the function of this name, if a pickle may call it.
 
         Raises:
-            Refused: it is not on the list.
+            Refused: the name is not on the list.
         """
         if (module, name) not in self.ALLOWED:
             raise Refused(f"{module}.{name}")
@@ -81,10 +81,10 @@ class TensorUnpickler(pickle.Unpickler):
 
 
 def read_mask_pickle(path: Path) -> np.ndarray:
-    """Read a pickled tensor as a mask, bool [H, W], True (not 0) = to repaint.
+    """Read a pickled tensor as a mask, bool [H, W], True (nonzero) = to repaint.
 
     Raises:
-        InputError: it is missing, damaged, no tensor, not flat, or names anything that is not part of a tensor.
+        InputError: the file is missing or damaged, is not a tensor [H, W], or names what is not part of a tensor.
     """
     try:
         with open(path, "rb") as file:
@@ -108,7 +108,7 @@ def read_mask_pickle(path: Path) -> np.ndarray:
 
 
 def is_official(folder: Path) -> bool:
-    """Whether a folder has the official layout."""
+    """Tell whether a folder has the official layout."""
     return (_root(folder) / "gt").is_dir()
 
 
@@ -116,7 +116,7 @@ def list_official(folder: Path) -> list[OfficialItem]:
     """List the photos, sorted by name.
 
     Raises:
-        InputError: a folder, mask or guidance is missing, or one of them belongs to no photo.
+        InputError: a folder, mask or guidance is missing, or a mask or guidance belongs to no photo.
     """
     root = _root(folder)
     for name in FOLDERS:
@@ -139,7 +139,7 @@ def _root(folder: Path) -> Path:
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files by their name without the ending; of two of one name, that whose ending comes first in the list."""
+    """Find files by their name without the ending; of two with one name, the ending listed first wins."""
     found: dict[str, Path] = {}
     files = sorted(folder.iterdir())
     for suffix in suffixes:

@@ -1,12 +1,11 @@
 """Captioned photos as batches for training: a decoded set in memory, or a stream for sets that do not fit.
 
 Photos are held as squares, uint8 [3, S, S]. A photo that is not square is squeezed into one, and its true
-aspect (width / height) is kept beside it, so that augmentation can crop from the whole of it undistorted.
-Aspect 0 means unknown: the only copy was squeezed already.
+aspect (width / height) is kept beside it, so that augmentation can crop from all of the photo without distortion.
+Aspect 0 means unknown: the only copy was already squeezed.
 
-Both sources give the same kind of batch, as a pure function of (seed, step): a run that is resumed goes on
-with the photos that it would have seen, and a global batch does not depend on the number of processes that
-share it.
+Both sources give the same kind of batch, as a pure function of (seed, step): a resumed run goes on with the photos
+that it would have seen, and a global batch does not depend on the number of processes that share it.
 
 Shapes: N photos of the set, B batch of this process, S side.
 """
@@ -38,9 +37,9 @@ from nuwa_lip.data.shards import (
 from nuwa_lip.errors import InputError
 
 SQUEEZED_SOURCES = ("flickr8k",)
-"""Values of `source` in a sample's JSON whose square pictures show photos of unknown, other shape."""
+"""Values of `source` in a sample's JSON that mean: a square picture is a photo squeezed from an unknown shape."""
 WIDEST = 2.0
-"""Photos longer than this times their short side lose their ends."""
+"""Longest side over shortest; a longer photo is cropped to it at both ends."""
 
 Urls = str | Path | Sequence[str | Path]
 
@@ -55,17 +54,25 @@ class PhotoBatch(NamedTuple):
 
 
 class Photos(Protocol):
-    """What training needs from a source of photos."""
+    """The interface between training and a source of photos."""
 
     @property
     def size(self) -> int:
-        """Side S of the squares."""
+        """Side S of the squares, in pixels."""
         ...
 
     def batches(
         self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[PhotoBatch]:
-        """Yield batches for ever, from `start_step` on."""
+        """Yield batches for ever, from `start_step` on.
+
+        Args:
+            batch_size: photos of one step, over all processes together; a multiple of `world_size`.
+            seed: seed of the order and of the choice of captions.
+            start_step: first step to give, counted from 0.
+            rank: index of this process.
+            world_size: number of processes.
+        """
         ...
 
 
@@ -82,10 +89,13 @@ def open_photos(
     Args:
         urls: see `nuwa_lip.data.shards.expand_shards`.
         size: side S of the squares, in pixels.
-        cache: hold all photos decoded in memory ("ram"), on the card ("device"), or read them as they are
+        cache: hold all photos decoded in memory ("ram"), on the GPU ("device"), or read them when they are
             needed ("none").
-        device: where the batches are used.
+        device: the device that computes with the batches.
         workers: threads that fill the cache, or processes that read and decode.
+
+    Raises:
+        InputError: a path is missing or no photo could be read.
     """
     if cache == "none":
         return StreamedPhotos(urls, size, workers=workers, pin=torch.device(device).type == "cuda")
@@ -104,18 +114,18 @@ class PhotoSet:
 
     @classmethod
     def load(cls, urls: Urls, size: int, *, workers: int = 2) -> PhotoSet:
-        """Decode shards; damaged ones are skipped with one warning.
+        """Decode shards into memory. Damaged photos are skipped with one warning.
 
         Args:
             urls: see `nuwa_lip.data.shards.expand_shards`.
             size: side S of the squares, in pixels.
-            workers: threads.
+            workers: number of threads.
 
         Raises:
-            InputError: a path is missing or not one photo could be read.
+            InputError: a path is missing or no photo could be read.
         """
         shards, skipped = expand_shards(urls), Skipped()
-        encoded = list(read_encoded(shards, skipped))  # small beside the decoded set, and tells its size
+        encoded = list(read_encoded(shards, skipped))  # small beside the decoded set, whose size it gives
         images = torch.empty(len(encoded), 3, size, size, dtype=torch.uint8)
         aspects = torch.zeros(len(encoded))
 
@@ -147,21 +157,25 @@ class PhotoSet:
 
     @property
     def size(self) -> int:
-        """Side S of the squares."""
+        """Side S of the squares, in pixels."""
         return self.images.shape[-1]
 
     def to(self, device: torch.device | str) -> PhotoSet:
-        """The set with its pixels on a device; batches are then cut there."""
+        """Copy the set with its pixels to a device, where batches are then cut."""
         return replace(self, images=self.images.to(device), aspects=self.aspects.to(device))
 
     def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> PhotoBatch:
-        """The batch of one step: epochs are permutations, and a batch may reach into the next epoch.
+        """Give the batch of one step. Epochs are permutations, and a batch may reach into the next epoch.
 
         Args:
-            step: 0-based.
-            batch_size: of all processes together; a multiple of `world_size`.
-            seed: of the order and of the choice of captions.
-            rank, world_size: which part of the batch to give.
+            step: step of the training, counted from 0.
+            batch_size: photos of one step, over all processes together; a multiple of `world_size`.
+            seed: seed of the order and of the choice of captions.
+            rank: index of this process.
+            world_size: number of processes.
+
+        Raises:
+            InputError: the batch size is not a multiple of the number of processes.
         """
         part = _part(batch_size, rank, world_size)
         first = step * batch_size
@@ -179,7 +193,15 @@ class PhotoSet:
     def batches(
         self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[PhotoBatch]:
-        """Yield `batch(step, ...)` for step = start_step, start_step + 1, ... for ever."""
+        """Yield `batch(step, ...)` for step = start_step, start_step + 1, ... for ever.
+
+        Args:
+            batch_size: photos of one step, over all processes together; a multiple of `world_size`.
+            seed: seed of the order and of the choice of captions.
+            start_step: first step to give, counted from 0.
+            rank: index of this process.
+            world_size: number of processes.
+        """
         step = start_step
         while True:
             yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -187,17 +209,17 @@ class PhotoSet:
 
 
 class StreamedPhotos:
-    """Photos read from the shards as they are needed, decoded in worker processes.
+    """Photos that worker processes read from the shards and decode when they are needed.
 
-    Every epoch shuffles the shards and then the samples within a buffer. Each worker reads all the shards and
-    decodes only what is its own, which keeps the order independent of workers and processes.
+    Every epoch shuffles the shards and then the samples within a buffer. Each worker reads all shards and decodes
+    only its own batches, which keeps the order independent of the numbers of workers and processes.
 
     Args:
         urls: see `nuwa_lip.data.shards.expand_shards`.
         size: side S of the squares, in pixels.
-        workers: processes that read and decode; 0 does it in this one.
-        buffer: how many samples (still compressed) are shuffled at a time.
-        pin: lay batches where a GPU can fetch them while it computes.
+        workers: processes that read and decode; 0 reads in this process.
+        buffer: number of samples, still compressed, that are shuffled at a time.
+        pin: put batches into page-locked memory, from which a GPU can copy while it computes.
     """
 
     def __init__(self, urls: Urls, size: int, *, workers: int = 2, buffer: int = 2000, pin: bool = False) -> None:
@@ -207,10 +229,17 @@ class StreamedPhotos:
     def batches(
         self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[PhotoBatch]:
-        """Yield batches for ever; skipping those before `start_step` costs two epochs' reading at most.
+        """Yield batches for ever. Skipping the batches before `start_step` costs at most two epochs of reading.
+
+        Args:
+            batch_size: photos of one step, over all processes together; a multiple of `world_size`.
+            seed: seed of the order and of the choice of captions.
+            start_step: first step to give, counted from 0.
+            rank: index of this process.
+            world_size: number of processes.
 
         Raises:
-            InputError: not one photo could be read.
+            InputError: no photo could be read, or the batch size is not a multiple of the number of processes.
         """
         part = _part(batch_size, rank, world_size)
         stream = _Stream(self, batch_size, seed, start_step, part)
@@ -218,7 +247,7 @@ class StreamedPhotos:
 
 
 class _Stream(IterableDataset[PhotoBatch]):
-    """The batches of one process; worker w of W makes every W-th of them."""
+    """The batches of one process; worker w of W makes every W-th batch."""
 
     def __init__(self, photos: StreamedPhotos, batch_size: int, seed: int, start_step: int, part: slice):
         self.photos, self.batch_size, self.seed = photos, batch_size, seed
@@ -236,7 +265,7 @@ class _Stream(IterableDataset[PhotoBatch]):
             step += 1
 
     def _samples(self, skip: int) -> Iterator[EncodedSample]:
-        """The endless shuffled sequence without its first `skip` samples."""
+        """Yield the endless shuffled sequence without its first `skip` samples."""
         skipped, epoch = Skipped(), 0
         while True:
             length = 0
@@ -250,7 +279,7 @@ class _Stream(IterableDataset[PhotoBatch]):
                 raise nothing_read(self.photos.shards, skipped)
             if epoch == 0:
                 skipped.warn()
-            epoch += 1 + skip // length  # the length is known now: leap
+            epoch += 1 + skip // length  # the length is known now: skip whole epochs
             skip %= length
 
     def _epoch(self, epoch: int, skipped: Skipped) -> Iterator[EncodedSample]:
@@ -279,7 +308,7 @@ class _Stream(IterableDataset[PhotoBatch]):
             good.append(row)
         if not good:
             raise InputError(f"none of {len(samples)} photos could be read, {samples[0].key} for one")
-        # a photo that cannot be decoded is replaced by another of the batch: its place in the order stays
+        # another photo of the batch replaces one that cannot be decoded, so that all others keep their places
         rows = [i % len(good) for i in range(len(samples))] if len(good) < len(samples) else range(len(good))
         chosen = [samples[good[i]] for i in rows]
         return PhotoBatch(
@@ -331,7 +360,7 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _caption_picks(seed: int, step: int, batch_size: int) -> np.ndarray:
-    """Uniform numbers that choose among each photo's captions; drawn for the whole batch, whoever asks."""
+    """Draw the numbers in [0, 1) that choose each photo's caption, on every process for the whole batch."""
     return np.random.default_rng([seed, step, 1]).random(batch_size)
 
 

@@ -1,11 +1,11 @@
 """A synthetic captioned set, and the exact check of a repainted hole: does it show what the caption says?
 
 Coloured shapes stand at named places on grey or pale backgrounds: "a red circle at the top left". Sample i
-is a pure function of (seed, split, i, size, difficulty). Of every shape at every place one colour is held
-out: such combinations are all that the split `test` has, and never occur in `train`.
+is a pure function of (seed, split, i, size, difficulty). For every shape at every place one colour is held
+out: the split `test` consists of these combinations, and `train` never has them.
 
-Palette colours are saturated, backgrounds never are, so the checker finds a shape by its chroma (largest
-minus smallest channel) and names its colour by its hue; blur mixes in grey, which changes neither's order.
+Palette colours are saturated and backgrounds are not. So the checker finds a shape by its chroma (largest minus
+smallest channel) and names its colour by its hue; blur mixes in grey, which keeps the order of both.
 """
 
 from __future__ import annotations
@@ -39,23 +39,29 @@ GREYS = (50, 95, 140, 185, 230)
 SATURATED = 60
 """Least chroma of a pixel that counts as coloured; backgrounds stay below half of it."""
 LEAST_SHARE = 0.15
-"""Less of a shape's box than this in colour is no shape."""
+"""Least share of a shape's box that must be coloured to count as a shape."""
 SUPERSAMPLING = 4
 
 
 class Verdict(NamedTuple):
-    """What a repainted hole shows."""
+    """The shape and colour that a repainted hole shows."""
 
     colour: str | None
-    """Of `COLOURS`; None: too little colour to be a shape."""
+    """One of `COLOURS`; None if there is too little colour to be a shape."""
     shape: str | None
-    """Of `SHAPES`, the best match; None with the colour."""
+    """The best match of `SHAPES`; None if the colour is None."""
     share: float
     """Coloured pixels as a share of the original shape's box."""
 
 
 def held_out(colour: str, shape: str, place: str) -> bool:
-    """Whether a combination belongs to the test split: one colour of every shape at every place."""
+    """Tell whether a combination belongs to the test split, which has one colour of every shape at every place.
+
+    Args:
+        colour: one of `COLOURS`.
+        shape: one of `SHAPES`.
+        place: one of `PLACES`.
+    """
     names = list(COLOURS)
     total = names.index(colour) + 2 * SHAPES.index(shape) + PLACES.index(place)
     return total % len(names) == 0
@@ -67,15 +73,15 @@ def shape_samples(
     """Draw the first `count` samples of a set.
 
     Args:
-        count: how many.
-        size: side of the photos in pixels, 32 at least.
-        seed: names the set.
+        count: number of samples, 1 or more.
+        size: side of the photos in pixels, 32 or more.
+        seed: seed of the set.
         split: "test" has only combinations of colour, shape and place that "train" never has.
-        difficulty: "easy": one shape on plain grey; "hard": one to three on plain, shaded or noisy grounds,
-            some of them tinted.
+        difficulty: "easy" draws one shape on plain grey; "hard" draws one to three on plain, shaded or noisy
+            grounds, some of them tinted.
 
     Raises:
-        InputError: the size is too small to tell shapes apart.
+        InputError: the size is too small to tell shapes apart, or the count is below 1.
     """
     if size < 32:
         raise InputError(f"photos of {size} pixels are too small for shapes; 32 at least")
@@ -112,7 +118,7 @@ def _draw_combination(place: str, split: Split, rng: np.random.Generator) -> dic
 
 
 def _background(size: int, rng: np.random.Generator, hard: bool) -> np.ndarray:
-    """float64 [size, size, 3], 0..255, of little chroma."""
+    """Draw a background of little chroma, float64 [size, size, 3] in 0..255."""
     ground = np.full((size, size, 3), float(GREYS[rng.integers(len(GREYS))]))
     if hard:
         ground += rng.uniform(-10, 10, 3)  # a tint
@@ -126,7 +132,7 @@ def _background(size: int, rng: np.random.Generator, hard: bool) -> np.ndarray:
 
 
 def _render(shape: str, x: float, y: float, radius: float, size: int) -> np.ndarray:
-    """How much of each pixel a shape covers, float [size, size] in 0..1."""
+    """Draw a shape as the share of each pixel that it covers, float64 [size, size] in 0..1."""
     n = SUPERSAMPLING
     canvas = Image.new("L", (size * n, size * n))
     draw = ImageDraw.Draw(canvas)
@@ -146,7 +152,16 @@ def _caption(objects: list[dict[str, Any]]) -> str:
 
 
 def recoloured_caption(sample: Sample, object_index: int, colour: str) -> str:
-    """The sample's caption with another colour for one of its shapes."""
+    """Rewrite the sample's caption with another colour for one of its shapes.
+
+    Args:
+        sample: a sample of this set.
+        object_index: index of the shape.
+        colour: one of `COLOURS`.
+
+    Raises:
+        InputError: there is no such colour.
+    """
     if colour not in COLOURS:
         raise InputError(f"unknown colour {colour!r}; there are {', '.join(COLOURS)}")
     objects = [dict(o) for o in sample.meta["objects"]]
@@ -155,12 +170,12 @@ def recoloured_caption(sample: Sample, object_index: int, colour: str) -> str:
 
 
 def hole_for(sample: Sample, object_index: int, margin: int | None = None) -> np.ndarray:
-    """The mask that hides a whole shape and its edges.
+    """Draw the mask that hides a whole shape and its edges.
 
     Args:
-        sample: of this set.
-        object_index: which of its shapes.
-        margin: pixels around the shape's box; by default a sixteenth of the photo's side.
+        sample: a sample of this set.
+        object_index: index of the shape.
+        margin: pixels around the shape's box; None takes a sixteenth of the photo's side.
 
     Returns:
         bool [H, W], True = to repaint.
@@ -178,8 +193,8 @@ def check(image: Image.Image | np.ndarray, sample: Sample, object_index: int) ->
 
     Args:
         image: the repainted photo, PIL or uint8 [H, W, 3], of the sample's size.
-        sample: the original.
-        object_index: which of its shapes was hidden.
+        sample: the original sample.
+        object_index: index of the shape that was hidden.
     """
     pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image).astype(float)
     region = hole_for(sample, object_index)
@@ -197,7 +212,7 @@ def check(image: Image.Image | np.ndarray, sample: Sample, object_index: int) ->
 
 
 def _vote(pixels: np.ndarray, weights: np.ndarray) -> str:
-    """The colour [n, 3] with the nearest hue to most pixels, the purest pixels counting most."""
+    """Name the colour whose hue is nearest to most pixels [n, 3]; the purest pixels count most."""
     hues = np.array([colorsys.rgb_to_hsv(*(pixel / 255))[0] for pixel in pixels])
     palette = np.array([colorsys.rgb_to_hsv(*(np.array(c) / 255))[0] for c in COLOURS.values()])
     distance = np.abs((hues[:, None] - palette + 0.5) % 1 - 0.5)
@@ -206,10 +221,10 @@ def _vote(pixels: np.ndarray, weights: np.ndarray) -> str:
 
 
 def _shape(cover: np.ndarray) -> str:
-    """The shape that overlaps best with what is covered, float [H, W], when drawn into the same box."""
+    """Name the shape that overlaps best with what is covered, float [H, W], when drawn into the same box."""
     cover = cover.clip(0, 1)
     ys, xs = np.nonzero(cover > 0.5)
-    if not len(ys):  # pale all over: take what there is
+    if not len(ys):  # everything is pale: take any colour
         ys, xs = np.nonzero(cover > 0)
     (top, bottom), (left, right) = ((v.min(), v.max() + 1) for v in (ys, xs))
     side = max(bottom - top, right - left)

@@ -1,8 +1,8 @@
 """WebDataset shards of captioned photos: tars of `KEY.jpg` + `KEY.json` {"captions": [...], ...}.
 
-What img2dataset writes (`KEY.jpg`, `KEY.txt`, `KEY.json`) is read as it is, and so are PNG and WebP. The
-bytes come from webdataset; JSON and pictures are decoded here, so that nothing in a shard is ever
-unpickled. A damaged shard or sample is skipped, and one warning counts and names them all.
+Shards by img2dataset (`KEY.jpg`, `KEY.txt`, `KEY.json`) are read unchanged, and so are PNG and WebP. webdataset
+reads the bytes; JSON and pictures are decoded here, so that nothing in a shard is ever unpickled. A damaged shard
+or sample is skipped, and one warning counts and names all of them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Sample:
 
     key: str
     image: Image.Image
-    """RGB, upright."""
+    """RGB, upright: its EXIF orientation is applied."""
     captions: list[str]
-    """May be empty: the first training stage needs photos only."""
+    """The photo's captions; may be empty, because the first training stage needs photos only."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """Everything else in the JSON, such as source and licence."""
+    """The other fields of the JSON, such as source and licence."""
     objects: tuple[Outline, ...] = ()
-    """What is annotated in the photo, in shares of it; not kept in shards."""
+    """The photo's annotated objects, in shares of it; shards do not keep them."""
 
 
 class EncodedSample(NamedTuple):
@@ -56,13 +56,13 @@ class EncodedSample(NamedTuple):
 
 
 class Skipped:
-    """Collects what could not be read, for one warning at the end."""
+    """Collects the shards and samples that could not be read, for one warning at the end."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
 
     def add(self, name: str, reason: object) -> None:
-        """Remember a damaged shard or sample (each once) and why it was left out."""
+        """Remember a damaged shard or sample, each once, and the reason."""
         self.reasons.setdefault(name, " ".join(str(reason).split()) or type(reason).__name__)
 
     def __len__(self) -> int:
@@ -74,16 +74,16 @@ class Skipped:
         return ", ".join(named) + more
 
     def warn(self) -> None:
-        """Give the one warning, if there is anything to warn about."""
+        """Warn once, if anything was skipped."""
         if self.reasons:
             warnings.warn(f"skipped {len(self)} that could not be read: {self}", UserWarning, stacklevel=3)
 
 
 def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
-    """List the shards meant by paths, folders, globs, brace patterns and URLs, in the order given.
+    """List the shards that paths, folders, globs, brace patterns and URLs stand for, in the order given.
 
     Raises:
-        InputError: something local is missing, a pattern matches nothing, or a URL would run a command.
+        InputError: a local path is missing, a pattern matches nothing, or a URL would run a command.
     """
     shards: list[str] = []
     for given in [urls] if isinstance(urls, (str, Path)) else urls:
@@ -119,7 +119,7 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
 
     Args:
         shards: local files or URLs.
-        skipped: told about what is damaged.
+        skipped: collects the damaged shards and samples.
     """
     for shard in shards:
         name = Path(shard).name
@@ -143,7 +143,7 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
 
 
 def _parse(raw: dict[str, Any], torn: bool) -> EncodedSample:
-    """One webdataset sample, file name endings → bytes; torn: its shard ends early, it may be half."""
+    """Read one webdataset sample, file name endings → bytes. A torn shard ends early: its last sample may be half."""
     parts = {suffix.rsplit(".", 1)[-1]: data for suffix, data in raw.items() if isinstance(data, bytes)}
     pictures = [parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts]
     if not pictures:
@@ -161,7 +161,7 @@ def _parse(raw: dict[str, Any], torn: bool) -> EncodedSample:
 
 
 def _captions(value: object) -> list[str]:
-    """Captions as a list without empty ones, whatever they were written as."""
+    """Bring captions of any JSON type into a list without empty ones."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [text for text in (" ".join(str(v).split()) for v in values) if text]
 
@@ -171,10 +171,10 @@ def decode_picture(picture: bytes, least_side: int | None = None) -> Image.Image
 
     Args:
         picture: a JPEG, PNG or WebP file.
-        least_side: a JPEG may be decoded at a reduced size, for speed, whose sides are no shorter than this.
+        least_side: a JPEG may be decoded at a reduced size, for speed, with no side shorter than this, in pixels.
 
     Raises:
-        ValueError: it is damaged, not a picture, or far too large.
+        ValueError: the file is damaged, not a picture, or far too large.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(picture))
@@ -188,7 +188,7 @@ def decode_picture(picture: bytes, least_side: int | None = None) -> Image.Image
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation and convert to RGB: 16-bit greys scaled, transparency on white."""
+    """Apply the EXIF orientation and convert to RGB; scale 16-bit greys, and put transparency on white."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = image.convert("F").point(lambda value: value / 257.0).convert("L")
@@ -199,14 +199,14 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_samples(urls: str | Path | Sequence[str | Path], least_side: int | None = None) -> Iterator[Sample]:
-    """Read captioned photos from shards, in their order.
+    """Read captioned photos from shards, in the order of the shards.
 
     Args:
         urls: files, folders, globs, brace patterns (`set-{000000..000003}.tar`) or URLs.
         least_side: see `decode_picture`.
 
     Raises:
-        InputError: a path is missing or not one photo could be read.
+        InputError: a path is missing or no photo could be read.
     """
     shards, skipped, count = expand_shards(urls), Skipped(), 0
     for key, picture, captions, meta in read_encoded(shards, skipped):
@@ -224,7 +224,7 @@ def read_samples(urls: str | Path | Sequence[str | Path], least_side: int | None
 
 
 def nothing_read(shards: Sequence[str], skipped: Skipped) -> InputError:
-    """The error for shards without a single readable photo."""
+    """Make the error for shards without any readable photo."""
     why = f": {skipped}" if len(skipped) else ""
     return InputError(f"no photo could be read from {', '.join(shards[:3])}{why}")
 
@@ -241,22 +241,23 @@ def write_shards(
 ) -> list[Path]:
     """Write shards `PREFIX-000000.tar`, ...; the same samples give the same bytes.
 
-    The shards appear under their names only once all of them are complete.
+    The shards get their names only when all of them are complete.
 
     Args:
-        samples: keys are made unique and freed of dots and slashes.
-        folder: made if missing.
-        prefix: of the file names.
+        samples: captioned photos. Their keys are made unique, with dots and slashes replaced.
+        folder: folder of the shards, made if missing.
+        prefix: beginning of the file names.
         image_format: "jpg" or "png" (lossless).
-        quality: of JPEG, 1..95.
-        max_bytes: a shard is closed once it holds this much.
+        quality: JPEG's quality, 1..95.
+        max_bytes: size in bytes from which on a shard is closed.
         overwrite: replace shards of the same prefix.
 
     Returns:
         The shards' paths.
 
     Raises:
-        InputError: shards of this prefix exist, or there was no sample.
+        InputError: shards of this prefix exist, there is no sample, the folder cannot be written, or the format or
+            prefix is not possible.
     """
     if image_format not in ("jpg", "png"):
         raise InputError(f"image format {image_format!r} is not jpg or png")

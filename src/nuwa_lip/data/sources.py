@@ -1,14 +1,14 @@
-"""Captioned photos in the layouts that they are published in, as samples for shards and benchmarks.
+"""Readers of published data sets: captioned photos as samples for shards and benchmarks.
 
 folder               photos, with captions in NAME.txt (one a line), or in one CSV, TSV or JSONL file
 coco                 a folder of photos and captions_*.json; instances_*.json has the objects
 flickr30k            a folder of photos and results.csv (`image_name| comment_number| comment`) or .token
 visual-genome        folders of photos and region_descriptions.json; each region is an object, its phrase a caption
-conceptual-captions  caption<TAB>path without a header; an address instead of a path means the photo of that
-                     name in the folder, downloaded before: nothing is fetched here
+conceptual-captions  caption<TAB>path without a header; an address instead of a path stands for the photo of that
+                     name in the folder: nothing is downloaded
 
-Listing a source opens no photo. Photos that are missing or damaged are later skipped, counted and named where
-a training set is made, and refused where a benchmark is: it would be another one without them.
+Listing a source opens no photo. A photo that is missing or damaged is skipped, counted and named later if the photos
+become a training set, and refused if they become a benchmark, which would be another one without it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Entry:
     captions: list[str] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     objects: tuple[Outline, ...] = ()
-    """In pixels of the annotated photo."""
+    """The annotated objects, in pixels of the annotated photo."""
     size: tuple[int, int] | None = None
-    """Width and height of the annotated photo, where the annotations have them."""
+    """Width and height in pixels of the annotated photo; None if the annotations do not have them."""
 
 
 Captioned = TypeVar("Captioned", Entry, Sample)
@@ -58,7 +58,7 @@ Captioned = TypeVar("Captioned", Entry, Sample)
 
 @contextmanager
 def _reading(file: Path, what: str) -> Iterator[None]:
-    """Whatever goes wrong with a file of another layout becomes one line."""
+    """Turn any error of a reader into one line: the file has another layout."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
@@ -72,12 +72,12 @@ def list_source(kind: SourceKind, images: Path, captions: Path | None = None) ->
     """List the photos of a source with their captions.
 
     Args:
-        kind: the layout, see above.
-        images: folder of photos; those in its subfolders are found too.
-        captions: the captions' file; may be left out for "folder" only.
+        kind: the layout; see the head of this module.
+        images: folder of photos, searched with its subfolders.
+        captions: file of the captions; may be left out for "folder" only.
 
     Raises:
-        InputError: a path is missing, or the file is not of that layout.
+        InputError: a path is missing, or the file has another layout.
     """
     if not images.is_dir():
         raise InputError(f"{images} is not a folder of photos")
@@ -96,10 +96,16 @@ def list_source(kind: SourceKind, images: Path, captions: Path | None = None) ->
 
 
 def take_split(entries: Sequence[Entry], file: Path, split: str) -> list[Entry]:
-    """The entries of one split of Karpathy's `dataset_*.json`.
+    """Choose the entries of one split of Karpathy's `dataset_*.json`.
+
+    Args:
+        entries: all entries of the source.
+        file: the JSON file of splits.
+        split: name of the split, such as "test".
 
     Raises:
-        InputError: there is no such split, or a photo of it is not among the entries.
+        InputError: the file is missing or has another layout, there is no such split, or the entries lack a photo of
+            it.
     """
     if not file.is_file():
         raise InputError(f"no splits at {file}")
@@ -116,10 +122,10 @@ def take_split(entries: Sequence[Entry], file: Path, split: str) -> list[Entry]:
 
 
 def add_objects(entries: Sequence[Entry], file: Path) -> list[Entry]:
-    """The entries of a COCO source with the objects of `instances_*.json`.
+    """Add the objects of `instances_*.json` to the entries of a COCO source.
 
     Raises:
-        InputError: the file is of another kind, or of other photos.
+        InputError: the file is missing, has another layout, or lists other photos.
     """
     if not file.is_file():
         raise InputError(f"no objects at {file}")
@@ -132,13 +138,15 @@ def add_objects(entries: Sequence[Entry], file: Path) -> list[Entry]:
 
 
 def with_license(photos: Iterable[Captioned], patterns: Sequence[str], source: str) -> Iterator[Captioned]:
-    """Those whose stated licence contains one of the patterns, such as "/by/".
+    """Yield the photos whose stated licence contains one of the patterns, such as "/by/".
 
     Args:
-        source: where they come from, for the error.
+        photos: entries or samples with the licence in `meta`.
+        patterns: parts of a licence's name or address.
+        source: name of the source, for the error.
 
     Raises:
-        InputError: after the last one, if there was none.
+        InputError: no photo has such a licence; known only after the last photo.
     """
     others: set[str] = set()
     found = False
@@ -168,14 +176,14 @@ def load_entries(
     """Open listed photos, in their order.
 
     Args:
-        entries: from `list_source`.
-        skipped: told about the photos that cannot be read; None: they are an error.
-        size: the short side is reduced to this (never enlarged); None keeps the photo's size.
-        least_side: see `decode_picture`; for who reduces the photo himself.
-        workers: threads.
+        entries: photos listed by `list_source`.
+        skipped: collects the photos that cannot be read; None makes them an error.
+        size: reduce the short side to this, in pixels (never enlarge); None keeps the photo's size.
+        least_side: see `decode_picture`; for callers that reduce the photo themselves.
+        workers: number of threads.
 
     Raises:
-        InputError: without `skipped`, a photo is missing, damaged, or not the one that was annotated.
+        InputError: an annotated photo was cropped or replaced; or without `skipped`, a photo is missing or damaged.
     """
 
     def load(entry: Entry) -> Sample | None:
@@ -193,12 +201,12 @@ def load_entries(
         return Sample(key=entry.key, image=image, captions=entry.captions, meta=entry.meta, objects=objects)
 
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(entries), 64):  # few at a time: decoded photos are large
+        for start in range(0, len(entries), 64):  # a few at a time, because decoded photos are large
             yield from filter(None, pool.map(load, entries[start : start + 64]))
 
 
 def shuffled(entries: Sequence[Entry], seed: int) -> list[Entry]:
-    """The entries in random order, which training wants within and between shards."""
+    """Give the entries in random order, which training needs within and between shards."""
     return [entries[i] for i in np.random.default_rng(seed).permutation(len(entries))]
 
 
@@ -207,7 +215,10 @@ def open_source(source: Sequence[str | Path], least_side: int | None = None) -> 
 
     Args:
         source: shards (files, folders, patterns), or one folder of photos.
-        least_side: a larger JPEG may be decoded at a reduced size, see `decode_picture`.
+        least_side: see `decode_picture`.
+
+    Raises:
+        InputError: a path is missing or no photo could be read.
     """
     folder = Path(source[0]) if len(source) == 1 else None
     if folder is None or not folder.is_dir() or any(folder.glob("*.tar")):
@@ -223,7 +234,7 @@ def open_source(source: Sequence[str | Path], least_side: int | None = None) -> 
 
 
 def _in_shares(entry: Entry, picture: bytes) -> tuple[Outline, ...]:
-    """The entry's objects in shares of its photo, which may be a resized copy of the annotated one."""
+    """Give the entry's objects in shares of its photo, which may be a resized copy of the annotated one."""
     found = Image.open(io.BytesIO(picture)).size
     width, height = entry.size or found
     if abs(width * found[1] - height * found[0]) > 0.02 * width * found[1]:
@@ -246,7 +257,7 @@ def _photos(folder: Path) -> list[Path]:
 
 
 def _key(images: Path, path: Path) -> str:
-    """The path below the folder without its ending: names may repeat between subfolders."""
+    """Make a key of the path below the folder, without its ending: names may repeat between subfolders."""
     relative = path.relative_to(images) if path.is_relative_to(images) else Path(path.name)
     return relative.with_suffix("").as_posix()
 
@@ -262,7 +273,7 @@ def _plain_folder(images: Path) -> list[Entry]:
 
 
 def _grouped(images: Path, pairs: Iterator[tuple[str, str]], source: str) -> list[Entry]:
-    """Entries from (file name, caption) pairs, a photo's captions together."""
+    """Make entries from (file name, caption) pairs, each with all captions of its photo."""
     captions: dict[str, list[str]] = {}
     for name, caption in pairs:
         captions.setdefault(name.strip(), []).append(" ".join(caption.split()))
@@ -273,7 +284,7 @@ def _grouped(images: Path, pairs: Iterator[tuple[str, str]], source: str) -> lis
 
 
 def _table(images: Path, captions: Path, source: str = "folder") -> list[Entry]:
-    """A CSV, TSV or JSONL file with a column of file names and one of captions."""
+    """Read a CSV, TSV or JSONL file with a column of file names and one of captions."""
     return _grouped(images, _table_pairs(captions), source)
 
 

@@ -43,22 +43,22 @@ SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
 
 
 class Batch(NamedTuple):
-    """What a step works on, or a part of it."""
+    """The inputs of a step, or of a part of it."""
 
     image: Tensor
     """y, [B, 3, H, W] in [-1, 1]"""
     mask: Tensor
     """m, bool [B, 1, H, W]"""
     connect: Tensor
-    """bool [B], decoded with the symmetrical connections."""
+    """bool [B], True = decoded with the symmetrical connections."""
 
     def parts(self, count: int) -> list[Batch]:
-        """Cut into equal parts."""
+        """Cut the batch into equal parts."""
         return [Batch(*part) for part in zip(*(t.chunk(count) for t in self), strict=True)]
 
 
 class Phase(NamedTuple):
-    """What is on in a step."""
+    """Whether a step quantises, and whether it has an adversary."""
 
     quantised: bool
     adversarial: bool
@@ -105,7 +105,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
         self.max_file_size = max_file_size
 
     def prepare(self, step: int, photos: PhotoBatch) -> Batch:
-        """Crops, holes and connections of a step."""
+        """Draw the crops, holes and connections of a step."""
         recipe, size = self.recipe, self.recipe.model.resolution
         seeds, device = self.seeds(step), self.accelerator.device
         generator = generator_for("cpu", 1, *seeds)
@@ -119,7 +119,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
         return Batch(image, mask.to(device), connect.to(device))
 
     def step(self, step: int, batch: PhotoBatch) -> dict[str, Tensor]:
-        """One optimizer step of the generator and, once it has begun, of the discriminator."""
+        """Take one optimizer step of the generator and, once the adversary has begun, of the discriminator."""
         phase = self.phase(step)
         parts = self.prepare(step, batch).parts(self.recipe.schedule.accumulate)
         outputs, figures = self._generator_step(parts, phase)
@@ -138,7 +138,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
         )
 
     def losses(self, part: Batch, output: Reconstruction) -> dict[str, Tensor]:
-        """The terms of L_V and L_P (Eq. 13) of one part, unweighted."""
+        """Compute the terms of L_V and L_P (Eq. 13) of one part, unweighted."""
         difference = output.image - part.image
         pixel = difference.abs() if self.recipe.pixel_loss == "l1" else difference.square()
         losses = {
@@ -244,7 +244,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
-        """Photos, holes, reconstruction without a hole, oracle inpainting (hole's tokens from the whole photo)."""
+        """Draw photos, holes, reconstructions without a hole, and oracle inpainting (true tokens in the hole)."""
         recipe, model = self.recipe, self.average.model
         photos = next(self.source.batches(SHEET_ROWS, seed=recipe.schedule.seed))
         batch = self.prepare(10**9, photos)
@@ -263,10 +263,10 @@ class DFVQGANStage(Stage[DFVQGAN]):
 
 
 def load_perceptual(name: str) -> Features:
-    """Q: "squeezenet", "vgg16", "auto", or the path of a safetensors file of either.
+    """Load Q by its name, "squeezenet", "vgg16" or "auto", or from a safetensors file of either network.
 
     Raises:
-        InputError: the weights are not at hand, or the file holds others.
+        InputError: the weights are not on this machine, or the file holds other weights.
     """
     if name == "squeezenet":
         return squeezenet(load_file(asset(SQUEEZENET)))
@@ -297,7 +297,7 @@ def _cached_vgg16() -> str | None:
 
 
 def _detach(output: Reconstruction) -> Reconstruction:
-    """Without its graph, which would keep every part's activations."""
+    """Detach an output from its graph, which would keep every part's activations."""
     quantised = output.quantised._replace(codes=output.quantised.codes.detach())
     encoding = output.encoding._replace(latents=output.encoding.latents.detach(), skips=None)
     return Reconstruction(output.image.detach(), encoding, quantised)

@@ -1,12 +1,12 @@
-"""What every training goes through: the loop, and before it the budget, the device and its precision.
+"""The loop of every training, and what comes before it: the budget, the device and its precision.
 
-A run is a function of its recipe: whatever is random is drawn from (seed, step, process), so that a run that
-is interrupted and resumed ends with the same weights to the bit on a CPU. A run folder holds
+A run is a function of its recipe: all random numbers are drawn from (seed, step, process), so that a run that
+is interrupted and resumed ends with the same weights, on a CPU to the bit. A run folder holds
 
-    recipe.json      as run; `--recipe` loads it back, `--resume` follows it
-    metrics.jsonl    one line every `log_every` steps; the same goes to TensorBoard
+    recipe.json      the recipe as run; `--recipe` loads it back, `--resume` follows it
+    metrics.jsonl    one line every `log_every` steps; TensorBoard gets the same figures
     sheets/          samples drawn with the averaged weights
-    checkpoints/     step-N/ with safetensors and state.json, written under another name and renamed
+    checkpoints/     step-N/ with safetensors and state.json, written under a temporary name and renamed
     model/           a model folder with the averaged weights of the last checkpoint
 """
 
@@ -27,13 +27,26 @@ from nuwa_lip.training.runs import RunFolder, hold_signals
 from nuwa_lip.training.stage import Stage
 
 REHEARSAL = 4
-"""Steps that are timed for a budget; the first of them does not count."""
+"""Number of steps that are timed for a budget; the first of them does not count."""
 RESERVE = 0.06
-"""Share of a budget kept for what the rehearsal does not see: checkpoints, sheets, a busy machine."""
+"""Share of a budget that is kept for checkpoints, sheets and a busy machine, which the timed steps do not show."""
 
 
 def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Accelerator, resume: bool) -> None:
-    """Train a stage to the end of its schedule; Ctrl-C stops it after a last checkpoint."""
+    """Train a stage to the end of its schedule; Ctrl-C stops it after a last checkpoint.
+
+    Args:
+        stage: model, optimizer and data of the training.
+        schedule: number of steps, learning rate, and how often to log and save.
+        run: the run folder.
+        accelerator: device, precision and processes.
+        resume: go on from the last checkpoint.
+
+    Raises:
+        KeyboardInterrupt: the training was stopped, after its checkpoint was written.
+        FloatingPointError: a figure is NaN or infinite.
+        InputError: the last checkpoint does not fit.
+    """
     first = run.restore(stage) if resume else 0
     batches = stage.batches(first)
     with run.logging(schedule.steps, first) as log, hold_signals() as stopped:
@@ -66,14 +79,14 @@ def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Acceler
 
 
 def _any_process(accelerator: Accelerator, mine: bool) -> bool:
-    """Whether it holds for any process, so that all of them do the same."""
+    """Tell whether it holds for any process, so that all of them do the same."""
     if accelerator.num_processes == 1:
         return mine
     return bool(accelerator.gather(torch.tensor([mine], device=accelerator.device)).any())
 
 
 def _check_finite(step: int, figures: Mapping[str, float]) -> None:
-    """Stop before a run that has gone wrong replaces its good checkpoints.
+    """Stop a diverged run before it replaces its good checkpoints.
 
     Raises:
         FloatingPointError: a figure is NaN or infinite.
@@ -93,14 +106,17 @@ def steps_within(
     later: float | None,
     began: float | None = None,
 ) -> int:
-    """How many steps fit a budget, measured on a few steps of a stage that is then thrown away.
+    """Find how many steps fit a budget, by timing a few steps of a stage that is then discarded.
 
     Args:
-        minutes: the whole budget, rehearsal included.
-        schedule: what is to be fitted.
-        build: makes the stage; called with schedules of a few steps.
-        later: the share of the steps after which they become dearer (the adversary's start); None: never.
+        minutes: the whole budget in minutes, these timed steps included.
+        schedule: the schedule to fit to the budget.
+        build: makes the stage from a schedule.
+        later: share of the steps after which a step takes longer (the adversary's start); None: never.
         began: `time.perf_counter()` at the start of the budget; None: now.
+
+    Returns:
+        The number of steps, 1 or more.
     """
     began = time.perf_counter() if began is None else began
     cheap = _seconds_per_step(build(dataclasses.replace(schedule, steps=10**9)))
@@ -122,14 +138,14 @@ def _seconds_per_step(stage: Stage, at: int = 0) -> float:
 
 
 def set_learning_rate(optimizers: Mapping[str, Optimizer], rate: float) -> None:
-    """Give every group the rate of this step, times its own `scale`."""
+    """Set every parameter group's learning rate: the rate of this step times the group's `scale`."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
 
 
 def make_accelerator(schedule: Schedule) -> Accelerator:
-    """Device, precision and processes.
+    """Choose device, precision and processes.
 
     Raises:
         InputError: the batch cannot be split evenly among processes and parts.
@@ -146,16 +162,16 @@ def make_accelerator(schedule: Schedule) -> Accelerator:
 
 
 def _mixed_precision(schedule: Schedule) -> str:
-    """In accelerate's words."""
+    """Name the schedule's precision as accelerate does."""
     precision = schedule.precision if schedule.precision != "auto" else ("bf16" if bf16_is_fast() else "no")
     return "no" if precision == "fp32" else precision
 
 
 def bf16_is_fast() -> bool:
-    """Whether this machine computes faster in bf16 than in fp32.
+    """Tell whether this machine computes faster in bf16 than in fp32.
 
-    A CPU needs instructions for it, tiles (AMX) or AVX-512's: with them a convolution's forward and backward
-    pass run 2 to 5 times as fast as in fp32, without them bf16 is emulated.
+    A CPU needs instructions for bf16, AMX's tiles or AVX-512's. With them a convolution's forward and backward
+    pass run 2 to 5 times as fast as in fp32; without them bf16 is emulated.
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)

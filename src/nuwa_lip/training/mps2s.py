@@ -1,4 +1,4 @@
-"""Stage 2: MP-S2S (Eq. 15) from a token cache; DF-VQGAN is frozen and only drawn upon for the sheets.
+"""Stage 2: MP-S2S (Eq. 15) from a token cache. DF-VQGAN is frozen and only draws the sheets.
 
 Legend: B photos of this process, A parts, K defective tokens, V codes.
 """
@@ -35,19 +35,19 @@ from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
 SHEET_ROWS = 6
 SHEET_STEPS = 32  # parallel steps of the sheet's samples: a look, not a measurement
 MOST_AT_ONCE = 32.0
-"""Most tokens a step that are trained for, on average."""
+"""Largest average number of tokens a step that training prepares for."""
 
 
 class Pace(NamedTuple):
-    """How fast tokens are decided in one step of the training."""
+    """The number of tokens that a decoding step decides, as one training step imitates it."""
 
     tokens: float
-    """A step of the decoding decides so many on average."""
+    """Average number of tokens a decoding step."""
     schedule: str
     """One of `groups.SCHEDULES`."""
 
     def sizes(self, tokens: int) -> list[int]:
-        """Of the groups of K tokens."""
+        """Compute the sizes of the groups of K tokens."""
         return group_sizes(tokens, max(1, round(tokens / self.tokens)), self.schedule)
 
 
@@ -92,14 +92,14 @@ class MPS2SStage(Stage[MPS2S]):
             run_again_for_gradients(model, compiled=recipe.schedule.compile)
 
     def compile(self) -> None:
-        """As `Stage.compile`; what is run again for its gradients is compiled by `run_again_for_gradients`."""
+        """Compile the blocks; with gradient checkpointing `run_again_for_gradients` compiles them instead."""
         if self.recipe.gradient_checkpointing:
             prepare(self.accelerator.device)
         else:
             super().compile()
 
     def step(self, step: int, batch: TokenBatch) -> dict[str, Tensor]:
-        """One optimizer step."""
+        """Take one optimizer step."""
         seeds = self.seeds(step)
         torch.manual_seed(generator_for("cpu", 7, *seeds).initial_seed())  # dropout
         inputs = self.prepare(batch, np.random.default_rng([8, *seeds]))
@@ -110,7 +110,7 @@ class MPS2SStage(Stage[MPS2S]):
         return self.learn(step, parts, lambda part: {"loss": self.loss(part, pace)})
 
     def pace(self, rng: np.random.Generator) -> Pace | None:
-        """How many tokens are predicted together in a step; None: one."""
+        """Draw how many tokens are predicted together; None: one at a time."""
         if rng.random() >= self.recipe.parallel:
             return None
         return Pace(MOST_AT_ONCE ** rng.uniform(math.log(2, MOST_AT_ONCE), 1), str(rng.choice(["cosine", "constant"])))
@@ -144,7 +144,7 @@ class MPS2SStage(Stage[MPS2S]):
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
-        """Photos, holes, what is painted with the caption and without."""
+        """Draw photos, holes, and results with the caption and without."""
         batch = self.cache.batch(10**6, SHEET_ROWS, seed=self.recipe.schedule.seed)
         device = self.accelerator.device
         dfvqgan, image, mask = self.dfvqgan.to(device), batch.images.to(device), batch.masks.to(device)
@@ -178,11 +178,11 @@ class MPS2SStage(Stage[MPS2S]):
 
 
 def run_again_for_gradients(model: MPS2S, *, compiled: bool = False) -> None:
-    """Gradient checkpointing of the blocks, in place: the same gradients, dropout included.
+    """Add gradient checkpointing to the blocks, in place; gradients stay the same, dropout included.
 
     Args:
         model: it keeps its weights.
-        compiled: compile what is run again; a block that `compile_blocks` has compiled would run eagerly.
+        compiled: compile what runs again; a block compiled by `compile_blocks` would run eagerly here.
     """
     for block in model.modules():
         if isinstance(block, Block):

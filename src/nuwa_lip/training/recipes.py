@@ -51,7 +51,7 @@ class Adversary:
 
 @dataclass(frozen=True, kw_only=True)
 class DFVQGANRecipe:
-    """Stage 1."""
+    """The configuration of a training of stage 1, DF-VQGAN."""
 
     model: DFVQGANConfig
     schedule: Schedule
@@ -64,13 +64,13 @@ class DFVQGANRecipe:
     pixel_loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared difference of pixels."""
     pixel_weight: float = 1.0
-    """Of that loss."""
+    """Weight of that loss."""
     perceptual: str = "auto"
     """Q: squeezenet, vgg16, a safetensors file of either, or auto: VGG-16 if the hub's cache has it."""
     perceptual_weight: float = 1.0
-    """Of Q's loss (L_P of Eq. 13); 0: none."""
+    """Weight of Q's loss (L_P of Eq. 13); 0: none."""
     codebook_weight: float = 1.0
-    """Of the codebook's and the commitment loss together (L_V of Eq. 13)."""
+    """Weight of the codebook's and the commitment loss together (L_V of Eq. 13)."""
     adversary: Adversary = Adversary()
     """The discriminator, and when it begins."""
     unquantised: float = 0.0
@@ -193,12 +193,12 @@ def dfvqgan_paper_f8() -> DFVQGANRecipe:
 
 
 def dfvqgan_light_f8() -> DFVQGANRecipe:
-    """As `dfvqgan_paper_f8`, its finest level half as wide: as good in about equal time of training, faster to use."""
+    """`dfvqgan_paper_f8` with a finest level half as wide: as good in about equal time of training, faster to use."""
     return dataclasses.replace(dfvqgan_paper_f8(), model=DFVQGANConfig.preset("light-f8-8192"))
 
 
 def dfvqgan_paper_f16(codes: int) -> DFVQGANRecipe:
-    """As `dfvqgan_paper_f8`, with 16 x 16 tokens and 1024 or 12288 codes."""
+    """`dfvqgan_paper_f8` with 16 x 16 tokens and 1024 or 12288 codes."""
     return dataclasses.replace(dfvqgan_paper_f8(), model=DFVQGANConfig.preset(f"paper-f16-{codes}"))
 
 
@@ -331,7 +331,7 @@ STAGES: dict[str, tuple[type[Any], dict[str, Callable[[], Any]]]] = {
 
 
 def named(stage: str, name: str) -> Any:
-    """The recipe of a stage by its name.
+    """Make the recipe of a stage by its name.
 
     Raises:
         InputError: there is none of this name.
@@ -343,13 +343,13 @@ def named(stage: str, name: str) -> Any:
 
 
 def to_json(recipe: Any) -> dict[str, Any]:
-    """A recipe as recipe.json holds it."""
+    """Turn a recipe into the content of its recipe.json."""
     stage = next(name for name, (kind, _) in STAGES.items() if isinstance(recipe, kind))
     return {"stage": stage, **dataclasses.asdict(recipe)}
 
 
 def from_file(stage: str, path: Path) -> Any:
-    """The recipe in a recipe.json.
+    """Load the recipe in a recipe.json.
 
     Raises:
         InputError: there is no such file, it is damaged, or it is of the other stage.

@@ -1,4 +1,4 @@
-"""The run folder: recipe, metrics, sheets and checkpoints, each written whole or not at all."""
+"""The run folder: recipe, metrics, sheets and checkpoints; a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ WRITTEN = ("checkpoints", "sheets", "model", "tensorboard", "metrics.jsonl")
 
 
 class RunFolder:
-    """Where a run writes.
+    """The folder that a run writes to.
 
     Args:
         path: the folder.
         photos: photos of one step, for the figure of photos a second.
-        main: whether this process writes; the others only read.
+        main: True in the process that writes; the others only read.
     """
 
     def __init__(self, path: Path, photos: int, main: bool = True) -> None:
@@ -56,11 +56,14 @@ class RunFolder:
         self._made = False
 
     def check(self, overwrite: bool) -> None:
-        """Find out before the work whether a new run can be written.
+        """Check before the work that a new run can be written.
+
+        Args:
+            overwrite: allow to replace a run that is there.
 
         Raises:
-            InputError: there is one, and it is not to be replaced; the folder is of something else, or cannot
-                be written.
+            InputError: there is a run and `overwrite` is False, the folder holds something else, or it cannot be
+                written.
         """
         if (self.path / "recipe.json").exists():
             if not overwrite:
@@ -76,7 +79,7 @@ class RunFolder:
             raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
 
     def abandon(self) -> None:
-        """Take away the folder that `check` has made, if nothing was written into it."""
+        """Remove the folder that `check` has made, if nothing was written into it."""
         if self._made and self.main:
             with suppress(OSError):  # it is not empty
                 self.path.rmdir()
@@ -93,12 +96,12 @@ class RunFolder:
         write_json(self.path / "recipe.json", recipe)
 
     def checkpoints(self) -> list[Path]:
-        """All of them, oldest first."""
+        """List the checkpoints' folders, oldest first."""
         found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
         return sorted(found, key=lambda p: int(p.name[5:]))
 
     def checkpoint(self, step: int, stage: Stage) -> None:
-        """Write the state after `step` steps; the folder appears when it is whole, and old ones go."""
+        """Write the state after `step` steps. The folder appears when it is complete; then old ones are removed."""
         folder = self.path / "checkpoints" / f"step-{step}"
         part = folder.with_name(f".{folder.name}.part")
         for left in folder.parent.glob(".step-*.part"):  # by a process that was killed
@@ -121,10 +124,13 @@ class RunFolder:
             shutil.rmtree(old)
 
     def restore(self, stage: Stage) -> int:
-        """Load the last checkpoint into a stage, and return the number of steps done.
+        """Load the last checkpoint into a stage.
+
+        Returns:
+            The number of steps done; 0 if there is no checkpoint.
 
         Raises:
-            InputError: there is none, or it does not fit.
+            InputError: the checkpoint is damaged or does not fit the stage.
         """
         checkpoints = self.checkpoints()
         if not checkpoints:
@@ -146,7 +152,7 @@ class RunFolder:
             raise InputError(f"cannot resume from {folder}: {reason}; {mend}") from error
 
     def write_sheet(self, step: int, sheet: Image.Image) -> None:
-        """Write samples/sheet of a step."""
+        """Write the sheet of samples of a step."""
         path = self.path / "sheets" / f"step-{step:07}.png"
         path.parent.mkdir(exist_ok=True)
         with written_whole(path) as part:
@@ -154,7 +160,7 @@ class RunFolder:
 
     @contextmanager
     def logging(self, steps: int, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-        """A progress bar, metrics.jsonl and TensorBoard: gives log(steps done, figures)."""
+        """Open progress bar, metrics.jsonl and TensorBoard; give a function log(steps done, figures) for all three."""
         if not self.main:
             yield lambda step, figures: None
             return
@@ -185,7 +191,7 @@ class RunFolder:
                     board.close()
 
     def _forget_after(self, step: int) -> None:
-        """Drop metrics of steps that will be run again."""
+        """Drop the metrics of steps that will run again."""
         path = self.path / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -196,9 +202,12 @@ class RunFolder:
 
 @contextmanager
 def hold_signals() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait for the end of a step: gives a function that says whether one came.
+    """Let Ctrl-C and SIGTERM wait for the end of a step; give a function that tells whether one came.
 
-    A second one stops at once; the last checkpoint is whole in any case.
+    A second signal stops at once; the last checkpoint is complete in any case.
+
+    Raises:
+        KeyboardInterrupt: at the second signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -267,7 +276,7 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as tensors by "parameter.name"."""
+    """Turn an optimizer's state into tensors by "parameter.name"."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
@@ -280,7 +289,7 @@ def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    # the fused optimizer goes through memory in one row: moments must lie there as their parameter does
+    # the fused optimizer runs through memory in order, so moments must have their parameter's memory layout
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             for name, value in optimizer.state.get(parameter, {}).items():

@@ -1,4 +1,4 @@
-"""How long a training runs, how much it takes at a time, and how fast it learns."""
+"""The schedule of a training: number of steps, batch size, learning rate and precision."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long, how much at a time, how fast; moments are shares of `steps`, so that a budget moves them."""
+    """Length, batch size and speed of a training; points in time are shares of `steps`, so a budget moves them."""
 
     steps: int
     """Optimizer steps in all."""
     batch_size: int
     """Photos of one step, of all processes together."""
     accumulate: int = 1
-    """Parts that a process takes its share of a batch in, to save memory; the result stays the same."""
+    """Parts into which a process cuts its share of a batch, to save memory; the result stays the same."""
     learning_rate: float
-    """After the warm-up; from there it falls along a cosine."""
+    """Largest learning rate, reached after the warm-up; from there it falls along a cosine."""
     final_learning_rate: float = 0.05
-    """Where that ends, as a share of `learning_rate`."""
+    """Learning rate of the last step, as a share of `learning_rate`."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises from zero."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of AdamW's running means of gradients and of their squares."""
+    """AdamW's decay of the running means of gradients and of their squares."""
     weight_decay: float = 0.05
-    """Of AdamW, on matrices only."""
+    """AdamW's weight decay, on matrices only."""
     clip: float = 1.0
-    """Largest norm of a step's gradients."""
+    """Largest norm of a step's gradients; longer ones are scaled down to it."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are the ones exported; less in the first steps. 0: no average."""
+    """Decay of the averaged weights, which are exported; it is less in the first steps. 0: no average."""
     precision: Precision = "auto"
     """auto: bf16 where the hardware computes faster in it, else fp32."""
     compile: bool = False
-    """Fuse what the repeated blocks do, by `torch.compile`: the first steps take up to a minute longer. Needs a C++
-    compiler and Python's headers on a CPU."""
+    """Fuse the operations of repeated blocks by `torch.compile`: the first steps take up to a minute longer. On a CPU
+    it needs a C++ compiler and Python's headers."""
     seed: int = 0
-    """Of everything that is random."""
+    """Seed of all random numbers."""
     log_every: int = 10
     """Steps from one line of metrics to the next."""
     sheet_every: int = 500
@@ -64,7 +64,7 @@ class Schedule:
             raise InputError(f"schedule.seed is {self.seed}; it must be 0 or more, and below 2**63")
 
     def learning_rate_at(self, step: int) -> float:
-        """Of a step, counted from 0."""
+        """Compute the learning rate of a step, counted from 0."""
         rise = math.ceil(self.warmup * self.steps)
         if step < rise:
             return self.learning_rate * (step + 1) / rise

@@ -1,6 +1,6 @@
-"""What a training is made of: a model with its optimizer and averaged copy, what it learns from, one step at a time.
+"""The parts of a training: a model with its optimizer and averaged copy, its data, and one step of it.
 
-A training derives from `Stage` and adds what is its own: how a batch is prepared, the losses, the sheet, the folder.
+A training derives from `Stage` and adds how a batch is prepared, the losses, the sheet, and the exported folder.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ Part = TypeVar("Part")
 
 
 class Stage(ABC, Generic[Model]):
-    """A training as the loop drives it; all that a checkpoint must hold is in four of its attributes.
+    """The interface between the loop and a training.
+
+    A checkpoint holds its `modules`, `optimizers`, `buffers` and `tokenizer`.
 
     Args:
-        recipe: with a schedule whose number of steps is settled.
+        recipe: the recipe; its schedule's number of steps is final.
         source: photos or a token cache.
-        accelerator: device, precision, processes.
-        model: with its first weights, on its device.
+        accelerator: device, precision and processes.
+        model: the model with its first weights, on its device.
     """
 
     modules: dict[str, nn.Module]
@@ -45,9 +47,9 @@ class Stage(ABC, Generic[Model]):
     tokenizer: Any = None
     """`CaptionTokenizer`, or None in stage 1."""
     blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
-    """What the model repeats, which can be compiled; none: it cannot be."""
+    """Classes of the model's repeated blocks, which can be compiled; empty if it cannot be compiled."""
     sizes_vary: ClassVar[bool] = True
-    """Whether what the blocks are given has other sizes from part to part."""
+    """Whether the blocks' inputs change their sizes from part to part."""
 
     def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model) -> None:
         self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
@@ -64,14 +66,14 @@ class Stage(ABC, Generic[Model]):
         """Compile the model's blocks, in place; the averaged copy stays as it is.
 
         Raises:
-            InputError: there are none, or the tools that it needs are not installed.
+            InputError: the model has no such blocks, or the tools for compiling are not installed.
         """
         if not self.blocks:
             raise InputError("--schedule.compile is for DF-VQGAN and MP-S2S: leave it out")
         compile_blocks(repeated(self.raw, self.blocks), self.accelerator.device, dynamic=self.sizes_vary)
 
     def batches(self, first_step: int) -> Iterator[Any]:
-        """This process's part of the batch of each step, from a step on, for ever."""
+        """Yield this process's part of each step's batch for ever, beginning at a step counted from 0."""
         return self.source.batches(
             self.recipe.schedule.batch_size,
             seed=self.recipe.schedule.seed,
@@ -81,26 +83,35 @@ class Stage(ABC, Generic[Model]):
         )
 
     def seeds(self, step: int) -> tuple[int, int, int]:
-        """What all that is random in a step of this process is drawn from."""
+        """Give the seeds of all random numbers of a step of this process."""
         return self.recipe.schedule.seed, step, self.accelerator.process_index
 
     def drop_captions(self, captions: Sequence[str], rng: np.random.Generator) -> list[str]:
-        """The captions, a share of them replaced by "", which guidance is learned from."""
+        """Replace a share of the captions by "", from which the model learns guidance."""
         dropped = rng.random(len(captions)) < self.recipe.caption_dropout
         return ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
 
     def word_pieces(self, captions: Sequence[str]) -> Tensor:
-        """int64 [B, T] on the device; captions that are too long are cut without a word for each."""
+        """Turn captions into word pieces, int64 [B, T], on the device; cut long ones without a warning for each."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self.tokenizer(captions).to(self.accelerator.device)
 
     @abstractmethod
     def step(self, step: int, batch: Any) -> dict[str, Tensor]:
-        """One optimizer step; figures to log, averaged over the batch of all processes."""
+        """Take one optimizer step, and return figures to log, averaged over the batch of all processes."""
 
     def learn(self, step: int, parts: Sequence[Part], losses: Callable[[Part], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Take a step down the sum of the losses, each of which is a mean over a part → their means, to log."""
+        """Take an optimizer step down the sum of the losses.
+
+        Args:
+            step: the step, counted from 0.
+            parts: the batch in parts, whose gradients are accumulated.
+            losses: computes a part's losses by name, each a mean over the part.
+
+        Returns:
+            The losses' means over the batch of all processes, and the norm of the gradients.
+        """
         figures: dict[str, Tensor] = {}
         for part in self.in_turn(parts, self.model):
             with self.accelerator.autocast():
@@ -113,27 +124,27 @@ class Stage(ABC, Generic[Model]):
         return self.mean(figures)
 
     def in_turn(self, parts: Sequence[Part], model: nn.Module) -> Iterator[Part]:
-        """A batch's parts, one after the other; processes exchange gradients in the last backward pass only."""
+        """Yield a batch's parts in turn; processes exchange gradients in the last part's backward pass only."""
         for i, part in enumerate(parts):
             with nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(model):
                 yield part
 
     def descend(self, model: nn.Module, optimizer: Optimizer) -> Tensor:
-        """Move the weights by their gradients, cut to `schedule.clip` → the gradients' norm before."""
+        """Update the weights by gradients clipped to `schedule.clip`; return the gradients' norm before clipping."""
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.recipe.schedule.clip)
         optimizer.step()
         optimizer.zero_grad()
         return norm
 
     def mean(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Figures averaged over processes."""
+        """Average figures over all processes."""
         if self.accelerator.num_processes == 1:
             return figures
         return {name: self.accelerator.reduce(value, "mean") for name, value in figures.items()}
 
     @abstractmethod
     def sheet(self) -> Image.Image:
-        """Samples to look at, with the averaged weights."""
+        """Draw samples to look at, with the averaged weights."""
 
     @abstractmethod
     def export(self, run: RunFolder) -> None:
@@ -141,7 +152,7 @@ class Stage(ABC, Generic[Model]):
 
 
 class Average(Generic[Model]):
-    """Exponential moving average of a model's weights, with a shorter memory in the first steps."""
+    """An exponential moving average of a model's weights, with a shorter memory in the first steps."""
 
     def __init__(self, model: Model, decay: float) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -149,7 +160,7 @@ class Average(Generic[Model]):
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the weights after a step, counted from 0."""
+        """Move the average towards the weights after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         averages = [p for p in self.model.state_dict().values() if p.is_floating_point()]
         weights = [p.detach() for p in model.state_dict().values() if p.is_floating_point()]
@@ -157,17 +168,17 @@ class Average(Generic[Model]):
 
 
 def repeated(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
-    """A model's blocks of these kinds."""
+    """List a model's blocks of these classes."""
     return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> AdamW:
-    """AdamW with weight decay on matrices only.
+    """Make AdamW with weight decay on matrices only.
 
     Args:
-        model: its trainable parameters are taken.
-        schedule: betas and decay.
-        scale: of the learning rate.
+        model: the model whose trainable parameters are optimised.
+        schedule: learning rate, betas and weight decay.
+        scale: factor on the learning rate.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -182,7 +193,7 @@ def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> 
 
 
 def generator_for(device: torch.device | str, *seeds: int) -> torch.Generator:
-    """A generator whose stream is a function of these numbers."""
+    """Make a generator whose random numbers are a function of these seeds."""
     mixed = 0x243F6A8885A308D3
     for seed in seeds:
         mixed = (mixed ^ (seed + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64

@@ -1,4 +1,4 @@
-"""The token cache between the stages: what a frozen DF-VQGAN says of photos with holes, worked out once.
+"""The token cache between the stages: photos with holes, encoded once by a frozen DF-VQGAN.
 
     tokens.json      sizes, counts, the mask recipe, captions of each photo
     images.npy       uint8 [N, 3, S, S], complete; N = photos x variants, a photo's variants in a row
@@ -95,13 +95,17 @@ class TokenCache:
         return len(self.tokens)
 
     def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> TokenBatch:
-        """The batch of one step, a pure function of (seed, step): epochs are permutations.
+        """Give the batch of one step, a pure function of (seed, step). Epochs are permutations.
 
         Args:
-            step: 0-based.
-            batch_size: of all processes together.
-            seed: of the order and the choice of captions.
-            rank, world_size: which part to give.
+            step: step of the training, counted from 0.
+            batch_size: samples of one step, over all processes together.
+            seed: seed of the order and of the choice of captions.
+            rank: index of this process.
+            world_size: number of processes.
+
+        Raises:
+            InputError: the batch size is not a multiple of the number of processes.
         """
         if batch_size % world_size:
             raise InputError(f"batch size {batch_size} is not a multiple of the {world_size} processes")
@@ -121,7 +125,15 @@ class TokenCache:
     def batches(
         self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[TokenBatch]:
-        """Yield `batch(step, ...)` for ever, from `start_step` on."""
+        """Yield `batch(step, ...)` for ever.
+
+        Args:
+            batch_size: samples of one step, over all processes together.
+            seed: seed of the order and of the choice of captions.
+            start_step: first step to give, counted from 0.
+            rank: index of this process.
+            world_size: number of processes.
+        """
         step = start_step
         while True:
             yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -144,11 +156,12 @@ def write_cache(
     """Make a token cache.
 
     Args:
-        folder: must not exist, or be a cache, which is replaced.
-        model: on the device to compute on.
-        photos: a little larger than the model's resolution, so that crops keep their sharpness.
-        variants: crops and holes of each photo.
-        masks, augmentation: how these are drawn.
+        folder: folder of the cache; what is there is replaced.
+        model: the frozen model, on the device to compute on.
+        photos: photos a little larger than the model's resolution, so that crops keep their sharpness.
+        variants: number of crops and holes of each photo.
+        masks: how holes are drawn.
+        augmentation: how crops are drawn.
         seed: of all of it; the same arguments give the same cache.
         batch_size: crops encoded at a time.
         progress: wraps the range of batches, to show it.
@@ -199,19 +212,19 @@ def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_mask(masks: Tensor, factor: int) -> Tensor:
-    """m' of masks bool [B, 1, S, S]: a token is defective if any pixel under it is (Eq. 8)."""
+    """Reduce masks, bool [B, 1, S, S], to m': a token is defective if any pixel under it is (Eq. 8)."""
     while factor > 1:
         masks, factor = pool_mask(masks), factor // 2
     return masks
 
 
 def pack_masks(masks: Tensor) -> np.ndarray:
-    """bool [B, 1, S, S] → uint8 [B, S * S / 8], rounded up."""
+    """Pack masks, bool [B, 1, S, S], into bits, uint8 [B, S * S / 8], rounded up."""
     return np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
 
 
 def unpack_masks(bits: Tensor, size: int) -> Tensor:
-    """uint8 [B, S * S / 8] → bool [B, 1, S, S]."""
+    """Unpack bits, uint8 [B, S * S / 8], into masks, bool [B, 1, S, S]."""
     weights = 2 ** torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
     flat = (bits[:, :, None] & weights).bool().flatten(1)
     return flat[:, : size * size].reshape(len(bits), 1, size, size)
