@@ -55,6 +55,22 @@ def test_links_within_documents_lead_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_the_page_of_changes_names_what_exists() -> None:
+    rows = re.findall(r"^\| an? .*", (ROOT / "docs/where.md").read_text(), flags=re.MULTILINE)
+    assert rows
+    for row in rows:
+        words = re.findall(r"`([^`]+)`", row)
+        texts = ""
+        for file in (word for word in words if word.endswith(".py")):
+            paths = [path for folder in ("src/nuwa_lip", "tests") if (path := ROOT / folder / file).exists()]
+            assert paths, f"{file} is not there: {row}"
+            texts += "".join(path.read_text() for path in paths)
+        for word in words:
+            name = word.split(".")[-1]
+            if name.isidentifier() and not word.endswith(".py") and not word.startswith("-"):
+                assert re.search(rf"\b{name}\b", texts), f"{name} is not there: {row}"
+
+
 def test_demo_photos_have_masks_captions_and_credits() -> None:
     captions = json.loads(asset("demo/captions.json").read_text())
     photos = sorted(asset("demo/photos").glob("*.jpg"))
