@@ -88,7 +88,7 @@ def test_demo_photos_have_masks_captions_and_credits() -> None:
 def test_sources_keep_the_rules(path: Path) -> None:
     text = path.read_text()
     assert not text or text.startswith('"""'), "a module says what it is for"
-    assert text.count("\n") <= 450, "split it by concept"
+    assert text.count("\n") <= 400, "split it by concept"
     assert not re.search(r"^\s*except:|shell=True", text, flags=re.MULTILINE)
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert not {"pickle.load", "pickle.loads", "eval", "exec"} & {ast.unparse(call.func) for call in calls}
