@@ -111,6 +111,7 @@ def _token_cache(bench: Bench) -> Row:
         images=torch.from_numpy(rng.integers(0, 256, (rows, 3, side, side), dtype=np.uint8)),
         masks=torch.from_numpy(pack_masks(masks)),
         tokens=torch.zeros(rows, *config.grid, dtype=torch.int16),
+        whole=torch.zeros(rows, *config.grid, dtype=torch.int16),
         captions=[["mountains"]] * rows,
         variants=1,
         factor=side // config.grid[0],

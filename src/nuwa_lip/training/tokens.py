@@ -104,7 +104,7 @@ class TokenCache:
                     f"{cache.folder} has {cache.variants} variants of each photo, {first.folder} has {first.variants}: "
                     "make them with the same --variants"
                 )
-        arrays = {name: torch.cat([getattr(cache, name) for cache in caches]) for name in ARRAYS}
+        arrays: dict[str, Any] = {name: torch.cat([getattr(cache, name) for cache in caches]) for name in ARRAYS}
         captions = [texts for cache in caches for texts in cache.captions]
         return dataclasses.replace(first, **arrays, captions=captions)
 
