@@ -158,10 +158,10 @@ def test_several_shards_are_several_words() -> None:
 @pytest.mark.parametrize(
     ("stage", "more", "says"),
     [
-        ("dfvqgan", ["maxi"], "no dfvqgan recipe is called 'maxi'; there are: mini, tiny, paper-f8-8192"),
+        ("dfvqgan", ["maxi"], "no dfvqgan recipe is called 'maxi'; there are: mini, "),
         ("dfvqgan", ["maxi", "--resume"], "no dfvqgan recipe is called 'maxi'"),
         ("mps2s", ["paper-f8-8192"], "no mps2s recipe is called 'paper-f8-8192'"),
-        ("dfvqgan", [], "train dfvqgan needs a recipe: mini, tiny, "),
+        ("dfvqgan", [], "train dfvqgan needs a recipe: mini, "),
         ("dfvqgan", ["tiny", "--recipe", "r.json"], "the recipe is 'tiny' or --recipe r.json, not both"),
         ("mps2s", ["--recipe", "nowhere.json"], "cannot read nowhere.json: No such file"),
         ("dfvqgan", ["tiny", "--max-minutes", "0"], "--max-minutes is 0.0; it must be above 0"),
@@ -242,7 +242,8 @@ DOCUMENTS = [Path(__file__).parents[2] / name for name in ("README.md", "docs/tr
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_in_documents_can_be_parsed(path: Path) -> None:
-    found = re.findall(r"^(?:nuwa-lip|accelerate launch -m nuwa_lip) train (.*)$", path.read_text(), re.MULTILINE)
+    text = path.read_text().replace("\\\n", " ")  # commands of several lines
+    found = re.findall(r"^(?:nuwa-lip|accelerate launch -m nuwa_lip) train (.*)$", text, re.MULTILINE)
     assert len(found) >= 2
     for line in found:
         stage, *words = shlex.split(line)

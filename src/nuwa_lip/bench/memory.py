@@ -18,6 +18,7 @@ from nuwa_lip.bench.measure import Child, Row, call_apart, peak_mb
 from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, WEIGHTS, Bench, random_dfvqgan, random_mps2s
 from nuwa_lip.bench.whole import image
+from nuwa_lip.errors import InputError
 from nuwa_lip.fast.quantise import quantise
 from nuwa_lip.hub import load_model, save_model
 from nuwa_lip.tokenizer import CaptionTokenizer
@@ -45,7 +46,7 @@ def measure_memory(bench: Bench) -> list[Row]:
         for weights in (None, *others):
             try:
                 filled[weights] = call_apart(load_and_fill, folder, weights or "", str(bench.device))
-            except RuntimeError as error:
+            except (InputError, RuntimeError) as error:
                 bench.skipped.append(f"memory of {form_name(PRECISION, weights)}: {error}")
     rows = [Row(f"model files, {PRECISION}", size, "MB")]
     if None in filled:

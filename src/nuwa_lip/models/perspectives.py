@@ -57,7 +57,7 @@ def different(mask: Tensor, defective: Tensor) -> tuple[Tensor | slice, Tensor |
         defective: bool [B, N].
     """
     hidden = mask.flatten(1).all(1) & defective.all(1)
-    if int(hidden.sum()) < 2:
+    if mask.device.type != "cpu" or int(hidden.sum()) < 2:  # on a GPU counting would wait for it
         return slice(None), slice(None)
     kept = ~hidden
     kept[int(hidden.int().argmax())] = True
