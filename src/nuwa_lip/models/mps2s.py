@@ -22,7 +22,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.decoder import Decoder, DecoderCache, Memory, turns_of
 from nuwa_lip.models.groups import Rows
-from nuwa_lip.models.inputs import check_positions, check_photo, check_range
+from nuwa_lip.models.inputs import check_photo, check_positions, check_range
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
 from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder, different
