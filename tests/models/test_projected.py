@@ -115,7 +115,7 @@ def test_it_can_tell_blurred_from_sharp(features: EfficientNetLite0) -> None:
     optimizer = torch.optim.Adam([p for p in critic.parameters() if p.requires_grad], lr=5e-3)
     sharp = torch.rand(4, 3, 32, 32) * 2 - 1
     blurred = F.avg_pool2d(sharp, 5, stride=1, padding=2)
-    first = float(discriminator_loss(critic(sharp), critic(blurred)))
+    first = float(discriminator_loss(critic(sharp), critic(blurred)).detach())
     for _ in range(30):
         loss = discriminator_loss(critic(sharp), critic(blurred))
         optimizer.zero_grad()
