@@ -93,16 +93,19 @@ def dfvqgan_mini_sharp() -> DFVQGANRecipe:
 
     nuwa-lip train dfvqgan mini-sharp --init-from nuwa-lip-mini --data 'shards/*-train-*.tar' --out runs/sharp \\
         --adversary.features efficientnet_lite0_fp16.safetensors
+
+    One thread of an old CPU (AVX2): 0.45 s a photo. After 250 steps on the bundled model's tokens the grid is gone and
+    edges are clean, texture is only beginning; LPIPS-squeeze in the hole of oracle inpainting is .50 instead of .41.
     """
     mini = dfvqgan_mini()
     return dataclasses.replace(
         mini,
         model=dataclasses.replace(mini.model, refinement=16),
         schedule=dataclasses.replace(
-            mini.schedule, steps=1500, batch_size=8, learning_rate=3e-4, betas=(0.5, 0.9), weight_decay=0.0
+            mini.schedule, steps=1500, batch_size=8, learning_rate=3e-4, betas=(0.5, 0.9), weight_decay=0.0, ema=0.99
         ),
         masks=DRAWN_HOLES,
-        adversary=Adversary(kind="projected", weight=2.5, start=0.05, head_start=0.05, crop=96, learning_rate=4.0),
+        adversary=Adversary(kind="projected", weight=2.0, start=0.05, head_start=0.05, crop=96, learning_rate=3.0),
         decoder_only=True,
     )
 
