@@ -444,7 +444,7 @@ def test_the_light_settings_give_the_same_tokens_for_less() -> None:
         with FlopCounterMode(display=False) as counter:
             for i in range(len(config.channels)):
                 h = model.encoder.stage(i, h, None)[0]
-            model.decoder(codes, lambda _, x: x)
+            model.decoder(codes, lambda _, x: x, lambda image: image)
         return counter.get_total_flops()
 
     assert arithmetic(light) / arithmetic(paper) == pytest.approx(0.59, abs=0.01)
