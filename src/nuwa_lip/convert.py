@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.disk import parse_json
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast import speed_up
 from nuwa_lip.models.defect_free import GroupNorm
 from nuwa_lip.models.dfvqgan import DFVQGAN, DFVQGANConfig
 
@@ -250,7 +251,7 @@ def _build(state: Mapping[str, Tensor], config: DFVQGANConfig) -> DFVQGAN:
             )
         weights[name] = weight.detach().reshape(wanted.shape).clone()
     model.load_state_dict(weights, assign=True)
-    return model.eval()
+    return speed_up(model.eval())
 
 
 @torch.no_grad()

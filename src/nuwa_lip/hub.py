@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 from nuwa_lip.assets import asset
 from nuwa_lip.disk import from_json, make_folder, read_object, temporary_folder, write_json, write_text
 from nuwa_lip.errors import InputError, first_line
+from nuwa_lip.fast import speed_up
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling.defaults import SamplingDefaults
 from nuwa_lip.tokenizer import CaptionTokenizer
@@ -117,10 +118,10 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps
     """
     folder = resolve(name)
     config = _read_config(folder)
-    dfvqgan = _load(DFVQGAN, DFVQGANConfig, config.get("dfvqgan"), folder, "dfvqgan", dtype)
+    dfvqgan = speed_up(_load(DFVQGAN, DFVQGANConfig, config.get("dfvqgan"), folder, "dfvqgan", dtype))
     mps2s, tokenizer = None, None
     if config.get("mps2s") is not None:
-        mps2s = _load(MPS2S, MPS2SConfig, config["mps2s"], folder, "mps2s", dtype)
+        mps2s = speed_up(_load(MPS2S, MPS2SConfig, config["mps2s"], folder, "mps2s", dtype))
         tokenizer = CaptionTokenizer.from_file(_present(folder / "tokenizer.json"))
         _check_fit(dfvqgan.config, mps2s.config, tokenizer, str(folder))
     elif need_mps2s:

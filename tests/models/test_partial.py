@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig
-from nuwa_lip.models.defect_free import partial_conv2d
+from nuwa_lip.models.partial import partial_conv2d
 
 VQGAN = dataclasses.replace(
     DFVQGANConfig.preset("tiny"), relative_estimation=False, symmetrical_connections=False, attention_levels=(1,)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.bench.limits import Limits, precisions
 from nuwa_lip.bench.measure import CPU
+from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.quantise import Loss
 from nuwa_lip.hub import Uninitialised
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
@@ -172,7 +173,7 @@ def random_mps2s(config: MPS2SConfig, precision: str, device: torch.device = CPU
 def random_dfvqgan(config: DFVQGANConfig, precision: str, device: torch.device = CPU) -> DFVQGAN:
     """Make a DF-VQGAN with its usual initial weights; arguments as for `random_mps2s`."""
     torch.manual_seed(0)
-    return DFVQGAN(config).eval().requires_grad_(False).to(device, DTYPES[precision])
+    return speed_up(DFVQGAN(config)).eval().requires_grad_(False).to(device, DTYPES[precision])
 
 
 @torch.no_grad()

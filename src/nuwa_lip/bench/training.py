@@ -20,6 +20,7 @@ from nuwa_lip.bench.limits import has_bf16, settle
 from nuwa_lip.bench.measure import Row, call_apart, gflop, times, timings
 from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.compiling import compile_blocks
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.models.losses import mps2s_loss
@@ -100,7 +101,7 @@ def one_step(sizes: str, kind: str, where: str) -> None:
 def _stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, Loss]:
     """Make a DF-VQGAN and the losses L_V + L_P of a batch (Eq. 13)."""
     torch.manual_seed(0)
-    model = DFVQGAN(sizes.trained_dfvqgan).train().to(device)
+    model = speed_up(DFVQGAN(sizes.trained_dfvqgan)).train().to(device)
     side, batch = model.config.resolution, sizes.training_batch
     image = torch.rand(batch, 3, side, side, device=device) * 2 - 1
     mask = torch.zeros(batch, 1, side, side, dtype=torch.bool, device=device)

@@ -173,8 +173,6 @@ class DFVQGAN(nn.Module):
     def _encode(self, image: Tensor, masks: list[Tensor] | list[None]) -> tuple[Tensor, list[Tensor]]:
         """One branch through all stages → (latents float32, the activation of each level)."""
         h, activations = self._cells(image), []
-        if masks[0] is not None and h.device.type == "cpu":
-            h = h.contiguous(memory_format=torch.channels_last)
         for i, mask in enumerate(masks):
             h, activation = self.encoder.stage(i, h, mask)
             if mask is not None or not self.config.relative_estimation:
@@ -187,13 +185,8 @@ class DFVQGAN(nn.Module):
         return image if self.config.patch == 1 else F.pixel_unshuffle(image, self.config.patch)  # a copy otherwise
 
     def _masks(self, mask: Tensor) -> list[Tensor]:
-        """m_0 ... m_T: the mask at every level, by 2 x 2 max-pooling."""
-        for _ in range(self.config.patch.bit_length() - 1):
-            mask = pool_mask(mask)
-        masks = [mask]
-        for _ in self.config.channels[1:]:
-            masks.append(pool_mask(masks[-1]))
-        return masks
+        """Return m_0 ... m_T, the mask at every level."""
+        return [pool_mask(mask, self.config.patch << i) for i in range(len(self.config.channels))]
 
     def _encoding(
         self, latents: Tensor, image: Tensor, mask: Tensor, activations: list[Tensor], masks: list[Tensor]
@@ -208,8 +201,6 @@ class DFVQGAN(nn.Module):
         """ŷ_i of Eq. 12: known positions become (ŷ'_i + λ_i h_i) / (1 + λ_i)."""
         if skips is None or i + 1 >= len(skips):
             return h
-        if h.device.type == "cpu":
-            h = h.contiguous(memory_format=torch.channels_last)  # in which all that follows is faster
         activation, mask = skips[i + 1]
         weight = 1.0 if self.config.connection_weights is None else self.config.connection_weights[i]
         if math.isinf(weight):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.models import defect_free
-from nuwa_lip.models.defect_free import Conv2d, GroupNorm, add, blank
+from nuwa_lip.models.defect_free import Conv2d, GroupNorm, blank
 from nuwa_lip.models.dfvqgan_config import DFVQGANConfig
 
 
@@ -35,8 +35,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map [B, C, H, W] → [B, C', H, W]; with a mask from known positions only."""
         h = self.conv1(self.norm1.swish(x, mask))
-        h = self.conv2(self.norm2.swish(h, mask, overwrite=True))
-        return add(x if self.shortcut is None else self.shortcut(x), h)
+        h = self.conv2(self.norm2.swish(h, mask))
+        return h + (x if self.shortcut is None else self.shortcut(x))
 
 
 class AttentionBlock(nn.Module):
@@ -55,8 +55,8 @@ class AttentionBlock(nn.Module):
         h = self.norm(x.contiguous(), mask).flatten(2).mT  # [B, N, C]
         q, k, v = (_pointwise(f, h)[:, None] for f in (self.q, self.k, self.v))  # [B, 1, N, C]
         h = defect_free.attention(q, k, v, None if mask is None else mask.flatten(1))
-        h = _pointwise(self.out, h[:, 0]).mT.reshape(x.shape)  # channels stand last in memory
-        return add(x, h if mask is None else h.contiguous())
+        h = _pointwise(self.out, h[:, 0]).mT.reshape(x.shape)  # with channels last in memory
+        return (h if mask is None else h.contiguous()) + x
 
 
 def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:

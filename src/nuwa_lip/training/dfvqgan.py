@@ -28,6 +28,7 @@ from nuwa_lip.data.augment import augment
 from nuwa_lip.data.masks import random_masks
 from nuwa_lip.data.photos import PhotoBatch, Photos
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast import speed_up
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.dfvqgan import Reconstruction
@@ -92,7 +93,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
     ) -> None:
         schedule, device = recipe.schedule, accelerator.device
         torch.manual_seed(schedule.seed)
-        model = DFVQGAN(recipe.model)
+        model = speed_up(DFVQGAN(recipe.model))
         if weights is not None:
             load_weights(model, weights)
         for part in (model.encoder, model.quantiser):
