@@ -22,9 +22,10 @@ from PIL import Image
 from nuwa_lip.cli import main
 from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.evaluation.store import Store
-from nuwa_lip.hub import SamplingDefaults, save_model
+from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 from tests.small_runs import make_shards
 
@@ -60,7 +61,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole model folder."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     dfvqgan, mps2s, tokenizer = tiny_parts()
-    sampling = SamplingDefaults(num_inference_steps=2)
+    sampling = Sampling(num_inference_steps=2)
     save_model(folder, dfvqgan=dfvqgan, mps2s=mps2s, tokenizer=tokenizer, sampling=sampling, card="# Tiny\n")
     return folder
 

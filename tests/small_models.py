@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nuwa_lip.models import MPS2S, MPS2SConfig
-from nuwa_lip.models.decoder import Memory
+from nuwa_lip.models.memory import Memory
 
 VOCAB = 64
 HOLE, K = (2, 3, 3, 4), 12
@@ -53,4 +53,4 @@ def make_memories(model: MPS2S, *holes: tuple[int, int, int, int]) -> tuple[Memo
     tokens = torch.randint(VOCAB, (count, height, width), generator=generator)
     ids = torch.randint(3, 512, (count, 6), generator=generator)
     memory = model.encode(ids, image, mask, tokens, token_mask)
-    return memory, model.retell(memory, torch.tensor([[1, 2]] * count))
+    return memory, model.with_captions(memory, torch.tensor([[1, 2]] * count))

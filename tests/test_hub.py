@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import math
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from nuwa_lip import hub
 from nuwa_lip.errors import InputError
-from nuwa_lip.hub import BUNDLED, SamplingDefaults, load_model, push_to_hub, resolve, save_model
+from nuwa_lip.hub import BUNDLED, load_model, push_to_hub, resolve, save_model
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 from tests.folders import contents
 
@@ -40,7 +40,7 @@ def test_a_model_comes_back_as_it_was(tiny_model: Path, tmp_path: Path) -> None:
     again = load_model(tmp_path / "again")
     assert again.mps2s is not None and again.tokenizer is not None
     assert same_weights(again.dfvqgan, parts.dfvqgan) and same_weights(again.mps2s, parts.mps2s)
-    assert again.sampling == SamplingDefaults(num_inference_steps=2)
+    assert again.sampling == Sampling(num_inference_steps=2)
     assert torch.equal(again.tokenizer(["a bear"]), parts.tokenizer(["a bear"]))
     names = {"README.md", "config.json", "dfvqgan.safetensors", "mps2s.safetensors", "tokenizer.json"}
     assert set(contents(tiny_model)) == names
@@ -227,39 +227,6 @@ def test_a_folder_that_is_off_is_refused_in_one_line(name: str, tiny_model: Path
     with pytest.raises(InputError, match=says) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"guidance_scale": math.nan},
-        {"temperature": "warm"},
-        {"temperature": None},
-        {"top_k": 1.5},
-        {"top_k": True},
-        {"top_p": 0},
-        {"order": "spiral"},
-        {"num_inference_steps": 0},
-        {"schedule": ["cosine"]},
-        {"blend": "off"},
-    ],
-)
-def test_defaults_that_cannot_be_are_named(values: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(values)).partition('_')[0]}.* is |there is no order 'spiral'"):
-        SamplingDefaults(**values)
-    SamplingDefaults(top_k=0, temperature=0)  # all tokens, the likeliest
-
-
-def test_defaults_may_be_of_any_annotated_kind() -> None:
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class More(SamplingDefaults):
-        style: Literal["plain", "bold"] = "plain"
-        size: Optional[float] = None  # noqa: UP045 - as others may write it
-
-    assert More(style="bold", size=3, top_k=5).size == 3
-    for values in ({"style": "italic"}, {"style": None}, {"size": "3"}, {"size": True}, {"top_k": 1.5}):
-        with pytest.raises(InputError, match=f"{next(iter(values))} is "):
-            More(**values)  # type: ignore[arg-type]
 
 
 def test_no_pickle_is_read(tiny_model: Path, tmp_path: Path) -> None:

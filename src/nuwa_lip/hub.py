@@ -31,7 +31,7 @@ from nuwa_lip.disk import from_json, make_folder, read_object, temporary_folder,
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast import speed_up
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
-from nuwa_lip.sampling.defaults import SamplingDefaults
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 BUNDLED = ("nuwa-lip-mini",)
@@ -48,7 +48,7 @@ class ModelParts(NamedTuple):
     dfvqgan: DFVQGAN
     mps2s: MPS2S | None
     tokenizer: CaptionTokenizer | None
-    sampling: SamplingDefaults
+    sampling: Sampling
     card: str | None
     """README.md, which carries the licence wherever the model goes."""
 
@@ -132,7 +132,7 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps
     return ModelParts(dfvqgan, mps2s, tokenizer, sampling, text)
 
 
-def read_sampling(name: str | Path) -> SamplingDefaults:
+def read_sampling(name: str | Path) -> Sampling:
     """How a model is sampled, without its weights.
 
     Raises:
@@ -140,7 +140,7 @@ def read_sampling(name: str | Path) -> SamplingDefaults:
     """
     folder = resolve(name)
     values = _read_config(folder).get("sampling") or {}
-    return from_json(SamplingDefaults, values, f"sampling in {folder / 'config.json'}")
+    return from_json(Sampling, values, f"sampling in {folder / 'config.json'}")
 
 
 def save_model(
@@ -149,7 +149,7 @@ def save_model(
     dfvqgan: DFVQGAN,
     mps2s: MPS2S | None = None,
     tokenizer: CaptionTokenizer | None = None,
-    sampling: SamplingDefaults | None = None,
+    sampling: Sampling | None = None,
     dtype: torch.dtype | None = None,
     max_file_size: int | None = None,
     card: str | None = None,
@@ -180,7 +180,7 @@ def save_model(
         "format_version": FORMAT_VERSION,
         "dfvqgan": dataclasses.asdict(dfvqgan.config),
         "mps2s": None if mps2s is None else dataclasses.asdict(mps2s.config),
-        "sampling": dataclasses.asdict(sampling or SamplingDefaults()),
+        "sampling": dataclasses.asdict(sampling or Sampling()),
     }
     with temporary_folder(folder / "config.json" if folder.is_dir() else folder) as part:
         for name, model in parts.items():

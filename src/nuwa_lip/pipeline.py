@@ -28,12 +28,11 @@ from torch import Tensor
 from nuwa_lip import arguments
 from nuwa_lip.arguments import Task
 from nuwa_lip.fast.cores import one_core_if_small, settle_cores
-from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images.photo import Patch, Photo
 from nuwa_lip.images.seams import blend as blend_in
 from nuwa_lip.images.windows import View, find_windows, look, put_back, warn_if_enlarged, window_seed
 from nuwa_lip.pretrained import Pretrained
-from nuwa_lip.sampling import candidate_seeds, sample
+from nuwa_lip.sampling import Sampling, candidate_seeds, sample
 from nuwa_lip.sampling.clip import clip_scores, load_clip
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class InpaintPipeline(Pretrained):
         self,
         task: Task,
         candidates: list[Candidate],
-        sampling: SamplingDefaults,
+        sampling: Sampling,
         padding: int | None,
         callback: Callable[[int, int], None] | None,
     ) -> None:
@@ -213,7 +212,7 @@ class InpaintPipeline(Pretrained):
         view: View,
         prompt: str,
         seeds: list[int],
-        sampling: SamplingDefaults,
+        sampling: Sampling,
         callback: Callable[[int, int], None] | None,
     ) -> tuple[list[Tensor], Tensor, int]:
         """Fill one window: returns n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], and K."""
@@ -225,20 +224,14 @@ class InpaintPipeline(Pretrained):
         assert encoding.token_mask is not None
         caption, none = (self.tokenizer([text]).to(self.device) for text in (prompt, ""))
         memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask)
-        unconditional = self.mps2s.retell(memory, none) if sampling.guidance_scale != 1 else None
+        unconditional = self.mps2s.with_captions(memory, none) if sampling.guided else None
         with one_core_if_small(self.mps2s):
             tokens, logp = sample(
                 self.mps2s,
                 memory,
                 num_candidates=len(seeds),
                 unconditional=unconditional,
-                guidance_scale=sampling.guidance_scale,
-                temperature=sampling.temperature,
-                top_k=sampling.top_k or None,
-                top_p=sampling.top_p,
-                order=sampling.order,
-                num_inference_steps=sampling.num_inference_steps,
-                schedule=sampling.schedule,
+                sampling=sampling,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 graph=self.compiled,
                 callback=callback,

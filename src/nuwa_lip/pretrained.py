@@ -9,11 +9,12 @@ import torch
 
 from nuwa_lip import hub
 from nuwa_lip.errors import InputError
-from nuwa_lip.fast.cuda_graphs import without_plans
+from nuwa_lip.fast import speed_up
+from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
 from nuwa_lip.fast.kernels import compile_step
 from nuwa_lip.fast.quantise import is_quantised, quantise
-from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.models import DFVQGAN, MPS2S
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 
@@ -33,11 +34,11 @@ class Pretrained:
         dfvqgan: DFVQGAN,
         mps2s: MPS2S,
         tokenizer: CaptionTokenizer,
-        sampling: SamplingDefaults | None = None,
+        sampling: Sampling | None = None,
         card: str | None = None,
     ) -> None:
-        self.dfvqgan, self.mps2s, self.tokenizer = dfvqgan, mps2s, tokenizer
-        self.sampling = sampling or SamplingDefaults()
+        self.dfvqgan, self.mps2s, self.tokenizer = speed_up(dfvqgan), speed_up(mps2s), tokenizer
+        self.sampling = sampling or Sampling()
         self.card = card
         self.compiled = False
 
@@ -77,7 +78,7 @@ class Pretrained:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU.
 
-        A move to a GPU turns cuDNN's attention off in this process (`fast.cuda_graphs.without_plans`).
+        A move to a GPU turns cuDNN's attention off in this process (`fast.cuda_graphs.disable_cudnn_attention`).
 
         Raises:
             InputError: the weights have a form that cannot be moved, or the device lacks what is needed.
@@ -93,7 +94,7 @@ class Pretrained:
             )
         self.dfvqgan.to(*args, **kwargs)
         self.mps2s.to(*args, **kwargs)
-        without_plans(self.device)
+        disable_cudnn_attention(self.device)
         return self
 
     def compile(self) -> Self:

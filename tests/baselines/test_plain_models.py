@@ -16,9 +16,10 @@ from nuwa_lip.baselines import methods
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.errors import InputError
-from nuwa_lip.hub import SamplingDefaults, save_model
+from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training import recipes
 from nuwa_lip.training.tokens import encode_pair
@@ -33,7 +34,7 @@ def nuwa(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mps2s = MPS2S(recipes.named("mps2s", "nuwa-tiny").model).eval()
     tokenizer = CaptionTokenizer.train(["a red boat"], vocab_size=280, max_length=mps2s.config.text_length)
     folder = tmp_path_factory.mktemp("models") / "nuwa"
-    sampling = SamplingDefaults(num_inference_steps=2)
+    sampling = Sampling(num_inference_steps=2)
     save_model(folder, dfvqgan=dfvqgan, mps2s=mps2s, tokenizer=tokenizer, sampling=sampling)
     return folder
 

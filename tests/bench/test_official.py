@@ -49,5 +49,5 @@ def test_a_token_of_the_official_pattern_runs_the_whole_grid(monkeypatch: pytest
     assert everything.shape == (1, 64, 64)
     assert len(fused) == 1 + 1 + 1 + 2 * 2 and not any(fused), "attention is written out, in every layer"
     order = torch.arange(64)[None]
-    half = model.predict(model.encode(*inputs), inputs[3].flatten(1)[:, :32], order[:, :32])
+    half = model.decoder.predict(model.encode(*inputs), inputs[3].flatten(1)[:, :32], order[:, :32])
     torch.testing.assert_close(half, everything[:, :32])

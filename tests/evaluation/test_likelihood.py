@@ -18,10 +18,11 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.likelihood import caption_bits, other_captions, summarise_likelihood
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
-from nuwa_lip.hub import ModelParts, SamplingDefaults, load_model, save_model
+from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.orders import raster_order, target_tokens
+from nuwa_lip.sampling import Sampling
 from tests.conftest import tiny_parts
 
 
@@ -117,7 +118,7 @@ def test_a_model_without_text_has_bits_but_no_rank(
     dfvqgan, mps2s, tokenizer = tiny_parts()
     deaf = MPS2S(dataclasses.replace(mps2s.config, perspectives=("pixels", "tokens"))).eval()
     folder = tmp_path / "deaf"
-    save_model(folder, dfvqgan=dfvqgan, mps2s=deaf, tokenizer=tokenizer, sampling=SamplingDefaults(order="random"))
+    save_model(folder, dfvqgan=dfvqgan, mps2s=deaf, tokenizer=tokenizer, sampling=Sampling(order="random"))
     parts: ModelParts = load_model(folder)
     assert parts.mps2s is not None and parts.mps2s.text is None
     done = nuwa_lip("evaluate", "likelihood", benchmark.folder, "--model", folder, "--json", tmp_path / "a.json")

@@ -51,7 +51,7 @@ def test_groups_predicted_in_one_pass_are_those_of_the_sampler(
         how: dict[str, Any] = {"order": order, "schedule": schedule, "num_inference_steps": count}
         drawn, mean = sample(model, memory, generator=seeded, **how)
         targets = target_tokens(drawn, at)
-        logits = model.predict(memory, targets, at, rows_of(group_sizes(21, count, schedule)))
+        logits = model.decoder.predict(memory, targets, at, rows_of(group_sizes(21, count, schedule)))
         found = logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
         torch.testing.assert_close(found, mean[0], atol=1e-5, rtol=0)
 

@@ -18,9 +18,7 @@ from nuwa_lip.fast import cuda_graphs
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.groups import group_sizes
 from nuwa_lip.pipeline import InpaintPipeline
-from nuwa_lip.sampling import loop as sampling
-from nuwa_lip.sampling import sample
-from nuwa_lip.sampling.draw import Draw
+from nuwa_lip.sampling import Sampling, loop, sample
 from tests.small_models import HOLE, K, make_memories, make_model, seeded
 
 CANDIDATES = 3
@@ -114,14 +112,14 @@ def test_a_graph_holds_what_its_function_holds() -> None:
 @pytest.mark.parametrize("order", ["raster", "random"])
 def test_a_captured_step_decodes_as_one_that_is_run(model: MPS2S, scale: float, order: str) -> None:
     memory, none = make_memories(model, HOLE)
-    both = memory if scale == 1 else sampling._together([memory, none])
-    draw = Draw(guidance_scale=scale, temperature=0.9, top_k=9, top_p=0.95)
+    both = memory if scale == 1 else loop._together([memory, none])
+    sampling = Sampling(guidance_scale=scale, temperature=0.9, top_k=9, top_p=0.95, order=order)
+    plan = loop._Plan.make(memory.token_mask, [1, 2, 3], CANDIDATES, group_sizes(K, None), sampling)
+    assert plan.one_by_one
 
-    def decode(alike: bool) -> tuple[Tensor, Tensor]:
-        plan = sampling._Plan.make(order, memory.token_mask, [1, 2, 3], CANDIDATES, group_sizes(K, None), False)
-        assert plan.one_by_one
-        decoder = sampling._Cached(model, both, plan, alike=alike)
-        return sampling._decode(decoder, draw, sampling._Progress(lambda step, total: steps.append(step), K))
+    def decode(graph: bool) -> tuple[Tensor, Tensor]:
+        progress, cache = loop._Progress(lambda step, total: steps.append(step), K), plan.prefill(model.decoder, both)
+        return loop._decode(model.decoder, both, plan, sampling, progress, cache=cache, graph=graph)
 
     steps: list[int] = []
     expected, found = decode(False), decode(True)
@@ -160,9 +158,9 @@ def test_attention_of_cudnn_is_left_out_where_a_gpu_is_used() -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     try:
         torch.backends.cuda.enable_cudnn_sdp(True)
-        cuda_graphs.without_plans(torch.device("cpu"))
+        cuda_graphs.disable_cudnn_attention(torch.device("cpu"))
         assert torch.backends.cuda.cudnn_sdp_enabled()
-        cuda_graphs.without_plans(torch.device("cuda"))
+        cuda_graphs.disable_cudnn_attention(torch.device("cuda"))
         assert not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)

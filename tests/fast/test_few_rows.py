@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast import few_rows
-from nuwa_lip.models.transformer import CachedRows, Copies, CrossAttention, Kernel, KeyValueCache
+from nuwa_lip.models.cache import BatchPadding, CachedRows
+from nuwa_lip.models.decoder import CausalAttention, CrossAttention, Kernel
 
 pytestmark = pytest.mark.skipif(not (few_rows.supported() and shutil.which("g++")), reason="needs Linux and g++")
 DTYPES = pytest.mark.parametrize("dtype", few_rows.FUNCTIONS)
@@ -99,11 +100,11 @@ def test_a_key_that_is_not_visible_does_not_count_and_nan_that_is_shows() -> Non
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("copies", [None, Copies(2, 4)])
-def test_memories_shared_by_sequences(copies: Copies | None) -> None:
+@pytest.mark.parametrize("padding", [None, BatchPadding(2, 4)])
+def test_memories_shared_by_sequences(padding: BatchPadding | None) -> None:
     layer, x = CrossAttention(64, 4), random(8, 1, 64)
-    if copies is not None:
-        x = copies.restore(copies.drop(x))
+    if padding is not None:
+        x = padding.restore(padding.strip(x))
     keys_values = layer.keys_values(random(2, 30, 64, seed=1))
     visible = torch.arange(30)[None] < 21
     expected = layer(x, keys_values, visible)
@@ -114,8 +115,8 @@ def test_memories_shared_by_sequences(copies: Copies | None) -> None:
         return few_rows.attend(q, k, v, visible)
 
     layer.kernel = Kernel(few_rows.takes, attend)
-    torch.testing.assert_close(layer(x, keys_values, visible, copies=copies), expected, atol=1e-5, rtol=1e-5)
-    assert seen == [4 if copies is None else 2], "of each memory, without the copies"
+    torch.testing.assert_close(layer(x, keys_values, visible, padding=padding), expected, atol=1e-5, rtol=1e-5)
+    assert seen == [4 if padding is None else 2], "of each memory, without the padding"
 
 
 @torch.no_grad()
@@ -131,9 +132,11 @@ def test_only_few_rows_of_the_right_width_are_taken() -> None:
     with torch.enable_grad():
         assert not few_rows.takes(few.requires_grad_(), few)
     for q in (random(1, 2, few_rows.ROWS + 1, 16), wide):
-        slots = torch.arange(q.shape[2])
-        rows = CachedRows(KeyValueCache(1, 2, len(slots), q.shape[3], q), slots, slots <= slots[:, None])
-        assert rows.attend(q, q, q, kernel).shape == q.shape
+        rows, width = q.shape[2], 2 * q.shape[3]
+        layer, slots, cache = CausalAttention(width, 2), torch.arange(rows), torch.zeros(1, 2, rows, q.shape[3])
+        layer.kernel = kernel
+        x = random(1, rows, width)
+        assert layer(x, None, None, CachedRows((cache, cache.clone()), slots, slots <= slots[:, None])).shape == x.shape
 
 
 def test_a_model_that_has_it_can_be_sent_to_another_process() -> None:

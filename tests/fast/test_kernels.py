@@ -16,7 +16,7 @@ from nuwa_lip.fast import compiling, few_rows, kernels
 from nuwa_lip.fast.kernels import compile_step
 from nuwa_lip.fast.quantise import LAYERS, quantise
 from nuwa_lip.models import MPS2S, MPS2SConfig
-from nuwa_lip.models.transformer import CrossAttention, Kernel, SelfAttention
+from nuwa_lip.models.decoder import CausalAttention, CrossAttention, Kernel
 from nuwa_lip.sampling import sample
 from tests.fast.test_quantise import MARKS
 from tests.small_runs import NEEDS_COMPILER
@@ -35,8 +35,8 @@ def made(weights: str | None) -> MPS2S:
     return model
 
 
-def attentions(model: MPS2S) -> list[SelfAttention | CrossAttention]:
-    return [m for m in model.decoder.modules() if isinstance(m, SelfAttention | CrossAttention)]
+def attentions(model: MPS2S) -> list[CausalAttention | CrossAttention]:
+    return [m for m in model.decoder.modules() if isinstance(m, CausalAttention | CrossAttention)]
 
 
 @FORMS

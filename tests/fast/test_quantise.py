@@ -119,10 +119,10 @@ def test_a_model_in_few_bits_predicts_nearly_the_same(name: str) -> None:
 def test_every_form_packs_the_output_table(name: str) -> None:
     model = wide()
     rows = random(5, model.config.width)
-    expected = model.head(rows)
+    expected = model.decoder.head(rows)
     quantise(model, name)
-    assert isinstance(model.output, PackedLinear)
-    torch.testing.assert_close(model.head(rows), expected, atol=1e-5, rtol=1e-5)
+    assert isinstance(model.decoder.output, PackedLinear)
+    torch.testing.assert_close(model.decoder.head(rows), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_loss_of_bf16_is_measured_too() -> None:

@@ -75,7 +75,7 @@ def test_cached_decoding_gives_the_same_tokens(hidden: bool, guidance: float) ->
     image, mask, tokens, hole = photo(hidden)
     with torch.no_grad():
         memory = model.encode(IDS, image, mask, tokens, hole)
-        nothing = model.retell(memory, torch.tensor([[1, 2], [1, 2]]))
+        nothing = model.with_captions(memory, torch.tensor([[1, 2], [1, 2]]))
     fast, slow = (
         sample(
             model,
@@ -99,12 +99,24 @@ def test_a_hidden_photo_is_the_same_alone_and_among_others() -> None:
     two = [torch.cat([t, t[1:]]) for t in (image, mask, tokens, hole)]
     two[0][2] = 0.5  # what is hidden does not count
     order = torch.arange(64)[None]
-    alone = model.predict(
+    alone = model.decoder.predict(
         model.encode(IDS[1:], *(t[1:] for t in (image, mask, tokens, hole))), tokens[1:].flatten(1), order
     )
     memory = model.encode(torch.cat([IDS, IDS[1:]]), *two)
-    among = model.predict(memory, tokens[[0, 1, 1]].flatten(1), order.expand(3, -1))
+    among = model.decoder.predict(memory, tokens[[0, 1, 1]].flatten(1), order.expand(3, -1))
     torch.testing.assert_close(among[1:], alone.expand(2, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_in_training_hidden_photos_encoded_once_are_what_each_alone_is() -> None:
+    model = make().train()
+    image, mask, tokens, hole = (torch.cat([t, t[1:]]) for t in photo(hidden=True))
+    every, seen = [], []
+    assert model.pixels is not None
+    model.pixels.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    for model.hidden_once in (False, True):
+        every.append(model.encode(torch.cat([IDS, IDS[1:]]), image, mask, tokens, hole).states)
+    assert seen == [3, 2]
+    torch.testing.assert_close(every[1], every[0], atol=1e-5, rtol=1e-5)
 
 
 def test_more_regions_than_tokens_are_refused() -> None:

@@ -221,12 +221,6 @@ def test_pooling_at_once_is_pooling_step_by_step(kind: str) -> None:
     assert torch.equal(pool_mask(mask, 8), pool_mask(pool_mask(pool_mask(mask))))
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_blanking_keeps_the_layout(layout: torch.memory_format) -> None:
-    x = noise(2, 8, 5, 4).contiguous(memory_format=layout)
-    assert blank(x, hole("random", 2, 5, 4)).is_contiguous(memory_format=layout)
-
-
 def test_modules_are_their_functions() -> None:
     x, mask = noise(2, 8, 6, 6), hole("random", 2, 6, 6)
     conv, norm = Conv2d(8, 4, 3, stride=2, padding=1), GroupNorm(4, 8)

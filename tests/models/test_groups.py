@@ -43,19 +43,19 @@ RISING = st.lists(st.integers(1, 9), max_size=12).map(sorted)
 
 @settings(max_examples=200, deadline=None)
 @given(RISING)
-def test_every_token_is_said_before_the_next_group_and_never_its_own(sizes: list[int]) -> None:
-    slots, said, _ = rows = rows_of(sizes)
+def test_every_token_is_an_input_before_the_next_group_and_never_its_own(sizes: list[int]) -> None:
+    slots, index, _ = rows = rows_of(sizes)
     count = sum(sizes)
     assert slots.tolist() == list(range(count))
     visible = rows.visible(count)
     for group, size in enumerate(sizes):
         start = sum(sizes[:group])
         own = slice(start, start + size)
-        assert said[own].max() == start - 1  # the last one that is decided; -1: none
+        assert index[own].max() == start - 1  # the last one that is decided; -1: none
         for row in visible[own]:
-            heard = said[row].tolist()
-            assert set(heard) >= set(range(start)), "a row hears of all that is decided"
-            assert max(heard) == start - 1, "and of nothing else"
+            seen = index[row].tolist()
+            assert set(seen) >= set(range(start)), "a row sees all that is decided"
+            assert max(seen) == start - 1, "and nothing else"
         assert visible[own, own].diagonal().all()
         assert not visible[own, start + size :].any()
 
@@ -63,26 +63,25 @@ def test_every_token_is_said_before_the_next_group_and_never_its_own(sizes: list
 @settings(max_examples=100, deadline=None)
 @given(RISING)
 def test_steps_run_every_row_once(sizes: list[int]) -> None:
-    steps, whole = rows_of_steps(sizes, surest=False), rows_of(sizes)
+    steps, whole = rows_of_steps(sizes, by_confidence=False), rows_of(sizes)
     assert [len(rows.slots) for rows in steps] == sizes
     for i, row in enumerate(whole):
         assert torch.equal(torch.cat([rows_of([]).slots, *(rows[i] for rows in steps)]), row)
-    assert rows_of_steps([], surest=True) == []
+    assert rows_of_steps([], by_confidence=True) == []
 
 
 @settings(max_examples=100, deadline=None)
 @given(RISING)
-def test_the_surest_are_asked_for_among_all_and_run_once_more(sizes: list[int]) -> None:
-    for step, rows in enumerate(rows_of_steps(sizes, surest=True)):
+def test_by_confidence_all_are_predicted_and_the_last_ones_run_once_more(sizes: list[int]) -> None:
+    for step, rows in enumerate(rows_of_steps(sizes, by_confidence=True)):
         start, count = sum(sizes[:step]), sum(sizes)
         before = sizes[step - 1] if step else 0
         assert rows.slots.tolist() == list(range(start - before, count))
-        again, whole = rows.said[:before], rows_of(sizes).said
+        again, whole = rows.input_index[:before], rows_of(sizes).input_index
         assert torch.equal(again, whole[start - before : start]), "as they stand now"
-        heard = rows.visible(count)[before:]
-        for row in heard:
-            said = rows_of([*sizes[:step], count - start]).said[row].tolist()
-            assert set(said) >= set(range(start)) and max(said) == start - 1
+        for row in rows.visible(count)[before:]:
+            seen = rows_of([*sizes[:step], count - start]).input_index[row].tolist()
+            assert set(seen) >= set(range(start)) and max(seen) == start - 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -105,13 +104,13 @@ def test_groups_that_shrink_are_refused(sizes: list[int], says: str) -> None:
         rows_of(sizes)
 
 
-def test_one_token_a_step_says_the_token_before() -> None:
-    _, said, _ = rows = rows_of([1] * 7)
-    assert said.tolist() == [-1, 0, 1, 2, 3, 4, 5]
+def test_with_one_token_a_step_the_input_is_the_token_before() -> None:
+    _, index, _ = rows = rows_of([1] * 7)
+    assert index.tolist() == [-1, 0, 1, 2, 3, 4, 5]
     assert torch.equal(rows.visible(7), torch.ones(7, 7).tril().bool())
 
 
 def test_groups_that_grow_repeat_the_last_token() -> None:
-    _, said, reach = rows_of([1, 2, 4])
-    assert said.tolist() == [-1, 0, 0, 1, 2, 2, 2]
-    assert reach.tolist() == [0, 2, 2, 5, 5, 5, 5]
+    _, index, prefix = rows_of([1, 2, 4])
+    assert index.tolist() == [-1, 0, 0, 1, 2, 2, 2]
+    assert prefix.tolist() == [0, 2, 2, 5, 5, 5, 5]

@@ -238,11 +238,11 @@ def test_a_perspective_that_is_off_has_no_influence(missing: str) -> None:
 
 
 @torch.no_grad()
-def test_retelling_gives_the_memory_of_another_caption(model: MPS2S) -> None:
+def test_other_captions_give_the_memory_of_these(model: MPS2S) -> None:
     inputs = make_inputs((1, 1, 3, 3), (0, 0, 2, 5))
     none = torch.tensor([[1, 2], [1, 2]])
     retold, expected = (
-        model.retell(model.encode(*inputs.all()), none),
+        model.with_captions(model.encode(*inputs.all()), none),
         model.encode(*inputs.but(text_ids=none).all()),
     )
     torch.testing.assert_close(retold.states, expected.states)
@@ -253,10 +253,10 @@ def test_retelling_gives_the_memory_of_another_caption(model: MPS2S) -> None:
     assert torch.equal(one.tokens, inputs.tokens[1:])
 
 
-def test_without_text_there_is_nothing_to_retell() -> None:
+def test_without_text_other_captions_change_nothing() -> None:
     model = make_model(perspectives=("pixels", "tokens"))
     memory = model.encode(*HOLE.all())
-    assert model.retell(memory, torch.tensor([[1, 2]])) is memory
+    assert model.with_captions(memory, torch.tensor([[1, 2]])) is memory
 
 
 def test_a_batch_without_holes_trains_without_a_trace() -> None:

@@ -8,19 +8,18 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from nuwa_lip.commands import bench, inpaint
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S
-from nuwa_lip.models.decoder import Memory
+from nuwa_lip.models.decoder import DecoderBlock
 from nuwa_lip.models.groups import SCHEDULES, group_sizes
+from nuwa_lip.models.memory import Memory
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.models.transformer import Block
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.sampling import loop as sampling
-from nuwa_lip.sampling.draw import Draw
+from nuwa_lip.sampling.draw import draw
 from nuwa_lip.sampling.loop import candidates_at_once, decoding_order, sample
 from tests.small_models import HOLE, K, make_memories, make_model, seeded
 
@@ -41,13 +40,8 @@ def memories(model: MPS2S) -> tuple[Memory, Memory]:
 def logits_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Every step's logits, as they come from the model."""
     seen: list[Tensor] = []
-    guide = Draw.guide
-
-    def spy(self: Draw, logits: Tensor) -> Tensor:
-        seen.append(logits)
-        return guide(self, logits)
-
-    monkeypatch.setattr(Draw, "guide", spy)
+    guide = sampling.guide
+    monkeypatch.setattr(sampling, "guide", lambda logits, how: seen.append(logits) or guide(logits, how))
     return seen
 
 
@@ -95,13 +89,13 @@ def test_a_cache_is_read_in_few_lengths(
 ) -> None:
     """Of every further length the library for matrix products keeps a program."""
     monkeypatch.setattr(sampling, "SLOTS", 5)
-    lengths, decode_rows = [], model.decode_rows
+    lengths, decode_rows = [], model.decoder.decode_rows
 
-    def look(cache: Any, *given: Tensor) -> Tensor:
-        lengths.append(given[-1].shape[-1])
-        return decode_rows(cache, *given)
+    def look(cache: Any, inputs: Any, slots: Tensor, visible: Tensor, last: int) -> Tensor:
+        lengths.append(visible.shape[-1])
+        return decode_rows(cache, inputs, slots, visible, last)
 
-    monkeypatch.setattr(model, "decode_rows", look)
+    monkeypatch.setattr(model.decoder, "decode_rows", look)
     tokens = int(memories[0].token_mask[:1].sum())
     sample(model, memories[0][0], schedule=schedule, generator=seeded(1))
     assert len(lengths) == tokens > 7 and max(lengths) == tokens + 1
@@ -163,7 +157,7 @@ def test_logp_is_the_models_own_and_known_tokens_stay(
         # teacher-forced with what was drawn, at temperature 1 and without filters
         order = decoding_order("raster", memory.token_mask)[None]
         drawn = tokens.flatten(1).gather(1, order)
-        logits = model.predict(memory, drawn, order)
+        logits = model.decoder.predict(memory, drawn, order)
         expected = logits.log_softmax(-1).gather(-1, drawn[..., None]).mean()
         assert float(logp) == pytest.approx(float(expected), abs=1e-5)
 
@@ -172,7 +166,7 @@ def test_with_guidance_logp_is_the_guided_models(model: MPS2S, memories: tuple[M
     order = decoding_order("raster", memories[0].token_mask)[None]
     tokens, logp = sample(model, memories[0], unconditional=memories[1], guidance_scale=3.0, generator=seeded(1))
     drawn = tokens.flatten(1).gather(1, order)
-    c, u = (model.predict(memory, drawn, order) for memory in memories)
+    c, u = (model.decoder.predict(memory, drawn, order) for memory in memories)
     expected = (u + 3 * (c - u)).log_softmax(-1).gather(-1, drawn[..., None]).mean()
     assert float(logp) == pytest.approx(float(expected), abs=1e-4)
 
@@ -197,7 +191,7 @@ def test_temperature_zero_takes_the_likeliest(model: MPS2S, memories: tuple[Memo
     assert torch.equal(tokens[0], tokens[1])
     order = decoding_order("raster", memory.token_mask)[None]
     drawn = tokens[:1].flatten(1).gather(1, order)
-    assert torch.equal(model.predict(memory, drawn, order).argmax(-1), drawn)
+    assert torch.equal(model.decoder.predict(memory, drawn, order).argmax(-1), drawn)
 
 
 def test_photos_of_a_batch_are_as_if_alone(model: MPS2S) -> None:
@@ -286,7 +280,7 @@ def test_by_confidence_a_token_that_waits_is_drawn_by_the_same_number(
     for logits, size in zip(logits_seen, group_sizes(K, steps), strict=True):
         logp = logits[0].double().log_softmax(-1)  # [missing, V]
         uniform = torch.tensor([numbers[position] for position in missing], dtype=torch.float64)
-        drawn = Draw()(logp, uniform)
+        drawn = draw(logp, uniform, Sampling())
         surest = logp.gather(-1, drawn[:, None])[:, 0].argsort(descending=True, stable=True).tolist()
         for i in surest[:size]:
             assert tokens[0].flatten()[missing[i]] == drawn[i]
@@ -306,8 +300,8 @@ def test_what_is_read_of_a_photo_is_made_once_for_all_candidates(
     model: MPS2S, count: int, steps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, _ = make_memories(model, HOLE)
-    made, keys_values = [], Block.keys_values
-    monkeypatch.setattr(Block, "keys_values", lambda *given: made.append(1) or keys_values(*given))
+    made, keys_values = [], DecoderBlock.keys_values
+    monkeypatch.setattr(DecoderBlock, "keys_values", lambda *given: made.append(1) or keys_values(*given))
     tokens, _ = sample(model, memory, num_candidates=count, num_inference_steps=steps, generator=seeded(5))
     assert len(made) == model.config.decoder_layers
     for i in range(count):
@@ -320,70 +314,14 @@ def test_candidates_at_once_know_nothing_of_their_number() -> None:
     assert candidates_at_once([1] * 9, cpu) == candidates_at_once([64], gpu) == sampling.CHUNK
     assert candidates_at_once([2, 9], cpu) == 1
     assert candidates_at_once([], cpu) == sampling.CHUNK
-    assert candidates_at_once([1] * 9, cpu, surest=True) == 1  # every step asks for all
-
-
-PROBABILITIES = torch.tensor([0.4, 0.05, 0.3, 0.15, 0.1])
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [0.4, 0.05, 0.3, 0.15, 0.1]),
-        ({"top_k": 2}, [4 / 7, 0, 3 / 7, 0, 0]),
-        ({"top_k": 99}, [0.4, 0.05, 0.3, 0.15, 0.1]),
-        ({"top_k": 1}, [1, 0, 0, 0, 0]),
-        ({"top_p": 0.69}, [4 / 7, 0, 3 / 7, 0, 0]),
-        ({"top_p": 0.71}, [0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85, 0]),
-        ({"top_p": 1e-9}, [1, 0, 0, 0, 0]),
-        ({"top_p": 1.0}, [0.4, 0.05, 0.3, 0.15, 0.1]),
-        ({"top_k": 3, "top_p": 0.8}, [4 / 7, 0, 3 / 7, 0, 0]),  # 0.3 + 0.4 of 0.85 are more than 0.8
-        ({"temperature": 0.5}, [p * p / 0.285 for p in (0.4, 0.05, 0.3, 0.15, 0.1)]),
-        ({"temperature": 0.5, "top_p": 0.8}, [16 / 25, 0, 9 / 25, 0, 0]),
-        ({"temperature": 1e-300}, [1, 0, 0, 0, 0]),
-        ({"temperature": 0}, [1, 0, 0, 0, 0]),
-        ({"temperature": 1e9}, [0.2] * 5),
-    ],
-)
-def test_tokens_are_drawn_from_the_filtered_distribution(options: dict[str, Any], expected: list[float]) -> None:
-    count = 2000
-    uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # evenly spread: no luck involved
-    tokens = Draw(**options)(PROBABILITIES.log().expand(count, -1), uniform)
-    shares = tokens.bincount(minlength=5) / count
-    torch.testing.assert_close(shares, torch.tensor(expected, dtype=shares.dtype), atol=1.5 / count, rtol=0)
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=9),
-    st.sampled_from([0.0, 0.5, 1 - 2**-53]),
-    st.none() | st.integers(1, 9),
-    st.none() | st.floats(0.01, 1.0),
-)
-def test_a_token_that_is_filtered_out_is_never_drawn(
-    values: list[float], uniform: float, top_k: int | None, top_p: float | None
-) -> None:
-    logits = torch.tensor(values)
-    token = int(Draw(top_k=top_k, top_p=top_p)(logits[None], torch.tensor([uniform], dtype=torch.float64)))
-    probabilities = logits.double().softmax(-1)  # logits may differ by less than these resolve
-    likelier = probabilities > probabilities[token]
-    assert 0 <= token < len(values)
-    assert top_k is None or int(likelier.sum()) < top_k
-    mass = float(probabilities[likelier].sum())
-    assert top_p is None or top_k is not None or mass < top_p + 1e-9
-
-
-def test_ties_do_not_widen_top_k() -> None:
-    uniform = torch.linspace(0, 0.999, 50, dtype=torch.float64)
-    tokens = Draw(top_k=2)(torch.zeros(50, 8), uniform)
-    assert set(tokens.tolist()) == {0, 1}
+    assert candidates_at_once([1] * 9, cpu, by_confidence=True) == 1  # every step asks for all
 
 
 def test_candidates_follow_the_models_distribution(model: MPS2S) -> None:
     memory, _ = make_memories(model, (4, 4, 1, 1))
     tokens, _ = sample(model, memory, num_candidates=400, generator=seeded(0))
     order = torch.tensor([[36]])
-    logits = model.predict(memory, torch.zeros_like(order), order)
+    logits = model.decoder.predict(memory, torch.zeros_like(order), order)
     probabilities = logits[0, 0].softmax(-1)
     shares = Counter(tokens[:, 4, 4].tolist())
     for token in probabilities.topk(3).indices.tolist():
@@ -397,7 +335,7 @@ def test_candidates_follow_the_models_distribution(model: MPS2S) -> None:
         ({"temperature": -0.1}, "temperature.* -0.1"),
         ({"temperature": math.nan}, "temperature.* nan"),
         ({"temperature": math.inf}, "temperature.* inf"),
-        ({"top_k": 0}, "top_k.* 0"),
+        ({"top_k": -1}, "top_k.* -1"),
         ({"top_p": 0.0}, "top_p.* 0.0"),
         ({"top_p": 1.1}, "top_p.* 1.1"),
         ({"top_p": math.nan}, "top_p.* nan"),
@@ -416,6 +354,17 @@ def test_bad_arguments_are_named(
     with pytest.raises(InputError, match=message) as caught:
         sample(model, memories[0], **options)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_as_one_object_or_by_name_are_the_same(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
+    options: dict[str, Any] = {"temperature": 0.8, "top_k": 9, "order": "border", "num_inference_steps": 4}
+    whole = sample(model, memories[0], sampling=Sampling(**options), generator=seeded(3))
+    assert torch.equal(whole[0], sample(model, memories[0], generator=seeded(3), **options)[0])
+    other = sample(model, memories[0], sampling=Sampling(**options), order="raster", generator=seeded(3))
+    raster = sample(model, memories[0], sampling=Sampling(**{**options, "order": "raster"}), generator=seeded(3))
+    assert torch.equal(other[0], raster[0]) and not torch.equal(other[0], whole[0])
+    with pytest.raises(TypeError, match="warmth"):
+        sample(model, memories[0], warmth=0.8)
 
 
 def test_an_unconditional_memory_of_other_photos_is_refused(model: MPS2S, memories: tuple[Memory, Memory]) -> None:

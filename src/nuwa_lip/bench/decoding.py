@@ -23,9 +23,11 @@ from nuwa_lip.fast.cuda_graphs import Graph
 from nuwa_lip.fast.kernels import compile_step
 from nuwa_lip.fast.quantise import GROUPS, quantise
 from nuwa_lip.models import MPS2S, MPS2SConfig
-from nuwa_lip.models.decoder import DecoderCache
-from nuwa_lip.models.transformer import Block
-from nuwa_lip.sampling.draw import Draw
+from nuwa_lip.models.cache import DecoderCache
+from nuwa_lip.models.decoder import DecoderBlock
+from nuwa_lip.models.groups import RowInputs
+from nuwa_lip.sampling import Sampling
+from nuwa_lip.sampling.draw import draw, guide
 from nuwa_lip.sampling.loop import CHUNK
 
 Form = tuple[str, str | None, bool]
@@ -158,8 +160,8 @@ def empty_cache(model: MPS2S, candidates: int, capacity: int) -> DecoderCache:
         capacity: most tokens of the cache.
     """
     memory = random_memory(model)
-    return model.prefill(
-        memory, max(candidates, CHUNK), capacity, distinct=None if memory.states.is_cuda else candidates
+    return model.decoder.prefill(
+        memory, max(candidates, CHUNK), capacity, real=None if memory.states.is_cuda else candidates
     )
 
 
@@ -175,20 +177,20 @@ def step(
         length: tokens in the cache.
         graph: whether the step is a CUDA graph.
     """
-    device = cache.tokens.device
+    device, decoder = cache.tokens.device, model.decoder
     # candidates differ, because layers leave out equal rows (`kernels.without_copies`)
     at = torch.arange(len(cache.tokens), device=device).clamp(max=candidates - 1)[:, None]
     slots = torch.tensor([length - 1], device=device)
-    if graph:
-        arguments = (*[at[:, 0]] * 3, slots)
-        return partial(Graph(partial(model.decode_one_token, cache), *arguments), *arguments)
-    visible = torch.ones(1, length, dtype=torch.bool, device=device)
-    return lambda: model.head(model.decode_rows(cache, at, at, at, slots, visible))
+    slot = torch.arange(cache.layers[0][0].shape[2] if graph else length, device=device)
+
+    def run(at: Tensor, slots: Tensor) -> Tensor:
+        return decoder.decode_rows(cache, RowInputs(at, at, at), slots, slot <= slots[:, None], 1)
+
+    return partial(Graph(run, at, slots) if graph else run, at, slots)
 
 
-def layers_of(block: Block) -> list[nn.Module]:
+def layers_of(block: DecoderBlock) -> list[nn.Module]:
     """List the linear layers that a step runs, in order, in whatever form."""
-    assert block.cross is not None
     names = ("attention.layer.qkv", "attention.layer.out", "cross.layer.q", "cross.layer.out")
     return [block.get_submodule(name) for name in (*names, "mlp.layer.hidden", "mlp.layer.out")]
 
@@ -203,7 +205,7 @@ def _linear_layers(model: MPS2S, *, graph: bool = False) -> Callable[[], list[Te
     last = {id(layers_of(block)[-1]) for block in model.decoder.layers}
 
     def run(narrow: Tensor, hidden: Tensor) -> list[Tensor]:
-        return [*(layer(hidden if id(layer) in last else narrow) for layer in layers), model.head(narrow)]
+        return [*(layer(hidden if id(layer) in last else narrow) for layer in layers), model.decoder.head(narrow)]
 
     return partial(Graph(run, *arguments) if graph else run, *arguments)
 
@@ -234,12 +236,13 @@ def _against_generate(bench: Bench, model: MPS2S, name: str) -> list[Row]:
     if made is None:
         return []
     rows: list[Row] = []
-    logits, draw = step(model, empty_cache(model, 1, sizes.generated + 1), 1, sizes.generated), Draw(top_k=TOP_K)
+    logits = step(model, empty_cache(model, 1, sizes.generated + 1), 1, sizes.generated)
+    sampling = Sampling(top_k=TOP_K)
     uniform = torch.full((CHUNK, 1), 0.5, dtype=torch.float64, device=bench.device)
 
     def own() -> Tensor:
         """Run a step and draw a token, as `generate` does."""
-        return draw(draw.guide(logits()), uniform)
+        return draw(guide(logits(), sampling), uniform, sampling)
 
     for cache in ("dynamic", "static"):
         short = peers.optional(bench, "transformers", partial(peers.generate, made, 2, cache, TOP_K), f"{cache} cache")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from nuwa_lip.bench.measure import CPU, Row, Timing, now, timings
-from nuwa_lip.fast.cuda_graphs import without_plans
+from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
 
 READS = 10
 LEAST = 0.2
@@ -21,7 +21,7 @@ LEAST = 0.2
 
 def settle(device: torch.device) -> None:
     """Prepare a device: float32 is computed in float32, not in TF32."""
-    without_plans(device)
+    disable_cudnn_attention(device)
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
         torch.backends.cudnn.allow_tf32 = False

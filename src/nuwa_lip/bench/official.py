@@ -63,7 +63,7 @@ def token(model: MPS2S, inputs: Photo) -> Tensor:
     """
     order = torch.arange(inputs[3][0].numel(), device=inputs[3].device)[None]
     with sdpa_kernel(SDPBackend.MATH):
-        return model.predict(model.encode(*inputs), inputs[3].flatten(1), order)
+        return model.decoder.predict(model.encode(*inputs), inputs[3].flatten(1), order)
 
 
 def _mix(mask: Tensor, whole: Tensor, known: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.quantise import Loss
 from nuwa_lip.hub import Uninitialised
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
-from nuwa_lip.models.decoder import Memory
+from nuwa_lip.models.memory import Memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WEIGHTS = ("packed", "int8", "int4")
@@ -163,7 +163,7 @@ def random_mps2s(config: MPS2SConfig, precision: str, device: torch.device = CPU
     torch.set_default_dtype(DTYPES[precision])
     try:
         with device, Uninitialised():
-            model = MPS2S(config)
+            model = speed_up(MPS2S(config))
     finally:
         torch.set_default_dtype(default)
     fill(model)

@@ -122,7 +122,7 @@ def _stage1(sizes: Sizes, ours: bool, device: torch.device) -> tuple[nn.Module, 
 def _stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss]:
     """Make an MP-S2S and the loss of a batch (Eq. 15); arguments as for `stage1`."""
     torch.manual_seed(0)
-    model = MPS2S(sizes.trained_mps2s).train().to(device)
+    model = speed_up(MPS2S(sizes.trained_mps2s)).train().to(device)
     inputs = photo(model.config, sizes.training_batch, device=device)
     order = raster_order(inputs[4])[0]
 

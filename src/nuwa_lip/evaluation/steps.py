@@ -31,11 +31,12 @@ from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.images import MEANS, SETS, Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
-from nuwa_lip.hub import SamplingDefaults
 from nuwa_lip.images.windows import View
+from nuwa_lip.models.defect_free import pool_mask
 from nuwa_lip.models.groups import group_sizes, rows_of
 from nuwa_lip.models.orders import decoding_order, target_tokens
 from nuwa_lip.pipeline import InpaintPipeline
+from nuwa_lip.sampling import Sampling
 
 RATIOS = ("fsd", "fsd_hole", "lpips_squeeze", "lpips_squeeze_hole")
 """Figures that are reported as multiples of those with the fewest tokens a step."""
@@ -64,12 +65,10 @@ class Paced(InpaintPipeline):
         view: View,
         prompt: str,
         seeds: list[int],
-        sampling: SamplingDefaults,
+        sampling: Sampling,
         callback: Callable[[int, int], None] | None,
     ) -> tuple[list[Tensor], Tensor, int]:
-        cell = self.dfvqgan.config.factor
-        rows, columns = (n // cell for n in view.mask.shape)
-        tokens = int(view.mask.reshape(rows, cell, columns, cell).any((1, 3)).sum())
+        tokens = int(pool_mask(torch.from_numpy(view.mask)[None, None], self.dfvqgan.config.factor).sum())
         steps = steps_of(tokens, self.tokens_per_step)
         self.steps += steps
         return super()._fill(view, prompt, seeds, replace(sampling, num_inference_steps=steps), callback)
@@ -162,7 +161,7 @@ def true_bits(
     found = []
     for a_step in tokens_per_step:
         sizes = group_sizes(at.shape[1], steps_of(at.shape[1], a_step), schedule)
-        logits = pipe.mps2s.predict(memory, targets, at, rows_of(sizes))
+        logits = pipe.mps2s.decoder.predict(memory, targets, at, rows_of(sizes))
         found.append(F.cross_entropy(logits[0], targets[0], reduction="none").double().mean().item() / math.log(2))
     return np.array(found)
 

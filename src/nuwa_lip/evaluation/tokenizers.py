@@ -25,6 +25,7 @@ from nuwa_lip.evaluation.distances import bootstrap_interval
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.images import Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
+from nuwa_lip.fast import speed_up
 from nuwa_lip.hub import load_model
 from nuwa_lip.images.photo import as_photo
 from nuwa_lip.images.windows import Box, look
@@ -108,7 +109,7 @@ def load_tokenizer(model: str, changes: Mapping[str, Any] | None = None) -> DFVQ
     loaded = load_model(model, need_mps2s=False).dfvqgan
     if not changes:
         return loaded
-    other = DFVQGAN(replace(loaded.config, **changes)).eval()
+    other = speed_up(DFVQGAN(replace(loaded.config, **changes)).eval())
     other.load_state_dict(loaded.state_dict())
     return other
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nuwa_lip.errors import InputError
 
 COMPILERS = {"darwin": "clang++", "win32": "cl"}
-"""That `torch.compile` takes for the CPU, elsewhere g++."""
+"""What `torch.compile` takes for the CPU on these systems; elsewhere it takes g++."""
 GRAPHS = 64
 """PyTorch alone would stop compiling at 8, and go on eagerly: candidates, guidance, and few or many rows need more."""
 P = ParamSpec("P")
@@ -38,9 +38,9 @@ def compile_blocks(
     Args:
         blocks: their calls are compiled when they are first made.
         device: where they run.
-        backend: of `torch.compile`; others than this one show that it can be compiled, and are not faster.
+        backend: of `torch.compile`; others than "inductor" show that it can be compiled, and are not faster.
         dynamic: True: one graph serves all sizes; False: one for each size, `GRAPHS` at most.
-        options: of this backend.
+        options: of the backend.
 
     Raises:
         InputError: the tools that it needs are not installed.
@@ -66,7 +66,7 @@ def prepare(device: torch.device, backend: str = "inductor") -> None:
 
 
 def compiler() -> str:
-    """The C++ compiler for the CPU.
+    """Return the name of the C++ compiler for the CPU.
 
     Raises:
         InputError: it is not installed.
@@ -78,7 +78,7 @@ def compiler() -> str:
 
 
 def opaque(meta: Callable[P, Tensor]) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """A function that `torch.compile` does not look into.
+    """Make a function into an operator that `torch.compile` does not look into.
 
     Args:
         meta: from the same arguments, what the result looks like.

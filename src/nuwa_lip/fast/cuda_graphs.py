@@ -1,4 +1,4 @@
-"""What a GPU needs: a step of decoding as one CUDA graph, and attention that makes no plans.
+"""What a GPU needs: a step of decoding as one CUDA graph, and attention without cuDNN's plans for every shape.
 
 A decoding step of one token is some hundred small kernels, which a GPU finishes faster than Python can ask for them.
 Captured once and replayed for every token, they follow one another without a gap.
@@ -19,18 +19,18 @@ _one_at_a_time = threading.Lock()
 """A process may capture one graph at a time, and all captures share a stream."""
 
 
-def without_plans(device: torch.device) -> None:
-    """Leave cuDNN's attention out on a GPU, for this process.
+def disable_cudnn_attention(device: torch.device) -> None:
+    """Leave cuDNN's attention out on a GPU, for this process; on a CPU do nothing.
 
-    PyTorch prefers it on recent ones in bf16, and it makes a plan for every new shape, which takes a good part of a
-    second; with every group of tokens, and in training with every batch, we have new ones.
+    PyTorch prefers it on recent GPUs in bf16, and it makes a plan for every new shape, which takes a good part of a
+    second; with every group of tokens, and in training with every batch, the shapes are new.
     """
     if device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 class Graph(Generic[Result]):
-    """What a function does with tensors on a GPU, to be done again with others of the same shapes.
+    """A recording of what a function does with tensors on a GPU, to be replayed with others of the same shapes.
 
     Everything that the function reads or writes besides its arguments must stay where it is, and it may not wait for
     the GPU, or do something else because of what a tensor holds: it runs twice now (first for what libraries do only
@@ -56,7 +56,7 @@ class Graph(Generic[Result]):
                 self._result = function(*self._arguments)
 
     def __call__(self, *arguments: Tensor) -> Result:
-        """The function's result, in memory that the next call writes over."""
+        """Replay with other arguments → the function's result, in memory that the next call writes over."""
         torch._foreach_copy_(self._arguments, list(arguments))
         self._graph.replay()
         return self._result
@@ -64,5 +64,5 @@ class Graph(Generic[Result]):
 
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all captures: libraries keep memory for each stream that they have seen."""
+    """Return one stream for all captures: libraries keep memory for each stream that they have seen."""
     return torch.cuda.Stream(device)

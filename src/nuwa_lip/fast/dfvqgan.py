@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.models.defect_free import GroupNorm
 from nuwa_lip.models.dfvqgan import DFVQGAN, Skips
-from nuwa_lip.models.vqgan import ResidualBlock
+from nuwa_lip.models.vqgan import Encoder, ResidualBlock
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer types by the number of their bytes."""
@@ -32,7 +32,12 @@ class FastGroupNorm(GroupNorm):
     """A group norm whose swish is computed in place, on a CPU of the known rows alone."""
 
     def swish(self, x: Tensor, mask: Tensor | None = None, overwrite: bool = False) -> Tensor:
-        """Compute what `GroupNorm.swish` does; with `overwrite` the memory of x may become the result's."""
+        """Compute what `GroupNorm.swish` does.
+
+        Args:
+            x, mask: as for `GroupNorm.swish`.
+            overwrite: x is not needed any more; its memory may become the result's.
+        """
         if not _inference(x, self.weight):
             return super().swish(x, mask)
         if mask is None:
@@ -55,6 +60,17 @@ class FastResidualBlock(ResidualBlock):
         return h.add_(x if self.shortcut is None else self.shortcut(x))
 
 
+class FastEncoder(Encoder):
+    """An encoder that clears its holes in place."""
+
+    def blank(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        """Compute what `Encoder.blank` does."""
+        inference = h.device.type == "cpu" and _inference(h, self.conv_in.weight)
+        if mask is None or not (inference and h.is_contiguous(memory_format=torch.channels_last)):
+            return super().blank(h, mask)
+        return blank_(h, mask)
+
+
 class FastDFVQGAN(DFVQGAN):
     """A DF-VQGAN that keeps channels last in memory on a CPU wherever a hole is encoded or connected."""
 
@@ -68,6 +84,7 @@ class FastDFVQGAN(DFVQGAN):
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     DFVQGAN: FastDFVQGAN,
+    Encoder: FastEncoder,
     GroupNorm: FastGroupNorm,
     ResidualBlock: FastResidualBlock,
 }

@@ -1,10 +1,9 @@
 """Attention of the few rows of a decoding step on the CPU, by a kernel of our own in C++ (`few_rows.cpp`).
 
-PyTorch's products of matrices bring keys and values into another order before they multiply, which for a few rows takes
+PyTorch's matrix products bring keys and values into another order before they multiply, which for a few rows takes
 longer than the products. This kernel takes them as they lie, once for up to four rows: for one row and a photo's 1,357
-states in bf16, none of them in a cache, 0.17 to 0.18 ms a layer. A row's result is the same to the bit
-however many rows and sequences there are. The C++ compiler makes it when it is first asked for (`build`), in a second
-or two.
+states in bf16, none of them in a CPU cache, 0.17 to 0.18 ms a layer. A row's result is the same to the bit however many
+rows and sequences there are. The C++ compiler makes it on first use (`build`), in a second or two.
 
 Legend: B batch, R rows, M keys, d width of a head.
 """
@@ -30,7 +29,7 @@ from nuwa_lip.fast.compiling import compiler, opaque
 SOURCE = Path(__file__).with_name("few_rows.cpp")
 FUNCTIONS = {torch.bfloat16: "attend_bfloat16", torch.float32: "attend_float32"}
 WIDTHS = (16, 32, 64, 128)
-"""Of a head."""
+"""Widths of a head that the kernel is compiled for."""
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 """Contraction is off because it is the compiler's choice, loop by loop, and with it the last bit of a row."""
 NUMBERS = struct.Struct("=20q")
@@ -42,7 +41,7 @@ ROWS = 8
 
 
 def supported() -> bool:
-    """Whether the kernel is for this kind of machine."""
+    """Return whether the kernel is for this kind of machine."""
     return sys.platform == "linux" and platform.machine() in MACHINES
 
 
@@ -74,7 +73,7 @@ def build() -> ctypes.CDLL:
 
 
 def takes(q: Tensor, k: Tensor) -> bool:
-    """Whether the kernel is for such rows [sequences, heads, R, d] and keys, however many sequences there are."""
+    """Return whether the kernel is for such rows [B, heads, R, d] and keys; the answer is the same for every B."""
     return (
         q.device.type == "cpu"
         and q.dtype == k.dtype
@@ -86,13 +85,13 @@ def takes(q: Tensor, k: Tensor) -> bool:
 
 
 def _rows_first(q: Tensor) -> Tensor:
-    """An empty [B, heads, R, d] that lies in memory as [B, R, heads, d], as the next layer reads it."""
+    """Make an empty [B, heads, R, d] that lies in memory as [B, R, heads, d], as the next layer reads it."""
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]).transpose(1, 2)
 
 
 @opaque(lambda q, k, v, visible: _rows_first(q))
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
-    """Attention of rows [B, heads, R, d] to keys and values [B, heads, M, d], as `scaled_dot_product_attention`.
+    """Attend from rows [B, heads, R, d] to keys and values [B, heads, M, d], as `scaled_dot_product_attention`.
 
     Args:
         q, k, v: all float32 or all bfloat16, of a width in `WIDTHS`; no gradient goes through.

@@ -9,9 +9,10 @@
 
 (AVX-512 with bf16 and VNNI, in the core's own time, on a busy machine.) `packed` weights are the same numbers in the
 order in which oneDNN's kernel reads them, which it otherwise makes anew in every step. Only the linear layers that
-every step reads are replaced; the encoders, what the decoder makes of the memory once, and the embedding stay as they
-are. As output table the embedding is packed besides, with every form: the same logits, but for last bits, in half the
-time. Among as many rows a row's result does not depend on what is in the others: activations are scaled row by row. The
+every step reads are replaced; the encoders, what the decoder computes of the memory once, and the embedding stay as
+they are. Every form also packs the embedding as output table: its logits are equal except for the last bits, in half
+the time. Among as many rows a row's result does not depend on the content of the others: activations are scaled row by
+row. The
 kernels are PyTorch's own, for the CPU. Memory-mapped weights stay mapped beside the new ones. `torch.compile` calls
 them as they are (`nuwa_lip.fast.kernels`), and fuses what stands around them.
 
@@ -45,10 +46,10 @@ class QuantisedLinear(nn.Module):
 
 
 class PackedLinear(QuantisedLinear):
-    """The same weights in the order in which the kernel reads them; for few rows at a time."""
+    """A linear layer whose weights are in the order in which the kernel reads them; for few rows at a time."""
 
     ROWS = 4
-    """For which the order is chosen; others work too."""
+    """The number of rows for which the order is chosen; others work too."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class PackedLinear(QuantisedLinear):
 
 
 class Int8Linear(QuantisedLinear):
-    """Whole numbers only: weights with a scale for each output, activations with one for each row."""
+    """A linear layer of whole numbers: weights with a scale for each output, activations with one for each row."""
 
     scale: Tensor
     zero: Tensor
@@ -82,7 +83,7 @@ class Int8Linear(QuantisedLinear):
 
 
 class Int8WeightLinear(QuantisedLinear):
-    """Weights of 8 bits with a scale for each output; activations stay as they are."""
+    """A linear layer of 8-bit weights with a scale for each output; activations stay as they are."""
 
     whole: Tensor
     scale: Tensor
@@ -99,7 +100,7 @@ class Int8WeightLinear(QuantisedLinear):
 
 
 class Int4Linear(QuantisedLinear):
-    """Weights of 4 bits with scale and offset for each group of inputs; activations stay as they are."""
+    """A linear layer of 4-bit weights with scale and offset for each group of inputs; activations stay as they are."""
 
     packed: Tensor
     pairs: Tensor
@@ -126,14 +127,14 @@ LAYERS: dict[str, Callable[[Tensor], QuantisedLinear]] = {
 
 
 def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [N, K] ≈ whole · scale → whole, int8 [N, K], and scale, float32 [N]."""
+    """Round weights [N, K] ≈ whole · scale → whole, int8 [N, K], and scale, float32 [N]."""
     weight = weight.float()
     scale = weight.abs().amax(1).clamp(min=TINY) / 127
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 def to_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights [N, K] ≈ (whole - 8) · scale + offset, group by group.
+    """Round weights [N, K] ≈ (whole - 8) · scale + offset, group by group.
 
     Returns:
         whole: int32 [N, K], 0 to 15.
@@ -157,7 +158,7 @@ def quantise(mps2s: MPS2S, weights: str) -> None:
     """Hold the weights that every decoding step reads in another form, in place.
 
     Args:
-        mps2s: on the CPU; in bf16 what stays as it is, is fastest.
+        mps2s: on the CPU; the parts that stay as they are, are fastest in bf16.
         weights: one of `LAYERS`.
 
     Raises:
@@ -188,11 +189,20 @@ def quantise(mps2s: MPS2S, weights: str) -> None:
     table = mps2s.embedding.weight
     with suppress(InputError):  # then it stays as it is
         _try("packed", table.shape, table.dtype)
-        mps2s.output = PackedLinear(table)
+        mps2s.decoder.output = PackedLinear(table)
 
 
 def _try(weights: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Find out whether the kernels, which differ from one CPU and torch to the next, take such a layer."""
+    """Find out whether the kernels, which differ from one CPU and torch to the next, take such a layer.
+
+    Args:
+        weights: one of `LAYERS`.
+        shape: [N, K].
+        dtype: of weights and activations.
+
+    Raises:
+        InputError: they do not.
+    """
     try:
         LAYERS[weights](torch.zeros(shape, dtype=dtype))(torch.zeros(1, shape[1], dtype=dtype))
     except (RuntimeError, AttributeError) as error:  # AttributeError: there is no such operator
@@ -203,21 +213,21 @@ def _try(weights: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 
 def is_quantised(mps2s: MPS2S) -> bool:
-    """Whether `quantise` was here."""
+    """Return whether `quantise` has changed the model."""
     return any(isinstance(module, QuantisedLinear) for module in mps2s.modules())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What another form of the weights costs, as means over defective tokens."""
+    """The cost of another form of the weights, as means over defective tokens."""
 
     exact_nats: float
     """Negative log-likelihood of the true tokens by the exact model (Eq. 15)."""
     nats: float
-    """The same by the other one."""
+    """Their negative log-likelihood by the other one."""
     divergence: float
-    """Kullback-Leibler divergence of the other distribution from the exact one, nats: by how much a token that is drawn
-    from the exact one becomes less likely."""
+    """Kullback-Leibler divergence of the other distribution from the exact one, nats: the log-probability that a token
+    drawn from the exact one loses."""
     agreement: float
     """Share of tokens whose likeliest value stays the same."""
 

@@ -33,11 +33,11 @@ class CaptionPrior(nn.Module):
         self.gate = nn.Linear(width, 1)
 
     def forward(self, mean: Tensor) -> Tensor:
-        """The tilt of each region, [B, r², D], from a caption's mean state [B, D]."""
+        """Compute the tilt of each region, [B, r², D], from a caption's mean state [B, D]."""
         return self.out(F.silu(self.hidden(self.norm(mean)))[:, None] * self.region)
 
     def tilt(self, rows: Tensor, regions: Tensor, at: Tensor) -> Tensor:
-        """The decoder's output [B, R, D] with the tilt added.
+        """Add the tilt to the decoder's output [B, R, D].
 
         Args:
             rows: the decoder's output.
@@ -48,7 +48,7 @@ class CaptionPrior(nn.Module):
         return rows + 2 * self.gate(rows).sigmoid() * there
 
     def region_of(self, at: Tensor) -> Tensor:
-        """The region of each position, flat and row-major like the positions."""
+        """Find the region of each position, flat and row-major like the positions."""
         height, width = self.grid
         row, column = at // width, at % width
         return row * self.regions // height * self.regions + column * self.regions // width

@@ -4,8 +4,7 @@ Each operation takes the hole's `mask` (bool, True = defective) and is the plain
 hole is excluded by selection, never by multiplying with zero, because 0 * NaN is NaN: whatever stands in the hole,
 known outputs are the same to the bit, and outputs in the hole are finite.
 
-Legend: B batch, C channels, H W height and width, N = H * W positions, n known ones of them, G groups, d width of an
-attention head.
+Legend: B batch, C channels, H W height and width, N = H * W positions, n known ones, G groups, d width of a head.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ def conv2d(
         stride: as in `torch.nn.functional.conv2d`.
         padding: pixels on every side, or (left, right, top, bottom).
     """
-    x = blank(x, mask)
+    if mask is not None:
+        x = torch.where(mask, 0, x)  # unlike `masked_fill` it keeps the order of x in memory, channels last too
     if isinstance(padding, tuple):
         x, padding = F.pad(x, padding), 0
     return F.conv2d(x, weight, bias, stride, padding)
@@ -91,8 +91,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
 
 
 def blank(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return x with zeros in the hole, in the same layout in memory; x itself if the mask is None."""
-    return x if mask is None else torch.where(mask, 0, x)
+    """Return x with zeros in the hole; x itself if the mask is None."""
+    return x if mask is None else x.masked_fill(mask, 0)
 
 
 def pool_mask(mask: Tensor, size: int = 2) -> Tensor:

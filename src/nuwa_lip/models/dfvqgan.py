@@ -28,7 +28,7 @@ Skips = list[tuple[Tensor, Tensor]]
 
 
 class Encoding(NamedTuple):
-    """What the encoder gives."""
+    """The result of encoding."""
 
     latents: Tensor
     """float32 [B, n_z, h, w], before quantisation: z^x (Eq. 7), z^y without a mask, or merged (Eq. 9)."""
@@ -52,7 +52,7 @@ class EncodedPair(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """One training pass."""
+    """The result of a training pass."""
 
     image: Tensor
     """ŷ, float32 [B, 3, H, W]."""
@@ -72,7 +72,7 @@ class DFVQGAN(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The decoder's last weights, where the adaptive weight of the adversarial loss is measured."""
+        """Return the decoder's last weights, where the adaptive weight of the adversarial loss is measured."""
         decoder = self.decoder
         last = decoder.conv_out if decoder.refinement is None else decoder.refinement.conv_out
         return last.weight  # type: ignore[return-value]
@@ -110,8 +110,11 @@ class DFVQGAN(nn.Module):
     def merge_encode(self, image: Tensor, mask: Tensor) -> Encoding:
         """Encode for training (Eq. 8, 9): both branches at every step, merged by the mask of its resolution.
 
-        Both branches run as one doubled batch. Known latents, tokens and skips are those of
-        `encode(image, mask)`; the others see the complete image.
+        Both branches run as one doubled batch. Known latents, tokens and skips are those of `encode(image, mask)`; the
+        others see the complete image.
+
+        Raises:
+            InputError: the sizes do not fit.
         """
         self._check(image, mask)
         masks = self._masks(mask)
@@ -128,15 +131,15 @@ class DFVQGAN(nn.Module):
         return self._encoding(h.float(), image, mask, activations, masks)
 
     def quantise(self, latents: Tensor) -> Quantised:
-        """Nearest codes of latents [B, n_z, h, w], with losses and straight-through gradient (Eq. 10, 13)."""
+        """Find the nearest codes of latents [B, n_z, h, w], with losses and straight-through gradient (Eq. 10, 13)."""
         return self.quantiser(latents)
 
     def decode(self, tokens: Tensor, skips: Skips | None = None) -> Tensor:
-        """Tokens int64 [B, h, w] → float32 [B, 3, H, W] in about [-1, 1]; see `decode_codes`."""
+        """Decode tokens int64 [B, h, w] → float32 [B, 3, H, W] in about [-1, 1]; see `decode_codes`."""
         return self.decode_codes(self.quantiser.lookup(tokens), skips)
 
     def decode_codes(self, codes: Tensor, skips: Skips | None = None) -> Tensor:
-        """Codes [B, n_z, h, w] → image, with the symmetrical connections when `skips` are given (Eq. 11, 12).
+        """Decode codes [B, n_z, h, w] → image, with the symmetrical connections when `skips` are given (Eq. 11, 12).
 
         With skips, known pixels equal the image that was encoded to the bit (λ_0 → ∞).
         """
@@ -149,7 +152,7 @@ class DFVQGAN(nn.Module):
         return paste(self.decoder(codes.to(self.dtype), lambda i, h: self._connect(i, h, skips), paste).float())
 
     def forward(self, image: Tensor, mask: Tensor, connect: Tensor, quantise: bool = True) -> Reconstruction:
-        """One training pass of stage 1: merged encoding, quantiser, decoding.
+        """Run a training pass of stage 1: merged encoding, quantiser, decoding.
 
         Args:
             image: y, [B, 3, H, W] in [-1, 1].
@@ -167,11 +170,11 @@ class DFVQGAN(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights; public methods take and give float32 whatever it is."""
+        """Return the precision of the weights; public methods take and give float32 whatever it is."""
         return self.decoder.conv_out.weight.dtype
 
     def _encode(self, image: Tensor, masks: list[Tensor] | list[None]) -> tuple[Tensor, list[Tensor]]:
-        """One branch through all stages → (latents float32, the activation of each level)."""
+        """Run one branch through all stages → (latents float32, the activation of each level)."""
         h, activations = self._cells(image), []
         for i, mask in enumerate(masks):
             h, activation = self.encoder.stage(i, h, mask)
@@ -180,9 +183,9 @@ class DFVQGAN(nn.Module):
         return h.float(), activations
 
     def _cells(self, image: Tensor) -> Tensor:
-        """[B, 3, H, W] → [B, 3 · patch², H / patch, W / patch] in the weights' precision."""
+        """Cut [B, 3, H, W] into cells [B, 3 · patch², H / patch, W / patch] in the weights' precision."""
         image = image.to(self.dtype)
-        return image if self.config.patch == 1 else F.pixel_unshuffle(image, self.config.patch)  # a copy otherwise
+        return image if self.config.patch == 1 else F.pixel_unshuffle(image, self.config.patch)  # else it would copy
 
     def _masks(self, mask: Tensor) -> list[Tensor]:
         """Return m_0 ... m_T, the mask at every level."""
@@ -191,14 +194,14 @@ class DFVQGAN(nn.Module):
     def _encoding(
         self, latents: Tensor, image: Tensor, mask: Tensor, activations: list[Tensor], masks: list[Tensor]
     ) -> Encoding:
-        # in the skips the hole is blank, for it must not be seen; h_T is never connected
+        # in the skips the hole is blank, because it must not be seen; h_T is never connected
         skips = [(image.masked_fill(mask, 0).float(), mask)]
         for h, m in zip(activations[:-1], masks[:-1], strict=True):
             skips.append((h if self.config.relative_estimation else h.masked_fill(m, 0), m))
         return Encoding(latents, self.quantiser.tokens(latents), masks[-1], skips)
 
     def _connect(self, i: int, h: Tensor, skips: Skips | None) -> Tensor:
-        """ŷ_i of Eq. 12: known positions become (ŷ'_i + λ_i h_i) / (1 + λ_i)."""
+        """Compute ŷ_i of Eq. 12 from h = ŷ'_i: known positions become (ŷ'_i + λ_i h_i) / (1 + λ_i)."""
         if skips is None or i + 1 >= len(skips):
             return h
         activation, mask = skips[i + 1]

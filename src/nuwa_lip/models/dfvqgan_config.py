@@ -97,17 +97,21 @@ class DFVQGANConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels on a token's side."""
+        """Return the pixels on a token's side."""
         return self.patch * 2 ** (len(self.channels) - 1)
 
     @property
     def grid(self) -> int:
-        """Tokens on a side of the square token grid at `resolution`."""
+        """Return the tokens on a side of the square token grid at `resolution`."""
         return self.resolution // self.factor
 
     @classmethod
     def preset(cls, name: str) -> DFVQGANConfig:
-        """A named configuration; `PRESETS` lists them."""
+        """Return a named configuration.
+
+        Raises:
+            InputError: `PRESETS` has no such name.
+        """
         if name not in PRESETS:
             raise InputError(f"no DF-VQGAN preset is called {name!r}; there are: {', '.join(PRESETS)}")
         return PRESETS[name]

@@ -1,12 +1,12 @@
-"""Groups of missing tokens that one step decides together, and what the decoder's rows say and see then.
+"""Groups of missing tokens that one step decides together, and the inputs and visible rows of the decoder's rows.
 
-Every missing token has one row, which predicts it, and which is given ("says") a token of the group before:
+Every missing token has one row, which predicts it, and whose input is a token of the group before:
 
-    groups of 1, 2 and 3 tokens     row    0   1 2   3 4 5
-                                    says   -   0 0   1 2 2
+    groups of 1, 2 and 3 tokens     row      0   1 2   3 4 5
+                                    input    -   0 0   1 2 2
 
-The rows of a step say all that the step before has decided, and stay in the cache: parallel steps run no row twice.
-With one token a step a row says the token before it, as in the paper.
+The rows of a step are given all that the step before has decided, and stay in the cache: parallel steps run no row
+twice. With one token a step the input of a row is the token before it, as in the paper.
 
 Legend: B samples, K missing tokens, S steps, R rows.
 """
@@ -25,20 +25,24 @@ from torch import Tensor
 from nuwa_lip.errors import InputError
 
 NO_TOKEN = -1
-"""What a row says that says none."""
+"""The input token of a row that has none."""
 
 SCHEDULES = ("cosine", "constant", "confidence")
 """How K tokens are shared among S steps. cosine: few at first, when little is known, more later; constant: as many
-in each; confidence: as many as with cosine, but of all that are missing those of which the model is surest
-(MaskGIT), for which every step asks for all."""
+in each; confidence: as many as with cosine, but of all that are missing those of which the model is surest (MaskGIT),
+so that every step predicts all of them."""
 
 
 def group_sizes(tokens: int, steps: int | None, schedule: str = "cosine") -> list[int]:
-    """How many of K tokens each of S steps decides, from few to many.
+    """Return how many of K tokens each of S steps decides, from few to many.
 
     After a share t of the steps about K · (1 - cos(π/2 · t)) tokens are decided (MaskGIT's cosine), or K · t with
-    "constant". Every step decides at least one, the sizes never fall, and their sum is K. More steps than tokens, or
-    None, mean one token a step.
+    "constant". Every step decides at least one, the sizes never fall, and their sum is K.
+
+    Args:
+        tokens: K.
+        steps: S; more than K, or None, mean one token a step.
+        schedule: one of `SCHEDULES`.
 
     Raises:
         InputError: there is no such schedule.
@@ -52,83 +56,95 @@ def group_sizes(tokens: int, steps: int | None, schedule: str = "cosine") -> lis
     return sorted(b - a for a, b in pairwise(decided))  # sorted: rounding leaves a dip here and there
 
 
+class RowInputs(NamedTuple):
+    """The decoder's inputs for R rows; each int64 [B, R]."""
+
+    tokens: Tensor
+    """Input tokens, or `NO_TOKEN`."""
+    positions: Tensor
+    """Where these stand, as flat (row-major) positions; without a token the position to predict."""
+    targets: Tensor
+    """The positions to predict."""
+
+
 class Rows(NamedTuple):
-    """Some rows of a sequence that is decided in groups: what they say and see. Each int64 [R], or [B, R]."""
+    """Some rows of a sequence that is decided in groups; each int64 [R], or [B, R]."""
 
     slots: Tensor
     """Which rows these are: row k predicts token k."""
-    said: Tensor
-    """The token that each one says; -1: none."""
-    reach: Tensor
-    """A row sees so many rows, from row 0 on, and itself."""
+    input_index: Tensor
+    """Which token is the input of each row; -1: none."""
+    prefix: Tensor
+    """A row sees this many rows, from row 0 on, and itself."""
 
     def visible(self, columns: int) -> Tensor:
-        """Which rows from row 0 on each one sees, bool [R, columns] or [B, R, columns]."""
+        """Return which rows from row 0 on each one sees, bool [R, columns] or [B, R, columns]."""
         column = torch.arange(columns, device=self.slots.device)
-        return (column < self.reach[..., None]) | (column == self.slots[..., None])
+        return (column < self.prefix[..., None]) | (column == self.slots[..., None])
 
     def to(self, device: torch.device) -> Rows:
-        """The same on a device."""
+        """Return the same on a device."""
         return Rows(*(row.to(device) for row in self))
 
-    def say(self, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-        """What each row says: the token, or `NO_TOKEN`, and where that one stands, each int64 [B, R].
+    def inputs(self, tokens: Tensor, order: Tensor) -> RowInputs:
+        """Look up what the rows are given.
 
         Args:
             tokens: int64 [B, K], in the order of decoding.
             order: int64 [B, K], where they stand.
         """
-        slots, said = (x.expand(len(tokens), -1) for x in (self.slots, self.said))
-        none = said < 0
-        # what comes first stands where it predicts
-        at = order.gather(1, torch.where(none, slots, said))
-        return tokens.gather(1, said.clamp(min=0)).masked_fill(none, NO_TOKEN), at
+        slots, index = (x.expand(len(tokens), -1) for x in (self.slots, self.input_index))
+        none = index < 0
+        positions = order.gather(1, torch.where(none, slots, index))
+        return RowInputs(
+            tokens.gather(1, index.clamp(min=0)).masked_fill(none, NO_TOKEN), positions, order.gather(1, slots)
+        )
 
 
 def rows_of(sizes: Sequence[int]) -> Rows:
-    """Of one sequence, on the CPU: each row says a token of the group before its own.
+    """Return the rows of one sequence, on the CPU: the input of each is a token of the group before its own.
 
-    Where a group has more rows than that one had tokens, the last token is said by all that are left. A row sees the
-    rows of earlier groups, those of its own that are the first to say a token, and itself.
+    Where a group has more rows than that one had tokens, the last token is the input of all that are left. A row sees
+    the rows of earlier groups, the first row of its own group for each input token, and itself.
 
     Args:
-        sizes: of the groups.
+        sizes: tokens of each group.
 
     Raises:
-        InputError: the sizes fall, so that some token would never be said.
+        InputError: the sizes fall, so that some token would never be an input.
     """
-    said: list[int] = []
-    reach: list[int] = []
+    index: list[int] = []
+    prefix: list[int] = []
     before = start = 0
     for size in sizes:
         if size < max(before, 1):
             raise InputError(f"a group of {size} tokens comes after one of {before}; groups must not get smaller")
-        said += [min(row - before, start - 1) for row in range(start, start + size)]
-        reach += [start + before] * size
+        index += [min(row - before, start - 1) for row in range(start, start + size)]
+        prefix += [start + before] * size
         before, start = size, start + size
-    return Rows(*(torch.tensor(row, dtype=torch.int64) for row in (range(start), said, reach)))
+    return Rows(*(torch.tensor(row, dtype=torch.int64) for row in (range(start), index, prefix)))
 
 
 def rows_of_each(sizes: Sequence[Sequence[int]]) -> Rows:
-    """Of B sequences, [B, R]; what stands after a shorter one's own rows sees itself only, and no row sees it."""
+    """Return the rows of B sequences, [B, R]; beyond a shorter one's own a row sees, and is seen by, itself only."""
     each = [rows_of(one) for one in sizes]
     longest = max(len(rows.slots) for rows in each)
     slots = torch.arange(longest).expand(len(each), -1)
-    said = torch.stack([F.pad(rows.said, (0, longest - len(rows.said)), value=-1) for rows in each])
-    reach = torch.stack([F.pad(rows.reach, (0, longest - len(rows.reach))) for rows in each])
-    return Rows(slots, said, reach)
+    index = torch.stack([F.pad(rows.input_index, (0, longest - len(rows.slots)), value=-1) for rows in each])
+    prefix = torch.stack([F.pad(rows.prefix, (0, longest - len(rows.slots))) for rows in each])
+    return Rows(slots, index, prefix)
 
 
-def rows_of_steps(sizes: Sequence[int], surest: bool, device: torch.device | None = None) -> list[Rows]:
-    """The rows that each of S steps runs.
+def rows_of_steps(sizes: Sequence[int], by_confidence: bool, device: torch.device | None = None) -> list[Rows]:
+    """Return the rows that each of S steps runs; the last ones are those of the tokens that it predicts.
 
     Args:
-        sizes: of the groups.
+        sizes: tokens of each group.
+        by_confidence: every step predicts all that are missing. What the step before decided has changed places since
+            then, so that its rows are run once more, as they stand now.
         device: of the result.
-        surest: every step asks for all that are missing ("confidence"). What the last step decided has changed places
-            since then, so that its rows are run once more, as they stand now.
     """
-    if not surest:
+    if not by_confidence:
         parts = (row.to(device).split(list(sizes)) for row in rows_of(sizes))
         return [Rows(*rows) for rows in zip(*parts, strict=True)]
     steps = []
@@ -140,6 +156,10 @@ def rows_of_steps(sizes: Sequence[int], surest: bool, device: torch.device | Non
 
 
 def check_schedule(name: str) -> None:
-    """Raises: InputError: there is no schedule of that name."""
+    """Check the name of a schedule.
+
+    Raises:
+        InputError: it is none of `SCHEDULES`.
+    """
     if name not in SCHEDULES:
         raise InputError(f"there is no schedule {name!r}; there are: {', '.join(SCHEDULES)}")

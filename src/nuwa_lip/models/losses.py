@@ -36,22 +36,22 @@ class PatchGAN(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] → [B, 1, H_D, W_D], high where a patch looks real."""
+        """Judge images [B, 3, H, W] → [B, 1, H_D, W_D], high where a patch looks real."""
         return self.body(images)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge loss of D's judgements of real and of decoded pictures."""
+    """Compute the hinge loss of D's judgements, [B, 1, H_D, W_D] each, of real and of decoded pictures."""
     return (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()) / 2
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What the decoder is to lower: D's judgement of its pictures, with the sign turned."""
+    """Compute what the decoder is to lower: D's mean judgement of its pictures, with the sign turned."""
     return -fake.float().mean()
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, largest: float = 1e4) -> Tensor:
-    """Size of the reconstruction loss's gradient at the last layer over that of the adversarial loss.
+    """Divide the size of the reconstruction loss's gradient at the last layer by that of the adversarial loss.
 
     Args:
         reconstruction, adversarial: gradients of the two losses at the decoder's last layer, of the whole batch.
@@ -62,7 +62,7 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, largest: float 
 
 
 def mps2s_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:
-    """Eq. 15 as a mean: nats for each defective token, averaged over a sample's tokens, then over the batch.
+    """Compute Eq. 15 as a mean: nats for each defective token, averaged over a sample's tokens, then over the batch.
 
     The second mean makes the loss of a batch the mean of the losses of its parts, whatever their K.
 

@@ -45,7 +45,7 @@ class MPS2SConfig:
     mlp_ratio: float = 4.0
     """Hidden units of a feed-forward layer as a multiple of the width."""
     text_mlp_ratio: float = 2.5
-    """The same in the text encoder."""
+    """Hidden units of the text encoder's feed-forward layers as a multiple of its width."""
     dropout: float = 0.1
     """Share of what a layer adds that is dropped in training."""
     layer_scale: float = 0.1
@@ -54,8 +54,8 @@ class MPS2SConfig:
     """Attention also knows how far apart two tokens stand (rotary positions in two dimensions), which learned
     positions alone take many photos to find out."""
     pointer: bool = False
-    """A row of the decoder begins with what the token encoder says of the position that it is to predict: a
-    short way, by which small trainings learn from the surroundings first."""
+    """A row of the decoder begins with the token encoder's state of the position that it is to predict: a short
+    way, by which small trainings learn from the surroundings first."""
     caption_prior: int = 0
     """Regions on a side in which a caption alone tilts the decoder's output (`CaptionPrior`); 0: none."""
     caption_shift: bool = False
@@ -86,7 +86,11 @@ class MPS2SConfig:
 
     @classmethod
     def preset(cls, name: str) -> MPS2SConfig:
-        """A named configuration; `PRESETS` lists them."""
+        """Return a named configuration.
+
+        Raises:
+            InputError: `PRESETS` has no such name.
+        """
         if name not in PRESETS:
             raise InputError(f"no MP-S2S preset is called {name!r}; there are: {', '.join(PRESETS)}")
         return PRESETS[name]

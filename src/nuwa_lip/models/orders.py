@@ -17,7 +17,7 @@ ORDERS = ("raster", "random", "border")
 
 
 def decoding_order(name: str, token_mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The defective positions of one photo in the order of decoding.
+    """Return the defective positions of one photo in the order of decoding.
 
     Args:
         name: one of `ORDERS`, see `order_keys`.
@@ -35,7 +35,7 @@ def decoding_order(name: str, token_mask: Tensor, generator: torch.Generator | N
 
 
 def order_keys(name: str, token_mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Keys of an order for `order_by`, float64 [B, N].
+    """Compute the keys of an order for `order_by`, float64 [B, N].
 
     Args:
         name: "raster": row by row; "random": a permutation for each sample; "border": inwards from the border
@@ -56,7 +56,7 @@ def order_keys(name: str, token_mask: Tensor, generator: torch.Generator | None 
 
 
 def border_distance(token_mask: Tensor) -> Tensor:
-    """Squared distance of every cell to the nearest known one, int64 [B, h, w]; 0 where nothing is known.
+    """Compute the squared distance of every cell to the nearest known one, int64 [B, h, w]; 0 if nothing is known.
 
     Args:
         token_mask: bool [B, 1, h, w], True = defective.
@@ -75,12 +75,12 @@ def border_distance(token_mask: Tensor) -> Tensor:
 
 
 def raster_order(token_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """As `order_by`, from top left to bottom right."""
+    """Return what `order_by` does for the order from top left to bottom right."""
     return order_by(order_keys("raster", token_mask), token_mask)
 
 
 def order_by(keys: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Each sample's defective positions by rising key.
+    """Sort each sample's defective positions by rising key.
 
     Args:
         keys: [B, N], all different within a sample.
@@ -98,11 +98,15 @@ def order_by(keys: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def target_tokens(tokens: Tensor, order: Tensor) -> Tensor:
-    """The tokens [B, h, w] at the positions `order` [B, K] → int64 [B, K]."""
+    """Look up the tokens [B, h, w] at the positions `order` [B, K] → int64 [B, K]."""
     return tokens.flatten(1).gather(1, order)
 
 
 def check_order(name: str) -> None:
-    """Raises: InputError: there is no order of that name."""
+    """Check the name of an order.
+
+    Raises:
+        InputError: it is none of `ORDERS`.
+    """
     if name not in ORDERS:
         raise InputError(f"there is no order {name!r}; there are: {', '.join(ORDERS)}")

@@ -71,7 +71,7 @@ def encode_partially(encoder: Encoder, cells: Tensor, mask: Tensor) -> tuple[Ten
 
 
 def _blocks(blocks: nn.ModuleList, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Run residual and attention blocks; the hole stays zero between them."""
+    """Run residual and attention blocks; the hole stays zero between them → states, and the hole that is left."""
     for block in blocks:
         if isinstance(block, AttentionBlock):
             h = block(h)

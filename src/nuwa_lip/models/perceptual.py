@@ -24,7 +24,13 @@ Net = TypeVar("Net", bound="Features")
 
 
 class Fire(nn.Module):
-    """SqueezeNet's module: squeeze by 1 x 1, expand by 1 x 1 and 3 x 3 side by side."""
+    """SqueezeNet's module: squeeze by 1 x 1, expand by 1 x 1 and 3 x 3 side by side.
+
+    Args:
+        channels: of the input.
+        squeeze: channels between.
+        expand: channels of each of the two expansions.
+    """
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -48,11 +54,15 @@ class Features(nn.Module):
         self.eval().requires_grad_(False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """From [-1, 1] to what the network was trained on."""
+        """Map pictures [B, 3, H, W] from [-1, 1] to what the network was trained on.
+
+        Raises:
+            NotImplementedError: the kind of network does not say how.
+        """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Give the feature maps of images [B, 3, H, W] in [-1, 1], finest first."""
+        """Compute the feature maps of images [B, 3, H, W] in [-1, 1], finest first, each [B, C_l, H_l, W_l]."""
         x, found = self.normalise(images), []
         for i, layer in enumerate(self.features):
             x = layer(x)
@@ -108,12 +118,12 @@ class VGG16Features(Features):
 
 
 def squeezenet(state: Mapping[str, Tensor]) -> SqueezeNetFeatures:
-    """SqueezeNet with the weights of torchvision's names, in any precision; the classifier's are left out."""
+    """Load SqueezeNet from weights of torchvision's names, in any precision; the classifier's are left out."""
     return _load(SqueezeNetFeatures(), state)
 
 
 def vgg16(state: Mapping[str, Tensor]) -> VGG16Features:
-    """VGG-16 with the weights of torchvision's names, in any precision; the classifier's are left out."""
+    """Load VGG-16 from weights of torchvision's names, in any precision; the classifier's are left out."""
     return _load(VGG16Features(), state)
 
 
@@ -123,9 +133,9 @@ def _load(net: Net, state: Mapping[str, Tensor]) -> Net:
 
 
 def lpips(features: Features, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over the maps of squared differences of channel-normalised features → [B].
+    """Average squared differences of channel-normalised features over the maps → [B].
 
-    Of each map: features of unit length at every place, squared differences summed over channels, averaged
+    In each map features have unit length at every place; squared differences are summed over channels and averaged
     over places.
 
     Args:
@@ -145,11 +155,15 @@ def lpips(features: Features, a: Tensor, b: Tensor, mask: Tensor | None = None) 
 
 
 def lpips_squeeze(features: SqueezeNetFeatures, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """LPIPS-squeeze: `lpips` with SqueezeNet's seven maps → [B]; not the figure of LPIPS with learned weights."""
+    """Compute `lpips` with SqueezeNet's seven maps → [B]; it is not the figure of LPIPS with learned weights.
+
+    Args:
+        features, a, b, mask: as for `lpips`.
+    """
     return lpips(features, a, b, mask)
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Every place's features at unit length, computed in float32."""
+    """Scale every place's features to unit length, in float32."""
     x = x.float()
     return x * (x.square().sum(1, keepdim=True) + 1e-10).rsqrt()

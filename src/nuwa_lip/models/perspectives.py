@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuwa_lip.models.mps2s_config import MPS2SConfig
-from nuwa_lip.models.transformer import Encoder, Turn
+from nuwa_lip.models.rotary import Rotation
+from nuwa_lip.models.transformer import Encoder
 
 
 class PixelEncoder(nn.Module):
@@ -26,12 +27,18 @@ class PixelEncoder(nn.Module):
         self.position = nn.Embedding((config.image_size // config.patch_size) ** 2, config.width)
         self.encoder = encoder
 
-    def forward(self, image: Tensor, mask: Tensor, turn: Turn | None = None) -> Tensor:
-        """Encode the known pixels of images [B, 3, H, W] and their mask → [B, P, D]."""
+    def forward(self, image: Tensor, mask: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """Encode what is known → [B, P, D].
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1].
+            mask: bool [B, 1, H, W], True = defective.
+            rotation: of the patches.
+        """
         known = image.masked_fill(mask, 0)
         x = torch.cat([known, mask.to(known.dtype)], 1).to(self.patch.weight.dtype)
         patches = F.pixel_unshuffle(x, self.patch_size).flatten(2).transpose(1, 2)  # [B, P, 4 · patch²]
-        return self.encoder(self.patch(patches) + self.position.weight, turn=turn)
+        return self.encoder(self.patch(patches) + self.position.weight, rotation=rotation)
 
 
 class TokenEncoder(nn.Module):
@@ -43,21 +50,27 @@ class TokenEncoder(nn.Module):
         self.position = nn.Embedding(config.grid[0] * config.grid[1], config.width)
         self.encoder = encoder
 
-    def forward(self, embedded: Tensor, defective: Tensor, turn: Turn | None = None) -> Tensor:
-        """Encode embedded tokens [B, N, D], of which the `defective` ones (bool [B, N]) are replaced."""
+    def forward(self, embedded: Tensor, defective: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """Encode what is known → [B, N, D].
+
+        Args:
+            embedded: [B, N, D], the tokens' embeddings; anything at defective positions.
+            defective: bool [B, N].
+            rotation: of the tokens.
+        """
         x = torch.where(defective[..., None], self.missing, embedded)
-        return self.encoder(x + self.position.weight, turn=turn)
+        return self.encoder(x + self.position.weight, rotation=rotation)
 
 
 def different(mask: Tensor, defective: Tensor) -> tuple[Tensor | slice, Tensor | slice]:
-    """Which photos of a batch to encode, and which of these each photo is like: fully hidden ones are all alike.
+    """Find which photos of a batch to encode, and which of these stands for each: all fully hidden ones share one.
 
     Args:
         mask: bool [B, 1, H, W].
         defective: bool [B, N].
     """
     hidden = mask.flatten(1).all(1) & defective.all(1)
-    if mask.device.type != "cpu" or int(hidden.sum()) < 2:  # on a GPU counting would wait for it
+    if int(hidden.sum()) < 2:
         return slice(None), slice(None)
     kept = ~hidden
     kept[int(hidden.int().argmax())] = True

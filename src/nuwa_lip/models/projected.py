@@ -24,9 +24,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 CELL = 16
 """Pixels on the side of what a head judges at a time by features."""
 EPSILON = 1e-3
-"""Of EfficientNet's batch norms."""
+"""ε of EfficientNet's batch norms."""
 NORM = ("weight", "bias", "running_mean", "running_var")
-"""What such a norm holds."""
+"""The parameters and statistics of such a norm."""
 
 
 class Group(NamedTuple):
@@ -58,7 +58,14 @@ def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 class InvertedResidual(nn.Module):
-    """Widen sixfold by 1 x 1, filter each channel by itself, narrow by 1 x 1."""
+    """EfficientNet's block: widen sixfold by 1 x 1, filter each channel by itself, narrow by 1 x 1.
+
+    Args:
+        c_in: C, channels of the input.
+        c_out: C', channels of the result.
+        kernel: width of the filters.
+        stride: of the filters; with 1, and C' = C, the input is added.
+    """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -98,7 +105,7 @@ class EfficientNetLite0(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] in [-1, 1], sides multiples of 16 → the maps [B, C_l, H / 4 / 2^l, W / 4 / 2^l]."""
+        """Compute the maps of [B, 3, H, W] in [-1, 1], sides multiples of 16: [B, C_l, H / 4 / 2^l, W / 4 / 2^l]."""
         x = (images * 127.5 + 0.5) / 128  # 0 to 255, less 127, divided by 128
         x = self.conv_pw(F.relu6(self.conv_dw(F.relu6(self.conv_stem(x)))))
         found = []
@@ -157,7 +164,7 @@ class ProjectedDiscriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [-1, 1] → [B, 4, H / 4, W / 4], high where a head takes a cell for real.
+        """Judge [B, 3, H, W] in [-1, 1] → [B, 4, H / 4, W / 4], high where a head takes a cell for real.
 
         What is judged of a cell of 16 pixels stands at each cell of 4 in it, so that all heads weigh the same.
         """
@@ -169,7 +176,7 @@ class ProjectedDiscriminator(nn.Module):
 
 
 def _head(c_in: int, filters: int, halvings: int) -> nn.Sequential:
-    """Halve a map so many times, and judge what is left by 3 x 3."""
+    """Build a head that halves a map `halvings` times, and judges what is left by 3 x 3."""
     layers: list[nn.Module] = []
     for n in range(halvings):
         layers += [_conv(filters if n else c_in, filters, 4, 2), nn.LeakyReLU(0.2)]

@@ -13,7 +13,7 @@ DISTANCES = 2**22
 
 
 class Quantised(NamedTuple):
-    """What quantising latents gives."""
+    """The result of quantising latents."""
 
     codes: Tensor
     """[B, n_z, h, w], B[ζ] with the gradient of the latents (straight-through)."""
@@ -45,9 +45,9 @@ class Quantiser(nn.Module):
         return F.normalize(x, dim=dim) if self.normalise else x
 
     def tokens(self, latents: Tensor) -> Tensor:
-        """ζ = argmin_j ‖z - B_j‖² (Eq. 10): latents [B, n_z, h, w] → int64 [B, h, w].
+        """Find ζ = argmin_j ‖z - B_j‖² (Eq. 10): latents [B, n_z, h, w] → int64 [B, h, w].
 
-        In float32 whatever the precision around it, for neighbouring codes differ by less than bf16 resolves.
+        It computes in float32 whatever the precision around it: neighbouring codes differ by less than bf16 resolves.
         """
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             z = self._on_sphere(latents.float(), 1).permute(0, 2, 3, 1)  # [B, h, w, n_z]
@@ -59,16 +59,16 @@ class Quantiser(nn.Module):
             return torch.cat(nearest).view(z.shape[:-1])
 
     def project(self, latents: Tensor) -> Tensor:
-        """Latents [B, n_z, h, w] as they are compared with codes: float32, on the unit sphere if `normalise`."""
+        """Put latents [B, n_z, h, w] where they are compared with codes: float32, on the unit sphere if `normalise`."""
         return self._on_sphere(latents.float(), 1)
 
     @property
     def codes(self) -> Tensor:
-        """B as the decoder gets it, [V, n_z]."""
+        """Return B as the decoder gets it, [V, n_z]."""
         return self._on_sphere(self.codebook, 1)
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        """B[ζ]: int64 [B, h, w] → [B, n_z, h, w]."""
+        """Look up B[ζ]: int64 [B, h, w] → [B, n_z, h, w]."""
         return self._on_sphere(F.embedding(tokens, self.codebook), -1).permute(0, 3, 1, 2).contiguous()
 
     def forward(self, latents: Tensor) -> Quantised:
@@ -85,7 +85,13 @@ class Quantiser(nn.Module):
 
     @torch.no_grad()
     def revive(self, dead: Tensor, latents: Tensor, generator: torch.Generator | None = None) -> None:
-        """Replace `dead` codes (bool [size]) by latents drawn from [B, n_z, h, w], so that they are used."""
+        """Replace dead codes by latents, so that they are used.
+
+        Args:
+            dead: bool [size].
+            latents: [B, n_z, h, w], from which they are drawn.
+            generator: on the CPU.
+        """
         pool = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])  # [B h w, n_z]
         drawn = torch.randint(len(pool), (len(self.codebook),), generator=generator).to(pool.device)
         fresh = pool[drawn].to(self.codebook.dtype)

@@ -23,7 +23,7 @@ READY_MADE = ("bert", "clip_text_model", "t5")
 
 
 def text_padding(text_ids: Tensor, pad_id: int) -> Tensor:
-    """Bool [B, T], True = padding: the trailing run of `pad_id`, never the first position."""
+    """Find the padding, bool [B, T], True = padding: the trailing run of `pad_id`, never the first position."""
     words = (text_ids != pad_id).flip(1).cumsum(1).flip(1)  # words from here on
     padding = words == 0
     padding[:, :1] = False  # attention over nothing has no value
@@ -31,7 +31,14 @@ def text_padding(text_ids: Tensor, pad_id: int) -> Tensor:
 
 
 class TextTransformer(nn.Module):
-    """Word pieces with learned positions through a transformer: int64 [B, T] → [B, T, D]."""
+    """Word pieces with learned positions through a transformer: int64 [B, T] → [B, T, D].
+
+    Args:
+        vocab: most different word pieces.
+        length: most word pieces of a caption.
+        encoder: the transformer.
+        width: D.
+    """
 
     def __init__(self, vocab: int, length: int, encoder: Encoder, width: int) -> None:
         super().__init__()
@@ -41,13 +48,13 @@ class TextTransformer(nn.Module):
         self.encoder = encoder
 
     def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
-        """Read captions, int64 [B, T] → states [B, T, D]; `padding` (bool [B, T]) is not attended to."""
+        """Encode int64 [B, T] → [B, T, D]; padding as of `text_padding`."""
         x = self.embedding(text_ids) + self.position.weight[: text_ids.shape[1]]
         return self.encoder(x, ~padding[:, None, None])
 
 
 def ready_made(description: dict[str, Any]) -> BertText | ReadyMadeText:
-    """A text encoder of a description that `describe` has given, with its first weights.
+    """Build a text encoder from a description that `describe` has given, with its first weights.
 
     Raises:
         InputError: it is of a kind that is not supported, or that needs transformers, which is not installed.
@@ -87,7 +94,7 @@ class ReadyMadeText(nn.Module):
         self.width: int = model.config.hidden_size  # T5 calls it d_model and answers to both
 
     def forward(self, text_ids: Tensor, padding: Tensor) -> Tensor:
-        """Read captions, int64 [B, T] → states [B, T, D]; `padding` (bool [B, T]) is not attended to."""
+        """Encode int64 [B, T] → [B, T, D]; padding as of `text_padding`."""
         options = {}
         if self.clip:
             options["position_ids"] = torch.arange(text_ids.shape[1], device=text_ids.device)[None]
@@ -100,14 +107,14 @@ class ReadyMadeText(nn.Module):
 
 
 def _stack(model: PreTrainedModel) -> nn.Module:
-    """The layers alone: a model around them may add a projection, or name T5's embedding a second time."""
+    """Return the layers alone: a model around them may add a projection, or name T5's embedding a second time."""
     stack = model.encoder if model.config.model_type == "t5" else getattr(model, "text_model", model)
     assert isinstance(stack, nn.Module)
     return stack
 
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
-    """The configuration of a text model of transformers as `MPS2SConfig.text_encoder` keeps it.
+    """Return the configuration of a text model of transformers as `MPS2SConfig.text_encoder` keeps it.
 
     Args:
         model: a `BertModel`, `CLIPTextModel`, `CLIPTextModelWithProjection` or `T5EncoderModel`.
@@ -127,5 +134,5 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def describe_bert(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As `describe`, of the content of a BERT's config.json."""
+    """Return what `describe` does, from the content of a BERT's config.json."""
     return {"model_type": "bert", **{name: config[name] for name in SIZES if name in config}}

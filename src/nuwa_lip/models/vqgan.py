@@ -22,7 +22,12 @@ from nuwa_lip.models.dfvqgan_config import DFVQGANConfig
 
 
 class ResidualBlock(nn.Module):
-    """Norm, swish, convolution, twice, and the way around."""
+    """A residual block: norm, swish and convolution, twice, added to the input.
+
+    Args:
+        c_in, c_out: channels before and after.
+        groups: of the norms.
+    """
 
     def __init__(self, c_in: int, c_out: int, groups: int) -> None:
         super().__init__()
@@ -33,7 +38,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map [B, C, H, W] → [B, C', H, W]; with a mask from known positions only."""
+        """Map x [B, C_in, H, W] → [B, C_out, H, W]; mask bool [B, 1, H, W], True = defective."""
         h = self.conv1(self.norm1.swish(x, mask))
         h = self.conv2(self.norm2.swish(h, mask))
         return h + (x if self.shortcut is None else self.shortcut(x))
@@ -51,7 +56,7 @@ class AttentionBlock(nn.Module):
         self.out = Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend over all known positions of [B, C, H, W]."""
+        """Map x [B, C, H, W] → [B, C, H, W]; mask bool [B, 1, H, W], True = defective."""
         h = self.norm(x.contiguous(), mask).flatten(2).mT  # [B, N, C]
         q, k, v = (_pointwise(f, h)[:, None] for f in (self.q, self.k, self.v))  # [B, 1, N, C]
         h = defect_free.attention(q, k, v, None if mask is None else mask.flatten(1))
@@ -60,31 +65,31 @@ class AttentionBlock(nn.Module):
 
 
 def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1 x 1 convolution as a matrix product on [B, N, C]: the last bit of diffusers' attention."""
+    """Run a 1 x 1 convolution as a matrix product on [B, N, C]: that gives the last bits of diffusers' attention."""
     return F.linear(x, conv.weight.flatten(1), conv.bias)
 
 
 class Downsample(nn.Module):
-    """Halve by a 3 x 3 convolution with stride 2; the odd row and column of padding stand right and below."""
+    """Halving by a 3 x 3 convolution with stride 2; the odd row and column of padding stand right and below."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Halve: [B, C, H, W] → [B, C, H/2, W/2]."""
+        """Map [B, C, H, W] → [B, C, H / 2, W / 2]."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
-    """Double by repeating pixels, then a 3 x 3 convolution."""
+    """Doubling by repeated pixels, then a 3 x 3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Double: [B, C, H, W] → [B, C, 2 H, 2 W]."""
+        """Map [B, C, H, W] → [B, C, 2 H, 2 W]."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -92,14 +97,14 @@ class Blocks(nn.ModuleList):
     """Modules that take (x, mask), one after another."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Run them one after another."""
+        """Run all of them on x [B, C, H, W]; mask bool [B, 1, H, W], True = defective."""
         for block in self:
             x = block(x, mask)
         return x
 
 
 def _level(c_in: int, c_out: int, blocks: int, attend: bool, groups: int) -> Blocks:
-    """The residual blocks of a level, each followed by attention if asked; the first changes the width."""
+    """Build the residual blocks of a level, each followed by attention if wanted; the first changes the width."""
     modules: list[nn.Module] = []
     for n in range(blocks):
         modules.append(ResidualBlock(c_in if n == 0 else c_out, c_out, groups))
@@ -109,7 +114,7 @@ def _level(c_in: int, c_out: int, blocks: int, attend: bool, groups: int) -> Blo
 
 
 def _mirrored_level(c_in: int, c_out: int, blocks: int, attend: bool, groups: int) -> Blocks:
-    """`_level` backwards: attention before each block, and the last one changes the width."""
+    """Build `_level` backwards: attention before each block, and the last one changes the width."""
     modules: list[nn.Module] = []
     for n in range(blocks):
         if attend:
@@ -140,14 +145,21 @@ class Encoder(nn.Module):
         self.conv_out = Conv2d(c[-1], config.latent_channels, 3, padding=1)
         self.to_code = Conv2d(config.latent_channels, config.codebook_dim, 1)
 
-    def stage(self, i: int, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """e_{i+1}: level i on h_i at its resolution → (h_{i+1} or z, the activation for the connection).
+    def blank(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        """Write zeros into the hole of a level's output [B, C, H, W], which nothing else reads."""
+        return blank(h, mask)
 
-        With a mask the activation's hole is blank.
+    def stage(self, i: int, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run e_{i+1}, level i on h_i at its resolution → (h_{i+1} or z, the activation for the connection).
+
+        Args:
+            i: the level.
+            h: h_i, [B, C_i, H, W]; cells of the image at level 0.
+            mask: m_i, bool [B, 1, H, W], True = defective; with one the activation's hole is blank.
         """
         if i == 0:
             h = self.conv_in(h, mask)
-        h = activation = blank(self.levels[i](h, mask), mask)
+        h = activation = self.blank(self.levels[i](h, mask), mask)
         if i < len(self.downs):
             return self.downs[i](h), activation
         h = self.middle(h, mask)
@@ -155,7 +167,7 @@ class Encoder(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Correct a picture by convolutions at full resolution, so that cells of several pixels leave no grid.
+    """A correction by convolutions at full resolution, so that cells of several pixels leave no grid.
 
     Zero at first: a decoder whose weights are from before begins as it was.
 
@@ -176,7 +188,7 @@ class Refinement(nn.Module):
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(self, picture: Tensor, features: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] and their cells' features [B, C_0, H / patch, W / patch] → better pictures."""
+        """Refine pictures [B, 3, H, W] with their cells' features [B, C_0, H / patch, W / patch] → better pictures."""
         h = F.interpolate(self.features(features), scale_factor=float(self.patch), mode="nearest")
         h = F.silu(self.conv1(torch.cat([picture, h], 1)))
         return picture + self.conv_out(F.silu(self.conv2(h)))
@@ -210,7 +222,7 @@ class Decoder(nn.Module):
     def forward(
         self, codes: Tensor, connect: Callable[[int, Tensor], Tensor], paste: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Codes [B, n_z, h, w] → pictures [B, 3, H, W].
+        """Decode codes [B, n_z, h, w] → pictures [B, 3, H, W].
 
         Args:
             codes: of the tokens.

@@ -1,43 +1,50 @@
 """Sampling of the missing tokens: orders of decoding, parallel steps, candidates.
 
-K defective tokens are decided in S groups, one group a step. A step runs a row for each of its tokens, which says a
+K defective tokens are decided in S groups, one group a step. A step runs a row for each of its tokens, whose input is a
 token of the group before (`models.groups`), and its rows stay in the cache; with one token a step that is the paper's
-way. How many tokens a group has, and whether the order alone says which, is the schedule (`groups.SCHEDULES`).
+way. How many tokens a group has, and whether the order alone decides which, is the schedule (`groups.SCHEDULES`).
 
-A candidate's tokens are the same to the bit however many candidates there are, and wherever it stands among
-them: everything random comes from its own seed, and because the last bit of a matrix product depends on its
-number of rows, the decoder always runs the same number of candidates, filled up with copies
-(`candidates_at_once`).
+A step, from `sample` to the logits: `_decode` calls `decide` once a step, which calls `Decoder.decode_rows`; that
+embeds the rows, runs the blocks (`CausalAttention`, `CrossAttention`) and ends in `Decoder.head` (`models.decoder`).
 
-Legend: B photos, n candidates of a photo, C candidates at once, h w token grid, K defective tokens, S steps,
-g tokens of a group, V codebook, G memories (2 with guidance).
+A candidate's tokens are the same to the bit however many candidates there are, and wherever it stands among them:
+docs/design.md says how.
+
+Legend: B photos, n candidates of a photo, C candidates at once, h w token grid, K defective tokens, S steps, R rows of
+a step, V codebook, G memories (2 with guidance).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.cuda_graphs import Graph
-from nuwa_lip.models.decoder import DecoderCache, Memory
-from nuwa_lip.models.groups import Rows, check_schedule, group_sizes, rows_of, rows_of_steps
+from nuwa_lip.models.cache import DecoderCache
+from nuwa_lip.models.decoder import Decoder
+from nuwa_lip.models.groups import Rows, group_sizes, rows_of, rows_of_steps
+from nuwa_lip.models.memory import Memory
 from nuwa_lip.models.mps2s import MPS2S
-from nuwa_lip.models.orders import check_order, decoding_order
-from nuwa_lip.sampling.draw import Draw
+from nuwa_lip.models.orders import decoding_order
+from nuwa_lip.sampling.draw import draw, guide
+from nuwa_lip.sampling.settings import Sampling
 
 CHUNK = 4
 """Most candidates at once: four rows cost a small model a quarter more than one, a large one nothing."""
 FULL_GROUP = 4
-"""With so many tokens a step on the CPU the rows of one candidate fill its matrix units: then one at once."""
+"""From this many tokens a step on, the rows of one candidate fill a CPU's matrix units: then one at once."""
 
 SLOTS = 32
-"""Of a cache are read at a time: for every other length oneDNN makes, and keeps, a program of its own, 1 MB a token."""
+"""Cache slots are read in multiples of 32: oneDNN compiles and keeps a kernel for every new length (1 MB each)."""
 
 Callback = Callable[[int, int], None]
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -50,17 +57,12 @@ def sample(
     *,
     num_candidates: int = 1,
     unconditional: Memory | None = None,
-    guidance_scale: float = 1.0,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    order: str = "raster",
-    num_inference_steps: int | None = None,
-    schedule: str = "cosine",
+    sampling: Sampling | None = None,
     generator: Generators = None,
     use_cache: bool = True,
     graph: bool = False,
     callback: Callback | None = None,
+    **settings: Any,
 ) -> tuple[Tensor, Tensor]:
     """Fill in the defective tokens of B photos, n candidates for each.
 
@@ -69,19 +71,14 @@ def sample(
         memory: what `mps2s.encode` gives.
         num_candidates: n.
         unconditional: the memory with the caption ""; needed for guidance only.
-        guidance_scale: logits are u + scale · (c - u), c with and u without the caption.
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_k: draw from the k likeliest tokens only.
-        top_p: draw from the likeliest tokens only that have this probability together.
-        order: one of `ORDERS`; with "confidence" it tells only where a token stands among equals, and which random
-            number it is drawn by.
-        num_inference_steps: S; more than K mean K; None: one token a step.
-        schedule: one of `groups.SCHEDULES`; only "confidence" matters with one token a step.
+        sampling: how tokens are drawn, in which order and in how many steps; None: `Sampling()`.
         generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
             one for each candidate of a photo, or of all photos; None: a random seed.
         use_cache: False runs the whole decoder in every step, which gives the same and is slow.
         graph: on a GPU, with one token a step, capture a step as a CUDA graph, and replay that for every token.
         callback: called as f(step, steps) after each step, from 1; steps: of all photos and candidates.
+        settings: fields of `Sampling` by name, which replace those of `sampling`: guidance_scale, temperature, top_k,
+            top_p, order, num_inference_steps, schedule.
 
     Returns:
         Tokens, int64 [B · n, h, w], and the mean log-probability of each one's new tokens, float32 [B · n]:
@@ -91,33 +88,32 @@ def sample(
     Raises:
         InputError: an argument is out of range.
     """
-    draw = Draw(guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = dataclasses.replace(sampling or Sampling(), **settings)
     photos = len(memory.tokens)
-    _check(num_candidates, order, num_inference_steps, schedule)
-    unconditional = _unconditional(unconditional, draw, photos)
+    if num_candidates < 1:
+        raise InputError(f"num_candidates is {num_candidates}; it must be 1 or more")
+    unconditional = _unconditional(unconditional, sampling, photos)
     seeds = candidate_seeds(generator, num_candidates, photos)
 
     memories = [[memory[i], unconditional[i]] if unconditional else [memory[i]] for i in range(photos)]
-    groups = [group_sizes(int(one[0].token_mask.sum()), num_inference_steps, schedule) for one in memories]
-    surest = schedule == "confidence"
-    chunks = [candidates_at_once(sizes, memory.states.device, surest) for sizes in groups]
+    steps = sampling.num_inference_steps
+    groups = [group_sizes(int(one[0].token_mask.sum()), steps, sampling.schedule) for one in memories]
+    chunks = [candidates_at_once(sizes, memory.states.device, sampling.by_confidence) for sizes in groups]
     rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
     progress = _Progress(callback, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
     graph = graph and memory.states.is_cuda
+    decoder = speed_up(mps2s).decoder
     tokens, scores = [], []
     for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
         batch, cache = _together(one), None
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
-            filled_up = few + few[-1:] * (chunk - len(few))
-            plan = _Plan.make(order, one[0].token_mask, filled_up, len(few), sizes, surest)
+            plan = _Plan.make(one[0].token_mask, few, chunk, sizes, sampling)
             if use_cache:
-                decoder = _Cached(mps2s, batch, plan, alike=graph and plan.one_by_one, earlier=cache)
-                drawn, logp = _decode(decoder, draw, progress)
-                cache = replace(decoder.cache, layers=[])  # theirs are not the next ones'
-                del decoder
-            else:
-                drawn, logp = _decode(_Uncached(mps2s, batch, plan), draw, progress)
+                cache = plan.prefill(decoder, batch, reuse=cache)
+            drawn, logp = _decode(decoder, batch, plan, sampling, progress, cache=cache, graph=graph)
+            if cache is not None:
+                cache = dataclasses.replace(cache, layers=[])  # the next candidates need fresh layer caches
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
@@ -125,59 +121,74 @@ def sample(
     return torch.cat(tokens), torch.cat(scores)
 
 
-def candidates_at_once(sizes: list[int], device: torch.device, surest: bool = False) -> int:
-    """C, which must not depend on how many candidates are asked for.
+def candidates_at_once(sizes: list[int], device: torch.device, by_confidence: bool = False) -> int:
+    """Return C, which must not depend on how many candidates are wanted.
 
     Args:
-        sizes: of the groups.
+        sizes: tokens of each group.
         device: where the decoder runs.
-        surest: every step asks for all that are missing, as "confidence" does.
+        by_confidence: every step predicts all that are missing.
     """
-    parallel = surest or sum(sizes) >= FULL_GROUP * max(1, len(sizes))
+    parallel = by_confidence or sum(sizes) >= FULL_GROUP * max(1, len(sizes))
     return 1 if parallel and device.type == "cpu" else CHUNK
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is settled for C candidates before the first step."""
+    """All that is settled for C candidates before the first step."""
 
     positions: Tensor
     """int64 [C, K], in the order of decoding."""
     uniform: Tensor
     """float64 [C, K], one for each token; it stays with the token if the order changes."""
-    distinct: int
-    """Only so many candidates were asked for; the others are copies of the last of these."""
+    real: int
+    """How many candidates are wanted; the others repeat the last of these (`BatchPadding`)."""
     sizes: list[int]
-    """Of the groups, one for each step."""
-    surest: bool
-    """Every step draws all that are missing, and keeps those of which the model is surest."""
+    """Tokens of each group, one group for each step."""
+    by_confidence: bool
 
     @classmethod
-    def make(
-        cls, order: str, token_mask: Tensor, seeds: list[int], distinct: int, sizes: list[int], surest: bool
-    ) -> _Plan:
+    def make(cls, token_mask: Tensor, seeds: list[int], chunk: int, sizes: list[int], sampling: Sampling) -> _Plan:
+        """Settle the order and the random numbers of candidates.
+
+        Args:
+            token_mask: bool [1, 1, h, w], True = defective.
+            seeds: of the candidates that are wanted.
+            chunk: C, to which they are padded.
+            sizes: tokens of each group.
+            sampling: its order and schedule.
+        """
         positions, uniform = [], []
-        for seed in seeds:
+        for seed in seeds + seeds[-1:] * (chunk - len(seeds)):
             generator = torch.Generator().manual_seed(seed)
-            positions.append(decoding_order(order, token_mask, generator))
+            positions.append(decoding_order(sampling.order, token_mask, generator))
             uniform.append(torch.rand(len(positions[0]), generator=generator, dtype=torch.float64))
         drawn_by = torch.stack(uniform).to(token_mask.device)
-        return cls(torch.stack(positions), drawn_by, distinct, sizes, surest)
+        return cls(torch.stack(positions), drawn_by, len(seeds), sizes, sampling.by_confidence)
 
     @property
     def one_by_one(self) -> bool:
-        """Whether every step decides one token, the next one."""
-        return not self.surest and len(self.sizes) == sum(self.sizes)
+        """Return whether every step decides one token, the next one."""
+        return not self.by_confidence and len(self.sizes) == sum(self.sizes)
 
-    def asked(self, step: int) -> slice:
-        """Which tokens a step draws."""
+    def targets(self, step: int) -> slice:
+        """Return which tokens a step predicts."""
         start = sum(self.sizes[:step])
-        return slice(start, sum(self.sizes) if self.surest else start + self.sizes[step])
+        return slice(start, sum(self.sizes) if self.by_confidence else start + self.sizes[step])
 
-    def rows(self) -> list[Rows]:
-        """Those that each step runs; the last ones are of the tokens that it draws."""
-        # all now: a copy to a GPU between steps would wait for those before it
-        return rows_of_steps(self.sizes, self.surest, self.positions.device)
+    def prefill(self, decoder: Decoder, memory: Memory, reuse: DecoderCache | None = None) -> DecoderCache:
+        """Make a cache for the candidates.
+
+        Args:
+            decoder: the model's.
+            memory: of G photos.
+            reuse: the cache of other candidates of these, or None.
+        """
+        candidates, tokens = self.positions.shape
+        # a GPU attends to all candidates at once: nothing is gained there by leaving padding out
+        real = self.real if self.positions.device.type == "cpu" else None
+        # never one slot, and never all: for these `torch.compile` makes kernels of their own
+        return decoder.prefill(memory, candidates, tokens + 2, real=real, reuse=reuse)
 
 
 class _Progress:
@@ -192,110 +203,74 @@ class _Progress:
             self.callback(self.step, self.total)
 
 
-def _decode(decoder: _Cached | _Uncached, draw: Draw, progress: _Progress) -> tuple[Tensor, Tensor]:
-    """Decide group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
+def _decode(
+    decoder: Decoder,
+    memory: Memory,
+    plan: _Plan,
+    sampling: Sampling,
+    progress: _Progress,
+    *,
+    cache: DecoderCache | None,
+    graph: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Decode group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
 
     With "confidence" every step draws all that are missing, keeps the group of which the model is surest, and brings
     the plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
     with a fresh one (MaskGIT) an unlikely code would have to come up again in every step, and rarely stay.
+
+    Args:
+        decoder: the model's.
+        memory: of G photos: one photo, with guidance without its caption too.
+        plan: of the candidates.
+        sampling: how tokens are drawn.
+        progress: called after each step.
+        cache: of `plan.prefill`; None: run everything from the beginning in every step, the slow twin.
+        graph: capture a step of one token as a CUDA graph: all have the same shapes if each reads the whole cache,
+            whose later slots are masked.
     """
-    plan = decoder.plan
+    memories, tokens = len(memory.states), plan.positions.shape[1]
+    fixed_shape = graph and plan.one_by_one and cache is not None
     chosen = torch.zeros_like(plan.positions)
     logp = torch.zeros_like(plan.uniform)
 
     def decide(rows: Rows, step: int) -> None:
-        """One group. Nothing in here waits for a GPU."""
-        logits = draw.guide(decoder(chosen, rows, step))  # [C, R, V], a row for each that is asked for
-        asked = rows.slots[-logits.shape[1] :]
-        drawn = draw(logits, plan.uniform[:, asked])
-        chosen.index_copy_(1, asked, drawn)
-        logp.index_copy_(1, asked, logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0])
-        if plan.surest:
-            first = logp[:, asked].argsort(dim=-1, descending=True, stable=True)
+        """Decide one group. Nothing in here waits for a GPU."""
+        targets = plan.targets(step)
+        size = targets.stop - targets.start
+        if cache is None:
+            everything = rows_of([*plan.sizes[:step], size])
+            decided, order = (x[:, : targets.stop].repeat(memories, 1) for x in (chosen, plan.positions))
+            logits = decoder.predict(memory, decided, order, everything)[:, -size:]
+        else:
+            # one slot more than can be visible, because `torch.compile` takes two sizes that are equal for the same
+            length = tokens + 2 if fixed_shape else min(math.ceil(targets.stop / SLOTS) * SLOTS, tokens) + 1
+            inputs = rows.inputs(chosen.repeat(memories, 1), plan.positions.repeat(memories, 1))
+            logits = decoder.decode_rows(cache, inputs, rows.slots, rows.visible(length), size)
+        logits = guide(logits, sampling)  # [C, R, V], a row for each target
+        slots = rows.slots[-size:]
+        drawn = draw(logits, plan.uniform[:, slots], sampling)
+        chosen.index_copy_(1, slots, drawn)
+        logp.index_copy_(1, slots, logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0])
+        if plan.by_confidence:
+            first = logp[:, slots].argsort(dim=-1, descending=True, stable=True)
             for row in (plan.positions, plan.uniform, chosen, logp):
-                row.index_copy_(1, asked, row[:, asked].gather(-1, first))
+                row.index_copy_(1, slots, row[:, slots].gather(-1, first))
 
-    steps = plan.rows()
-    graph = Graph(lambda *rows: decide(Rows(*rows), 0), *steps[0]) if decoder.alike and steps else None
+    # all rows now: a copy to a GPU between steps would wait for those before it
+    steps = rows_of_steps(plan.sizes, plan.by_confidence, plan.positions.device)
+    captured = Graph(lambda *rows: decide(Rows(*rows), 0), *steps[0]) if fixed_shape and steps else None
     for step, rows in enumerate(steps):
-        if graph is None:
+        if captured is None:
             decide(rows, step)
         else:
-            graph(*rows)
+            captured(*rows)
         progress()
     return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
 
 
-class _Cached:
-    """Steps with a key-value cache, for the C candidates of each of G memories.
-
-    Args:
-        mps2s: the model.
-        memory: of G photos.
-        plan: of the candidates.
-        alike: every step does the same but for its rows, so that one graph serves all: each reads the whole cache,
-            whose later slots are masked. With one token a step only.
-        earlier: the cache of other candidates of the same memories.
-    """
-
-    def __init__(
-        self,
-        mps2s: MPS2S,
-        memory: Memory,
-        plan: _Plan,
-        *,
-        alike: bool = False,
-        earlier: DecoderCache | None = None,
-    ) -> None:
-        self.mps2s, self.memories, self.plan, self.alike = mps2s, len(memory.states), plan, alike
-        # a GPU attends to all candidates at once: nothing is gained there by leaving copies out
-        distinct = plan.distinct if plan.positions.device.type == "cpu" else None
-        candidates, tokens = plan.positions.shape
-        # never one slot, and never all: for these `torch.compile` makes kernels of their own
-        self.cache = mps2s.prefill(memory, candidates, tokens + 2, distinct=distinct, earlier=earlier)
-
-    def __call__(self, chosen: Tensor, rows: Rows, step: int) -> Tensor:
-        """Logits of the tokens that a step asks for.
-
-        Args:
-            chosen: int64 [C, K], the tokens, of which those of earlier steps are decided.
-            rows: of this step.
-            step: from 0; each must run once, in order.
-
-        Returns:
-            float32 [G · C, R, V].
-        """
-        previous, previous_at = (x.repeat(self.memories, 1) for x in rows.say(chosen, self.plan.positions))
-        at = self.plan.positions[:, rows.slots].repeat(self.memories, 1)
-        if self.alike:
-            one = previous[:, 0], previous_at[:, 0], at[:, 0]
-            return self.mps2s.decode_one_token(self.cache, *one, rows.slots)[:, None]
-        asked, tokens = self.plan.asked(step), self.plan.positions.shape[1]
-        # beyond these nothing is visible; and one more, for `torch.compile` takes sizes that are equal for the same
-        length = min(math.ceil(asked.stop / SLOTS) * SLOTS, tokens) + 1
-        states = self.mps2s.decode_rows(self.cache, previous, previous_at, at, rows.slots, rows.visible(length))
-        return self.mps2s.head(states[:, asked.start - asked.stop :])
-
-
-class _Uncached:
-    """The slow twin of `_Cached`: teacher-forced prediction of everything from the beginning, in every step."""
-
-    alike = False
-
-    def __init__(self, mps2s: MPS2S, memory: Memory, plan: _Plan) -> None:
-        self.mps2s, self.memory, self.plan = mps2s, memory, plan
-
-    def __call__(self, chosen: Tensor, rows: Rows, step: int) -> Tensor:  # noqa: ARG002 - it runs all rows
-        """As `_Cached.__call__`."""
-        asked, memories = self.plan.asked(step), len(self.memory.states)
-        size = asked.stop - asked.start
-        targets, order = (x[:, : asked.stop].repeat(memories, 1) for x in (chosen, self.plan.positions))
-        everything = rows_of([*self.plan.sizes[:step], size])
-        return self.mps2s.predict(self.memory, targets, order, everything)[:, -size:]
-
-
 def _together(memories: list[Memory]) -> Memory:
-    """Memories of one photo each, whose captions differ in length, as a batch."""
+    """Put memories of one photo each, whose captions differ in length, into a batch."""
     longest = max(memory.text_length for memory in memories)
     states, masks = [], []
     for memory in memories:
@@ -313,13 +288,13 @@ def _together(memories: list[Memory]) -> Memory:
     )
 
 
-def _unconditional(memory: Memory | None, draw: Draw, photos: int) -> Memory | None:
-    """The unconditional memory, if guidance needs it."""
-    if not draw.guided:
+def _unconditional(memory: Memory | None, sampling: Sampling, photos: int) -> Memory | None:
+    """Return the unconditional memory, if guidance needs it."""
+    if not sampling.guided:
         return None
     if memory is None:
         raise InputError(
-            f'guidance_scale is {draw.guidance_scale}: unlike 1 it needs `unconditional`, the memory of ""'
+            f'guidance_scale is {sampling.guidance_scale}: unlike 1 it needs `unconditional`, the memory of ""'
         )
     if len(memory.tokens) != photos:
         raise InputError(f"unconditional is the memory of {len(memory.tokens)} photos; needed: {photos}")
@@ -327,7 +302,16 @@ def _unconditional(memory: Memory | None, draw: Draw, photos: int) -> Memory | N
 
 
 def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[list[int]]:
-    """The seeds of each photo's `count` candidates, by the rule of `sample`."""
+    """Return the seeds of each photo's `count` candidates, by the rule of `sample`.
+
+    Args:
+        generator: one, or one for each candidate of a photo, or of all photos; None: a random seed.
+        count: candidates of a photo.
+        photos: their number.
+
+    Raises:
+        InputError: it is something else, or there is another number of generators.
+    """
     if generator is None or isinstance(generator, torch.Generator):
         first = int(torch.randint(2**31, ())) if generator is None else generator.initial_seed()
         return [[(first + i) % 2**64 for i in range(count)]] * photos
@@ -339,17 +323,3 @@ def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[
     if len(seeds) != count * photos:
         raise InputError(f"there are {len(seeds)} generators for {count * photos} candidates; give one for each")
     return [seeds[i * count : (i + 1) * count] for i in range(photos)]
-
-
-def _check(num_candidates: int, order: str, steps: int | None, schedule: str) -> None:
-    if num_candidates < 1:
-        raise InputError(f"num_candidates is {num_candidates}; it must be 1 or more")
-    check_steps(steps)
-    check_order(order)
-    check_schedule(schedule)
-
-
-def check_steps(steps: int | None) -> None:
-    """Raises: InputError: nothing can be decided in so many steps."""
-    if steps is not None and steps < 1:
-        raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")

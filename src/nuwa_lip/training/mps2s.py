@@ -18,10 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.compiling import prepare
 from nuwa_lip.hub import ModelParts, load_model, save_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.bert import BertText
+from nuwa_lip.models.decoder import DecoderBlock
 from nuwa_lip.models.groups import group_sizes, rows_of_each
 from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
@@ -65,7 +67,7 @@ class MPS2SStage(Stage[MPS2S]):
         max_file_size: largest size in bytes of an exported file.
     """
 
-    blocks = (Block,)
+    blocks = (Block, DecoderBlock)
     sizes_vary = True  # the longest caption, and the most defective tokens
 
     def __init__(
@@ -79,7 +81,8 @@ class MPS2SStage(Stage[MPS2S]):
         self.cache, self.max_file_size = cache, max_file_size
         self.dfvqgan = load_model(cache.folder / "dfvqgan", need_mps2s=False).dfvqgan
         torch.manual_seed(recipe.schedule.seed)
-        model = MPS2S(recipe.model)
+        model = speed_up(MPS2S(recipe.model))
+        model.hidden_once = accelerator.device.type == "cpu"
         if recipe.text_encoder is not None:
             self.tokenizer = start_from_bert(model, Path(recipe.text_encoder))
         elif weights is not None and weights.tokenizer is not None:
@@ -245,6 +248,6 @@ def run_again_for_gradients(model: MPS2S, *, compiled: bool = False) -> None:
         compiled: compile what runs again; a block compiled by `compile_blocks` would run eagerly here.
     """
     for block in model.modules():
-        if isinstance(block, Block):
+        if isinstance(block, Block | DecoderBlock):
             forward = torch.compile(block.forward, dynamic=True) if compiled else block.forward
             block.forward = partial(checkpoint, forward, use_reentrant=False)  # type: ignore[method-assign]

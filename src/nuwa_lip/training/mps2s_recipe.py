@@ -9,7 +9,7 @@ from typing import Literal
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.sampling.defaults import SamplingDefaults
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.training.schedule import Schedule
 
 
@@ -45,7 +45,7 @@ class MPS2SRecipe:
     """decoder: the encoders of pixels and tokens and the token embedding stay as they are; caption: the decoder's
     blocks, too, so that only what reads the caption learns; prior: the same, to tell what stands in a region of the
     whole photo from the caption alone, which takes minutes."""
-    sampling: SamplingDefaults = SamplingDefaults()
+    sampling: Sampling = Sampling()
     """What the finished model is sampled with when the user does not say."""
 
     def __post_init__(self) -> None:

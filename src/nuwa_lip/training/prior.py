@@ -17,7 +17,7 @@ from torch import Tensor
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import ModelParts
 from nuwa_lip.models.caption_prior import CaptionPrior
-from nuwa_lip.models.decoder import mean_state
+from nuwa_lip.models.memory import mean_state
 from nuwa_lip.training.mps2s import MPS2SStage
 from nuwa_lip.training.recipes import MPS2SRecipe
 from nuwa_lip.training.tokens import TokenBatch, TokenCache
@@ -63,7 +63,7 @@ class PriorStage(MPS2SStage):
         states, padding = self.raw.encode_text(text_ids, len(text_ids))
         assert states is not None
         tilt = prior(mean_state(states, padding))
-        likely = (self.average_log + self.raw.head(tilt)).log_softmax(-1)  # [B, r², V]
+        likely = (self.average_log + self.raw.decoder.head(tilt)).log_softmax(-1)  # [B, r², V]
         return -(likely * self.counts(tokens)).sum(-1).mean() * likely.shape[1] / tokens[0].numel()
 
     @property

@@ -17,7 +17,7 @@ from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.disk import from_json, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
-from nuwa_lip.sampling.defaults import SamplingDefaults
+from nuwa_lip.sampling import Sampling
 from nuwa_lip.training.critics import Adversary
 from nuwa_lip.training.mps2s_recipe import MPS2SRecipe
 from nuwa_lip.training.schedule import Schedule
@@ -214,7 +214,7 @@ def mps2s_mini() -> MPS2SRecipe:
         ),
         orders={"raster": 0.5, "border": 0.3, "random": 0.2},
         start_from_codes=True,
-        sampling=SamplingDefaults(order="border", blend=True),
+        sampling=Sampling(order="border", blend=True),
     )
 
 
@@ -242,7 +242,7 @@ def mps2s_prior() -> MPS2SRecipe:
         ),
         orders={"border": 1.0},
         trained="prior",
-        sampling=SamplingDefaults(guidance_scale=3.0, order="border", num_inference_steps=32, blend=True),
+        sampling=Sampling(guidance_scale=3.0, order="border", num_inference_steps=32, blend=True),
     )
 
 
@@ -336,7 +336,7 @@ def mps2s_paper() -> MPS2SRecipe:
             checkpoint_every=5000,
         ),
         gradient_checkpointing=True,
-        sampling=SamplingDefaults(top_k=128),
+        sampling=Sampling(top_k=128),
     )
 
 

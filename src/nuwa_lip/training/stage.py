@@ -22,7 +22,7 @@ from torch.optim import AdamW, Optimizer
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.compiling import compile_blocks
-from nuwa_lip.fast.cuda_graphs import without_plans
+from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
 from nuwa_lip.training.schedule import Schedule
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -53,7 +53,7 @@ class Stage(ABC, Generic[Model]):
 
     def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model) -> None:
         self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
-        without_plans(accelerator.device)
+        disable_cudnn_attention(accelerator.device)
         self.average = Average(deepcopy(model), recipe.schedule.ema)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
         if recipe.schedule.compile:

@@ -238,9 +238,7 @@ def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> tuple[Tensor, Te
 
 def token_mask(masks: Tensor, factor: int) -> Tensor:
     """Reduce masks, bool [B, 1, S, S], to m': a token is defective if any pixel under it is (Eq. 8)."""
-    while factor > 1:
-        masks, factor = pool_mask(masks), factor // 2
-    return masks
+    return pool_mask(masks, factor)
 
 
 def pack_masks(masks: Tensor) -> np.ndarray:

@@ -1,0 +1,46 @@
+"""Settings of sampling: values out of range, and of another type."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal, Optional
+
+import pytest
+
+from nuwa_lip.errors import InputError
+from nuwa_lip.sampling import Sampling
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"guidance_scale": math.nan},
+        {"temperature": "warm"},
+        {"temperature": None},
+        {"top_k": 1.5},
+        {"top_k": True},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"order": "spiral"},
+        {"num_inference_steps": 0},
+        {"schedule": ["cosine"]},
+        {"blend": "off"},
+    ],
+)
+def test_values_that_cannot_be_are_named(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(values)).partition('_')[0]}.* is |there is no order 'spiral'"):
+        Sampling(**values)
+    Sampling(top_k=0, temperature=0)  # all tokens, the likeliest
+
+
+def test_fields_may_be_of_any_annotated_kind() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class More(Sampling):
+        style: Literal["plain", "bold"] = "plain"
+        size: Optional[float] = None  # noqa: UP045 - as others may write it
+
+    assert More(style="bold", size=3, top_k=5).size == 3
+    for values in ({"style": "italic"}, {"style": None}, {"size": "3"}, {"size": True}, {"top_k": 1.5}):
+        with pytest.raises(InputError, match=f"{next(iter(values))} is "):
+            More(**values)  # type: ignore[arg-type]
