@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import nuwa_lip as package
 from nuwa_lip import cli
@@ -78,6 +79,38 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., object]]
         monkeypatch.setattr(cli.importlib, "import_module", lambda _: type("Module", (), {"do": function}))
 
     return replace
+
+
+@pytest.mark.parametrize(
+    "words", [("do", "--threads", "1"), ("--threads=1", "do"), ("do", "--threads", "2", "--threads", "1")]
+)
+def test_threads_are_those_of_the_command_alone(words: tuple[str, ...], nuwa_lip: Run, command: Run) -> None:
+    seen = []
+    command(lambda argv: seen.append((argv, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])))
+    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(2)
+    try:
+        assert nuwa_lip(*words).code == 0 and seen == [([], 1, "1")]
+        assert torch.get_num_threads() == 2 and os.environ.get("OMP_NUM_THREADS") == variable
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("value", [("--threads",), ("--threads", "0"), ("--threads", "-1"), ("--threads=two",)])
+def test_a_wrong_number_of_threads_is_named(value: tuple[str, ...], nuwa_lip: Run, command: Run) -> None:
+    command(raising(AssertionError()))
+    done = nuwa_lip("do", *value)
+    assert done.code == 2 and done.err.count("\n") == 1 and "--threads" in done.err
+
+
+def test_waiting_threads_sleep(nuwa_lip: Run, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(lambda argv: None)
+    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if before:
+            monkeypatch.setenv("OMP_WAIT_POLICY", before)
+        nuwa_lip("do")
+        assert os.environ["OMP_WAIT_POLICY"] == after
 
 
 def raising(error: BaseException) -> Callable[..., None]:

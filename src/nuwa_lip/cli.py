@@ -14,7 +14,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import nuwa_lip
@@ -78,11 +79,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know every name's alphabet
+    # before PyTorch reads it: beside a busy process threads that spin while they wait take many times as long
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             try:
-                run(list(sys.argv[1:] if argv is None else argv))
+                words, threads = _threads(list(sys.argv[1:] if argv is None else argv))
+                with _at_most(threads):
+                    run(words)
             finally:
                 print(end="", flush=True)  # here, for at the interpreter's end its failure cannot be caught
     except InputError as error:
@@ -132,8 +137,50 @@ def overview(commands: Mapping[str, tuple[str, str]]) -> str:
             *lines,
             "",
             "nuwa-lip COMMAND --help shows the options and an example; nuwa-lip --version the version.",
+            "Every command takes --threads N, the most cores to compute on; small models take one of them anyway.",
         ]
     )
+
+
+def _threads(argv: list[str]) -> tuple[list[str], int | None]:
+    """Take `--threads N` out of a command line; the command `bench` has an option of this name itself.
+
+    Raises:
+        InputError: N is no number from 1 up.
+    """
+    words, value = list(argv), None
+    for flag in [word for word in argv if word == "--threads" or word.startswith("--threads=")]:
+        if argv[:1] == ["bench"]:
+            break
+        at = words.index(flag)
+        _, equals, value = flag.partition("=")
+        value = value if equals else (words.pop(at + 1) if at + 1 < len(words) else "")
+        del words[at]
+    if value is not None and not (value.isdecimal() and int(value) >= 1):
+        raise InputError(f"--threads is {value!r}; it must be a number from 1 up")
+    return words, None if value is None else min(int(value), os.cpu_count() or 1)
+
+
+@contextmanager
+def _at_most(threads: int | None) -> Iterator[None]:
+    """Compute on so many cores, in processes started from here too; None: as the environment says."""
+    if threads is None:
+        yield
+        return
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    torch = sys.modules.get("torch")  # one that is loaded already does not read them any more
+    loaded = torch.get_num_threads() if torch else None
+    try:
+        if torch:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        if torch:
+            torch.set_num_threads(loaded)
 
 
 def _call(name: str, argv: list[str]) -> None:
