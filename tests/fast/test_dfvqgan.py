@@ -45,6 +45,15 @@ def picture() -> tuple[Tensor, Tensor]:
     return noise(2, 3, 32, 32).clamp(-1, 1), mask
 
 
+def test_rows_in_bf16_of_values_far_from_zero() -> None:
+    """Their mean is subtracted before anything is rounded, as in `group_norm`."""
+    mask, x = hole("random", 1, 16, 16), (noise(1, 8, 16, 16) + 30).bfloat16()
+    known, weight, bias = ~mask.expand_as(x), torch.ones(8), torch.zeros(8)
+    exact = F.silu(group_norm(x.double(), mask, 4))[known]
+    error = swish_rows(x, mask, 4, weight.bfloat16(), bias.bfloat16())[known].double() - exact
+    assert error.square().mean().sqrt() < 0.004
+
+
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_both_encode_and_decode_the_same(config: DFVQGANConfig) -> None:
     plain, fast = twins(config)

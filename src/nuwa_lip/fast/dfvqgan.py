@@ -147,9 +147,9 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _group_means(rows: Tensor, num_groups: int) -> Tensor:
-    """Return the mean of each channel's group, [n, C] → [C]."""
+    """Return the mean of each channel's group, [n, C] → float32 [C]."""
     means = rows.sum(0, dtype=torch.float32).view(num_groups, -1).mean(1) / len(rows)
-    return means.repeat_interleave(rows.shape[1] // num_groups).to(rows.dtype)
+    return means.repeat_interleave(rows.shape[1] // num_groups)
 
 
 def _rows(x: Tensor) -> Tensor:

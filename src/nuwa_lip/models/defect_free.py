@@ -64,12 +64,13 @@ def group_norm(
         return F.group_norm(x, num_groups, weight, bias, eps)
     B, C, H, W = x.shape
     known = (~mask).sum((1, 2, 3)).clamp(min=1)  # [B], n
-    scale = (H * W / known).sqrt().to(x.dtype)[:, None]  # [B, 1], sqrt(N/n)
+    scale = (H * W / known).sqrt()[:, None]  # [B, 1], sqrt(N/n)
     total = x.masked_fill(mask, 0).reshape(B, num_groups, -1).sum(-1, dtype=torch.float32)  # [B, G]
     mean = (total / (known[:, None] * (C // num_groups))).repeat_interleave(C // num_groups, 1)  # [B, C]
-    centred = (x - mean.to(x.dtype)[:, :, None, None]).masked_fill(mask, 0)
-    centred = centred * scale[:, :, None, None]
-    weight = (1 / scale).expand(B, C) if weight is None else (weight / scale.float()).to(weight.dtype)  # [B, C]
+    # in float32: a mean rounded to bf16 is off by up to its 256th part, more than the spread of values far from zero
+    centred = (x - mean[:, :, None, None]).masked_fill(mask, 0) * scale[:, :, None, None]
+    centred = centred.to(x.dtype)
+    weight = (1 / scale).expand(B, C).to(x.dtype) if weight is None else (weight / scale).to(weight.dtype)  # [B, C]
     bias = torch.zeros_like(weight) if bias is None else bias.expand(B, C)
     # samples stand as further groups of one sample, which gives each its own weight
     centred, weight, bias = centred.reshape(1, B * C, H, W), weight.reshape(-1), bias.reshape(-1)
