@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,3 +165,23 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Store, "save", recorded)
     return names
+
+
+@pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes are played by this one, which has everything imported; what they are given is sent.
+
+    The tests of `evaluate images` and `evaluate tokenizer` start real ones.
+    """
+
+    class Here(Executor):
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+            function, args, options = pickle.loads(pickle.dumps((function, args, options)))
+            future: Future[Any] = Future()
+            future.set_result(function(*args, **options))
+            return future
+
+    monkeypatch.setattr("nuwa_lip.evaluation.job.ProcessPoolExecutor", Here)

@@ -48,6 +48,13 @@ MPS2S_CONFIG = dataclasses.replace(
 )
 
 
+def compile_as_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled is differentiated and run as it was traced: making C++ of it takes half a minute."""
+    compile = torch.compile
+    traced = {"backend": "aot_eager", "options": None}
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: compile(*args, **(options | traced)))
+
+
 def make_shards(folder: Path) -> Path:
     """Shards of `PHOTOS` shapes, of the size that photos are held in for 32 px."""
     write_shards(shape_samples(PHOTOS, size=40), folder, image_format="png", max_bytes=12_000)

@@ -465,13 +465,14 @@ def test_rows_know_how_large_their_model_is(benchmark: Benchmark, tiny_model: Pa
     assert "parameters" not in row_of(Job(benchmark=benchmark.folder, baseline="telea"), benchmark, folder).setting
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_processes_measure_the_figures_of_one(
     benchmark: Benchmark, tiny_model: Path, tmp_path: Path, measured_here: list[str]
 ) -> None:
     job = Job(benchmark=benchmark.folder, model=str(tiny_model), blend=False)
     switches = {"relative_estimation": False}
     found = []
-    for workers, share in ((1, ["00000", "00001", "00002"]), (2, ["00000", "00002"])):
+    for workers, share in ((1, ["00000", "00001", "00002"]), (2, ["00001", "00000", "00002"])):
         setting = Setting(n=3, pictures=1, workers=workers, others=2)
         out = tmp_path / str(workers)
         folder = RowFolder(out, "shapes", "tokenizer")
