@@ -15,7 +15,7 @@ demo: .venv/.installed  ## repaint the bundled photos with the bundled model
 	@$(BIN)/nuwa-lip demo
 
 test: lint  ## style, types and all tests
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed-test  ## style and types only
 	$(BIN)/ruff check .
