@@ -47,6 +47,11 @@ def tiny_parts() -> tuple[DFVQGAN, MPS2S, CaptionTokenizer]:
     return dfvqgan.eval().requires_grad_(False), mps2s.eval().requires_grad_(False), tokenizer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes minutes, so that none of several processes is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_shapes_end_to_end.py")
+
+
 @pytest.fixture
 def apart() -> Iterator[None]:
     """No compiled graph of another test, of which there may only be so many."""
