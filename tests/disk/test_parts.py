@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,62 @@ def test_a_report_may_be_written_into_folders_that_are_yet_to_be_made(tmp_path: 
         with pytest.raises(InputError, match=says):
             check_writable(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path / "a") as part:
+        write_text(part / "x", "mine")
+        with (
+            pytest.raises(InputError, match="another process is writing .*a: wait for its end"),
+            temporary_folder(tmp_path / "a"),
+        ):
+            raise AssertionError("it is being written")
+        with written_folder(tmp_path / "a.b") as other:  # another name, although it begins alike
+            write_text(other / "x", "its")
+        assert (part / "x").read_text() == "mine"
+    assert contents(tmp_path) == {"a.b/x": b"its"}
+
+
+def test_what_a_killed_process_has_left_goes(tmp_path: Path) -> None:
+    left = tmp_path / ".a.0123abcd.part"
+    write_text(left / "x", "half")
+    write_text(tmp_path / ".b.0123abcd.part" / "x", "of another folder")
+    with written_folder(tmp_path / "a") as part:
+        write_text(part / "x", "whole")
+    assert contents(tmp_path) == {"a/x": b"whole", ".b.0123abcd.part/x": b"of another folder"}
+
+
+def test_old_temporary_files_of_killed_processes_go(tmp_path: Path) -> None:
+    for name in (".old.png.0123abcd.part", ".new.png.0123abcd.part", "mine.part"):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0) if "new" not in name else None)
+    write_text(tmp_path / "a.txt", "whole")
+    assert contents(tmp_path) == {".new.png.0123abcd.part": b"half", "a.txt": b"whole", "mine.part": b"half"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_has_appeared_meanwhile_stays(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with written_whole(tmp_path / "b", replace=False) as part:
+        part.write_text("mine")
+    with (
+        pytest.raises(InputError, match="b exists already: another process"),
+        written_whole(tmp_path / "b", replace=False) as part,
+    ):
+        part.write_text("second")
+    with (
+        pytest.raises(InputError, match="a exists already: another process"),
+        written_folder(tmp_path / "a", replace=False) as part,
+    ):
+        write_text(tmp_path / "a" / "x", "its")
+    assert contents(tmp_path) == {"b": b"mine", "a/x": b"its"}
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    for write in (written_whole, written_folder):
+        with pytest.raises(OSError, match="No space left on device: .*name.x'"), write(tmp_path / "name.x"):
+            raise OSError(28, "No space left on device")

@@ -7,12 +7,14 @@ import math
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nuwa_lip.disk import write_json
@@ -173,6 +175,56 @@ def test_a_damaged_checkpoint_is_one_line(file: str, damage: Any, tmp_path: Path
     text = str(error.value)
     assert text.startswith(f"cannot resume from {tmp_path}/checkpoints/step-2: ") and "\n" not in text
     assert "remove it to go on from the one before" in text and len(text) > len(str(tmp_path)) + 100
+
+
+def changed(name: str, change: Callable[[Tensor], Tensor | None]) -> Callable[[Path], None]:
+    """Change one tensor of a file, or leave it out."""
+
+    def damage(path: Path) -> None:
+        tensors = load_file(path)
+        value = change(tensors.pop(name))
+        save_file(tensors if value is None else tensors | {name: value}, path)
+
+    return damage
+
+
+def more(path: Path) -> None:
+    save_file(load_file(path) | {"9.step": torch.ones(())}, path)
+
+
+MOMENTS = "model.optimizer.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        (
+            MOMENTS,
+            changed("0.exp_avg", lambda t: t[:1].contiguous()),
+            r"0.exp_avg is torch.float32 \[1, 3, 3, 3\]",
+        ),
+        (MOMENTS, changed("0.exp_avg_sq", lambda t: t.flatten()), "0.exp_avg_sq is torch.float32"),
+        (MOMENTS, changed("1.exp_avg", lambda t: t.half()), "1.exp_avg is torch.float16"),
+        (MOMENTS, changed("1.exp_avg", lambda t: None), "1.exp_avg is missing"),
+        (MOMENTS, changed("0.exp_avg", lambda t: t.fill_(math.nan)), "0.exp_avg holds NaN or infinities"),
+        (MOMENTS, changed("0.exp_avg_sq", lambda t: t.fill_(-1)), "0.exp_avg_sq is negative"),
+        (MOMENTS, changed("0.step", lambda t: t.fill_(1e9)), "0.step is 1000000000.0; it must be 1 to 2"),
+        (MOMENTS, changed("0.step", lambda t: t.fill_(-1)), "0.step is -1.0"),
+        (MOMENTS, changed("0.step", lambda t: t.repeat(3)), r"0.step is torch.float32 \[3\]"),
+        (MOMENTS, more, "9.step has no place"),
+        ("model.safetensors", changed("weight", lambda t: t.fill_(math.inf)), "weight holds NaN or infinities"),
+        ("model.safetensors", changed("weight", lambda t: t.int()), "weight is torch.int32"),
+        ("buffers.safetensors", changed("idle", lambda t: t[:1].contiguous()), r"idle is torch.int64 \[1\]"),
+        ("buffers.safetensors", changed("idle", lambda t: None), "idle is missing"),
+        ("state.json", lambda path: path.write_text('{"step": 3}'), "state.json says step 3"),
+        ("state.json", lambda path: path.write_text('{"step": 2.0}'), "state.json says step 2.0"),
+    ],
+)
+def test_a_checkpoint_of_other_sizes_or_numbers_is_refused(file: str, damage: Any, says: str, tmp_path: Path) -> None:
+    run = saved(tmp_path, 1, 2)
+    damage(tmp_path / "checkpoints/step-2" / file)
+    with pytest.raises(InputError, match=f"cannot resume from .*step-2: {says}"):
+        restore(run, Small())
 
 
 def test_a_checkpoint_of_another_model_is_one_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nuwa_lip.disk.regular import regular
 from nuwa_lip.errors import InputError
 
 
@@ -15,6 +16,22 @@ def lines_of(text: str) -> list[str]:
     Lines end as in files alone: `str.splitlines` would cut captions at U+2028, U+0085 and their like too.
     """
     return [line for line in text.split("\n") if line.strip()]
+
+
+def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read the text of a file, and of nothing that is none.
+
+    Args:
+        path: of the file.
+        encoding: of its bytes.
+        errors: what happens to bytes that are not of this encoding, as for `open`.
+
+    Raises:
+        InputError: it is a pipe or a device.
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is of another encoding.
+    """
+    return regular(path).read_text(encoding=encoding, errors=errors)
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -35,6 +52,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, is not valid, or holds something else.
     """
+    regular(path)
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:

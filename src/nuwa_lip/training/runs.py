@@ -28,7 +28,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nuwa_lip.disk import make_folder, parse_json, write_json, write_text, written_folder, written_whole
+from nuwa_lip.disk import (
+    make_folder,
+    parse_json,
+    read_text,
+    regular,
+    write_json,
+    write_text,
+    written_folder,
+    written_whole,
+)
+from nuwa_lip.disk.tensors import check_like
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.stage import Stage
@@ -131,15 +141,20 @@ class RunFolder:
             return 0
         folder = checkpoints[-1]
         try:
+            step = _step_done(folder)
             for name, module in stage.modules.items():
-                module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+                state = load_file(regular(folder / f"{name}.safetensors"))
+                check_like(state, module.state_dict())
+                module.load_state_dict(state)
             for name, optimizer in stage.optimizers.items():
-                _unflatten(optimizer, load_file(folder / f"{name}.optimizer.safetensors"))
-            for name, value in load_file(folder / "buffers.safetensors").items():
+                _unflatten(optimizer, load_file(regular(folder / f"{name}.optimizer.safetensors")), step)
+            buffers = load_file(regular(folder / "buffers.safetensors"))
+            check_like(buffers, stage.buffers)
+            for name, value in buffers.items():
                 stage.buffers[name].copy_(value)
             if stage.tokenizer is not None:
                 stage.tokenizer = CaptionTokenizer.from_file(folder / "tokenizer.json")
-            return int(parse_json((folder / "state.json").read_text(encoding="utf-8"))["step"])
+            return step
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             mend = "if it is damaged, remove it to go on from the one before"
             raise InputError(f"cannot resume from {folder}: {first_line(error)}; {mend}") from error
@@ -257,7 +272,36 @@ def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+def _step_done(folder: Path) -> int:
+    """The number of steps in a checkpoint's state.json, which its folder's name has, too."""
+    step = parse_json(read_text(folder / "state.json"))["step"]
+    if type(step) is not int or folder.name != f"step-{step}":
+        raise ValueError(f"state.json says step {step!r:.40}")
+    return step
+
+
+def _check_moments(optimizer: Optimizer, tensors: dict[str, Tensor], most: int) -> None:
+    """Check an optimizer's state before it has it: the fused one writes past moments of another size.
+
+    A parameter has all of its moments, or none as long as it has learned nothing.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    begun = {key.split(".", 1)[0] for key in tensors}
+    expected = {}
+    for index, parameter in enumerate(parameters):
+        if str(index) in begun:
+            expected |= {f"{index}.{name}": parameter.detach() for name in ("exp_avg", "exp_avg_sq")}
+            expected[f"{index}.step"] = torch.empty(())
+    check_like(tensors, expected)
+    for name, value in tensors.items():
+        if name.endswith(".step") and not 1 <= value.item() <= most:
+            raise ValueError(f"{name} is {value.item()}; it must be 1 to {most}")
+        if name.endswith("_sq") and value.numel() and value.min() < 0:
+            raise ValueError(f"{name} is negative")
+
+
+def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor], step: int) -> None:
+    _check_moments(optimizer, tensors, step)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
