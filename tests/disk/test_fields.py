@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +10,16 @@ from typing import Any, Literal
 
 import pytest
 
+from nuwa_lip.baselines.glide.config import GLIDEConfig
+from nuwa_lip.data.augment import Augmentation
+from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.disk import from_json
 from nuwa_lip.errors import InputError
+from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
+from nuwa_lip.sampling import Sampling
+from nuwa_lip.training import recipes
+from nuwa_lip.training.critics import Adversary
+from nuwa_lip.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +78,48 @@ def test_what_no_dataclass_can_be_made_of_is_named(values: Any, says: str) -> No
     with pytest.raises(InputError) as caught:
         from_json(Outer, values, "it")
     assert str(caught.value) == says
+
+
+CONFIGURATIONS = (
+    DFVQGANConfig.preset("tiny"),
+    MPS2SConfig.preset("tiny"),
+    GLIDEConfig.preset("tiny"),
+    Adversary(),
+    Augmentation(),
+    MaskRecipe(),
+    Schedule(steps=1, batch_size=1, learning_rate=1.0),
+    recipes.named("dfvqgan", "tiny"),
+    recipes.named("mps2s", "tiny"),
+    Sampling(top_k=1, top_p=0.5),
+)
+FINE = {"guidance_scale", "temperature", "num_inference_steps", "top_k", "clip", "seed"}
+"""Fields in which huge numbers cost nothing."""
+
+
+def numbers(config: Any) -> list[str]:
+    """The fields that hold numbers."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    values = {name: value[0] if isinstance(value, tuple) and value else value for name, value in values.items()}
+    return [name for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS, ids=lambda config: type(config).__name__)
+def test_no_number_of_any_configuration_grows_without_end(config: Any) -> None:
+    fields = set(numbers(config)) - FINE
+    assert fields or isinstance(config, Sampling)
+    for name in fields:
+        several = isinstance(getattr(config, name), tuple)
+        for value in (10**12, -(10**12), math.nan, "x", True, [10**12] * 99):
+            with pytest.raises(InputError):
+                dataclasses.replace(config, **{name: (value, value) if several else value})
+
+
+@pytest.mark.parametrize("name", ["encoder_blocks", "resolution", "codebook_size"])
+def test_a_huge_size_in_a_file_is_one_line(name: str) -> None:
+    with pytest.raises(InputError, match=f"it cannot be used: {name} is 1000000000; it must be .* at most"):
+        from_json(DFVQGANConfig, {name: 10**9}, "it")
+
+
+def test_a_ready_made_text_encoder_is_of_a_size_that_there_is() -> None:
+    with pytest.raises(InputError, match="text_encoder: num_hidden_layers is 100000; it must be 256 at most"):
+        dataclasses.replace(MPS2SConfig.preset("tiny"), text_encoder={"num_hidden_layers": 100_000})

@@ -1,4 +1,4 @@
-"""The one checker of values from files: dataclasses made of JSON, field by field."""
+"""The one checker of configurations: dataclasses made of JSON, field by field, and the bounds of their numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from nuwa_lip.errors import InputError, first_line
 
 NUMBERS = {float: Real, int: Integral}
 SHOWN = 80  # characters of a value that an error shows
+MOST_ENTRIES = 32
+"""Most numbers of a field that holds several, such as a network's levels."""
+ANY = float("-inf")
+"""A lower bound that is none, or that is checked elsewhere, with a message of its own."""
+
+Bounds = Mapping[str, tuple[float, float]]
+"""Names of fields → least and largest value of the number, or of each of several numbers."""
 
 Kind = TypeVar("Kind")
 
@@ -46,6 +53,30 @@ def from_json(kind: type[Kind], values: Any, where: str) -> Kind:
         return kind(**built)
     except Exception as error:  # of many kinds: a field is missing, a value is out of range
         raise InputError(f"{where} cannot be used: {first_line(error)}") from error
+
+
+def check_bounds(config: Any, bounds: Bounds, prefix: str = "") -> None:
+    """Check the numbers of a configuration, so that none that a stranger has written grows without end.
+
+    Args:
+        config: the dataclass.
+        bounds: of its fields; None may stand for a number that is not given.
+        prefix: stands before the fields' names in errors.
+
+    Raises:
+        InputError: a field is no number, or out of its bounds.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        several = isinstance(value, (tuple, list))
+        if several and len(value) > MOST_ENTRIES:
+            raise InputError(f"{prefix}{name} has {len(value)} entries; it may have {MOST_ENTRIES}")
+        for number in value if several else [] if value is None else [value]:
+            if not isinstance(number, Real) or isinstance(number, bool):
+                raise InputError(f"{prefix}{name} is {value!r:.{SHOWN}}; it must be a number")
+            if not low <= number <= high:
+                least = "" if low == ANY else f"{low} or more, and "
+                raise InputError(f"{prefix}{name} is {value!r:.{SHOWN}}; it must be {least}{high} at most")
 
 
 def fits(value: Any, hint: Any) -> bool:
