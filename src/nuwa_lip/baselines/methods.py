@@ -112,6 +112,9 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
         repaint: makes the pictures.
         folder: made if missing.
         run: what the pictures depend on (model, seed, benchmark); a folder of another run is refused.
+
+    Raises:
+        InputError: the folder holds pictures of another run, or of none that is known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "run.json"

@@ -88,7 +88,13 @@ def _wide(bench: Bench) -> list[Row]:
 
 
 def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
-    """Name a form as the lines of a report do: "bf16 int8 compiled"."""
+    """Name a form as the lines of a report do: "bf16 int8 compiled".
+
+    Args:
+        precision: fp32 or bf16.
+        weights: how they are kept, such as int8; None: as they are.
+        compiled: the step is compiled.
+    """
     return quality.form_name(precision, weights) + " compiled" * compiled
 
 

@@ -90,13 +90,23 @@ class Estimate(NamedTuple):
 
 
 def frechet_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> Estimate:
-    """Estimate `frechet_distance` of paired sets [N, F] with R resamples."""
+    """Estimate `frechet_distance` of paired sets.
+
+    Args:
+        a, b: features [N, F].
+        resamples: R.
+    """
     draws = _draws(len(a), resamples)
     return Estimate(frechet_distance(a, b), np.array([frechet_distance(a[rows], b[rows]) for rows in draws]))
 
 
 def kernel_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> Estimate:
-    """Estimate `kernel_distance` of paired sets [N, F] with R resamples."""
+    """Estimate `kernel_distance` of paired sets.
+
+    Args:
+        a, b: features [N, F].
+        resamples: R.
+    """
     draws = [np.bincount(rows, minlength=len(a)) for rows in _draws(len(a), resamples)]
     value, *resampled = kernel_distance(a, b, np.stack([np.ones(len(a), dtype=np.int64), *draws]))
     return Estimate(float(value), np.array(resampled))
@@ -120,7 +130,13 @@ def spread_interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
 
 
 def bootstrap_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """Give the 95 % interval of the mean of per-photo values [N], by resampling the photos."""
+    """Give the 95 % interval of the mean of per-photo values, by resampling the photos.
+
+    Args:
+        values: [N].
+        seed: of the resamples.
+        resamples: how many.
+    """
     return ratio_interval(values, np.ones_like(values, dtype=np.float64), seed=seed, resamples=resamples)
 
 

@@ -182,6 +182,11 @@ class Job:
 def count_photos(source: Benchmark, limit: int | None, extras: Sequence[str] = ()) -> int:
     """Count the photos to measure, the first `limit` of a benchmark.
 
+    Args:
+        source: the benchmark.
+        limit: None: all.
+        extras: figures that are asked for.
+
     Raises:
         InputError: a figure of `extras` does not exist, or not for so few photos.
     """
@@ -224,7 +229,14 @@ def _observe(watched: Watched, source: Benchmark, store: Store, items: Iterable[
 
 
 def measure_tokenizer(dfvqgan: DFVQGAN, source: Benchmark, store: Store, items: Iterable[int]) -> None:
-    """Call `tokenizers.measure` with the usual networks, for `measure_shared`."""
+    """Call `tokenizers.measure` with the usual networks, for `measure_shared`.
+
+    Args:
+        dfvqgan: the tokenizer.
+        source: the benchmark.
+        store: gets the measurements.
+        items: numbers of the photos.
+    """
     tokenizers.measure(dfvqgan, source, Weights().networks(()), store, items)
 
 

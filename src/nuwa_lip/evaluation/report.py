@@ -115,7 +115,13 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 class Sheet:
-    """Random rows (photo, hole, each method, caption) gathered while measuring, drawn as one picture."""
+    """Random rows (photo, hole, each method, caption) gathered while measuring, drawn as one picture.
+
+    Args:
+        n: number of photos measured.
+        rows: of the sheet, at most.
+        seed: of the choice.
+    """
 
     def __init__(self, n: int, *, rows: int = 24, seed: int = 0) -> None:
         chosen = np.random.default_rng(seed).choice(n, min(rows, n), replace=False)

@@ -199,7 +199,13 @@ class Point:
 
 
 def summarise_steps(store: Store, n: int, tokens_per_step: Sequence[int]) -> list[Point]:
-    """Compute the curve of the first n photos."""
+    """Compute the curve of the first photos.
+
+    Args:
+        store: has their measurements.
+        n: number of photos.
+        tokens_per_step: G, each a point of the curve; the first is compared with.
+    """
     names, methods = [f"{i:05d}" for i in range(n)], [str(a_step) for a_step in tokens_per_step]
     own = store.load(names, ["bits", "steps", "seconds"])  # [N, G] each
     figures = summarise(store, n, methods, ())
