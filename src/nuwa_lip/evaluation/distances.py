@@ -123,6 +123,15 @@ def _draws(n: int, resamples: int) -> list[np.ndarray]:
     return found
 
 
+def centred(value: float, resampled: np.ndarray) -> np.ndarray:
+    """Move the resamples [R] of a distance so that their mean is its value.
+
+    Photos that a resample repeats lift a distance, by about as much for every method. Divided so, two distances would
+    be drawn towards the ratio 1, and the interval of their ratio would be too narrow.
+    """
+    return resampled - resampled.mean() + value
+
+
 def spread_interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
     """Give the 95 % interval by the resamples' spread; their level is useless, as repeated photos shift a distance."""
     half = 1.96 * float(resampled.std(ddof=1))

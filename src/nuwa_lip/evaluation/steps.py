@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
-from nuwa_lip.evaluation.distances import bootstrap_interval, ratio_interval, spread_interval
+from nuwa_lip.evaluation.distances import bootstrap_interval, centred, ratio_interval, spread_interval
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.images import MEANS, SETS, Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
@@ -243,7 +243,7 @@ def compare(first: Figures, other: Figures, a: np.ndarray, b: np.ndarray) -> dic
     for name in RATIOS + DIFFERENCES:
         if name in SETS:
             one, two = first.sets[name], other.sets[name]
-            before, after = first.resampled[name], other.resampled[name]
+            before, after = centred(one, first.resampled[name]), centred(two, other.resampled[name])
         else:
             x, y = (rows[:, MEANS.index(name)] for rows in (a, b))
             both = ~np.isnan(x + y)  # photos that have the figure

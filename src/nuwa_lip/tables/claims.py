@@ -2,8 +2,6 @@
 
 A claim holds, or fails, where its whole interval over the photos and every seed that both rows were trained with
 say so; else it is undecided. Intervals are paired: both rows see the same photos, and the same resamples of them.
-A resample repeats photos, which lifts a distance of sets by about as much for each row: resamples are brought back to
-the figure of all photos before they are divided, or ratios would be drawn towards 1 and their intervals too narrow.
 Rows that were not trained alike, or not measured alike, are not compared.
 """
 
@@ -15,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nuwa_lip.evaluation.distances import bootstrap_interval, ratio_interval, spread_interval
+from nuwa_lip.evaluation.distances import bootstrap_interval, centred, ratio_interval, spread_interval
 from nuwa_lip.tables import budget
 from nuwa_lip.tables.layout import Claim
 from nuwa_lip.tables.lines import Line
@@ -145,7 +143,7 @@ def _paired(claim: Claim, ahead: Line, behind: Line) -> tuple[float, tuple[float
     one, other = ahead.cell(claim.key), behind.cell(claim.key)
     if a is not None and b is not None and len(a) == len(b) and one and other:  # a distance of sets
         value = _compare(claim, one.value, other.value)
-        a, b = a - a.mean() + one.value, b - b.mean() + other.value  # see above
+        a, b = centred(one.value, a), centred(other.value, b)
         return value, spread_interval(value, _compare(claim, a, b))
     x, y = ahead.photos(claim.key), behind.photos(claim.key)
     if x is None or y is None or len(x) != len(y):
