@@ -132,6 +132,41 @@ def centred(value: float, resampled: np.ndarray) -> np.ndarray:
     return resampled - resampled.mean() + value
 
 
+Change = tuple[float, tuple[float, float]]
+"""By how much one figure differs from another, or how many times as large it is, with the 95 % interval."""
+
+
+def set_change(one: Estimate, other: Estimate, *, ratio: bool) -> Change | None:
+    """Compare two distances that share their resamples, other - one.
+
+    Args:
+        one, other: the distances.
+        ratio: other / one instead; None where that cannot be divided.
+    """
+    before, after = (centred(*estimate) for estimate in (one, other))
+    if not ratio:
+        return other.value - one.value, spread_interval(other.value - one.value, after - before)
+    if not one.value or not before.all():
+        return None
+    return other.value / one.value, spread_interval(other.value / one.value, after / before)
+
+
+def mean_change(one: np.ndarray, other: np.ndarray, *, ratio: bool) -> Change | None:
+    """Compare the means of two figures of the same photos, other - one.
+
+    Args:
+        one, other: [N], NaN where a photo has no figure: it is left out of both. None where nothing is left.
+        ratio: other / one instead; None where that cannot be divided.
+    """
+    both = ~np.isnan(one + other)
+    one, other = one[both], other[both]
+    if not both.any() or (ratio and not one.mean()):
+        return None
+    if ratio:
+        return float(other.mean() / one.mean()), ratio_interval(other, one)
+    return float((other - one).mean()), bootstrap_interval(other - one)
+
+
 def spread_interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
     """Give the 95 % interval by the resamples' spread; their level is useless, as repeated photos shift a distance."""
     half = 1.96 * float(resampled.std(ddof=1))
