@@ -352,6 +352,11 @@ def parse_shard(text: str | None, work: Path | None) -> tuple[int, int]:
     return int(part) - 1, int(whole)
 
 
+def run_of(model: str, source: Benchmark, **more: Any) -> dict[str, Any]:
+    """Describe what the figures of a model on a benchmark depend on, as its store notes it."""
+    return {"definitions": DEFINITIONS, "weights": fingerprint(model), "benchmark_sha256": source.sha256, **more}
+
+
 def fingerprint(model: str) -> str:
     """Give a text that changes when a model's files do; by size and time, because weights may be large."""
     return stamp(hub.resolve(model))
