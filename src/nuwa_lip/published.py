@@ -49,7 +49,12 @@ VGG16 = Published(
 
 
 def find_weights(wanted: Published, path: Path | None, *, download: bool) -> Path:
-    """The file of these weights: `path`, or the hub's cache, or torch's, or fetched now if `download`.
+    """Find the file of these weights: `path`, or the hub's cache, or torch's, or fetched now.
+
+    Args:
+        wanted: the weights.
+        path: a file given by the user.
+        download: fetch them if they are nowhere.
 
     Raises:
         InputError: there is none; the line says which file to put where.
@@ -91,7 +96,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def lpips_heads(path: Path | None = None) -> list[Tensor]:
-    """LPIPS's learned weights (version 0.1) of the channels of VGG-16's five maps, from the file in torchmetrics."""
+    """Read LPIPS's learned weights (version 0.1) of the channels of VGG-16's five maps.
+
+    Raises:
+        InputError: torchmetrics, whose file is read if `path` is None, is not installed, or the file lacks a weight.
+    """
     if path is None:
         found = find_spec("torchmetrics")
         if found is None or not found.submodule_search_locations:

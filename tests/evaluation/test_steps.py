@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nuwa_lip.commands import bench
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import steps
+from nuwa_lip.evaluation.images import MEANS, SETS, Figures
 from nuwa_lip.evaluation.likelihood import caption_bits
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import load_model
@@ -162,3 +164,22 @@ def test_what_cannot_be_measured_is_named(benchmark: Benchmark) -> None:
     for option in ("json", "markdown"):
         with pytest.raises(InputError, match="is a folder; name a file"):
             bench.steps(benchmark.folder, model="nowhere/model", **{option: benchmark.folder})  # told before that
+
+
+def test_repeated_photos_do_not_narrow_the_interval_of_a_ratio_of_sets() -> None:
+    """A resample lifts both distances by as much, which would draw their ratio towards 1."""
+
+    def figures(fsd: float, lifted: float) -> Figures:
+        resampled = dict.fromkeys(SETS, fsd + lifted + np.array([-0.2, 0.1, 0.1]) * fsd)
+        means = dict.fromkeys(MEANS, 1.0)
+        sets = dict.fromkeys(SETS, fsd)
+        return Figures(n=2, sets=sets, means=means, intervals={}, resampled=resampled, known_max_change=0)
+
+    rows = np.ones((2, len(MEANS)))
+    plain, lifted = (
+        steps.compare(figures(2.0, by), replace(figures(3.0, by), resampled=figures(2.0, by).resampled), rows, rows)
+        for by in (0.0, 50.0)
+    )
+    assert plain["fsd"][0] == lifted["fsd"][0] == 1.5
+    assert lifted["fsd"][1] == pytest.approx(plain["fsd"][1]) and lifted["krd"][1] == pytest.approx(plain["krd"][1])
+    assert lifted["fsd"][1][1] - lifted["fsd"][1][0] > 0.1

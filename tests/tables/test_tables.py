@@ -287,12 +287,26 @@ def test_a_distances_claim_is_undecided_where_shared_resamples_leave_it_open(
     folder = RowFolder(tmp_path, "shapes", "images")
     fill(folder, benchmark)
     sure = dataclasses.replace(measured("other", benchmark, 9.0, [1.0]), resampled={"fsd": [9.0, 12.0, 15.0]})
-    for resampled, word in (([4.0, 5.3, 6.7], "yes"), ([3.0, 7.0, 6.0], "undecided"), ([9.0, 12.0, 15.0], "yes")):
+    for resampled, word in (([4.0, 5.3, 6.7], "yes"), ([3.0, 7.0, 6.0], "undecided"), ([12.0, 13.3, 14.7], "yes")):
         ours = dataclasses.replace(measured("ours", benchmark, 4.0, [2.0]), resampled={"fsd": resampled})
         folder.write(ours)
         folder.write(sure)
         ratio, _ = assemble(TABLE, benchmark, folder).verdicts()
         assert ratio.word == word and ratio.value == pytest.approx(4 / 9) and "paired over photos" in ratio.text
+
+
+def test_the_level_of_resamples_does_not_narrow_the_interval_of_a_ratio(benchmark: Benchmark, tmp_path: Path) -> None:
+    """Photos that are drawn twice lift a distance of sets; divided so, both rows would be nearer to each other."""
+    folder = RowFolder(tmp_path, "shapes", "images")
+    fill(folder, benchmark)
+    intervals = []
+    for lifted in (0.0, 20.0):
+        for row, fsd in (("ours", 4.0), ("other", 10.0)):
+            spread = [lifted + fsd + move for move in ((-0.2, 0.0, 0.2) if row == "ours" else (0.5, -1.0, 0.5))]
+            folder.write(dataclasses.replace(measured(row, benchmark, fsd, [1.0]), resampled={"fsd": spread}))
+        intervals.append(assemble(TABLE, benchmark, folder).verdicts()[0].interval)
+    low, high = (np.array([3.8 / 10.5, 4 / 9, 4.2 / 10.5]).std(ddof=1) * 1.96 * side + 0.4 for side in (-1, 1))
+    assert intervals == [pytest.approx((low, high)), pytest.approx((low, high))]
 
 
 def test_json_has_lists_of_numbers_on_one_line_each(tmp_path: Path) -> None:

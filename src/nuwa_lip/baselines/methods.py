@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,23 +42,33 @@ def model(
         whole: let the model see the photo as one window, as `unpasted` does (NÜWA-P: the same, pasted).
     """
     pipe = InpaintPipeline.from_pretrained(name)
+    options: dict[str, Any] = {"num_images_per_prompt": best_of, "rank": rank, "blend": blend}
 
     def repaint(item: BenchmarkItem) -> np.ndarray:
-        generator = torch.Generator().manual_seed(seed + item.index)
-        out = pipe(
-            prompt=item.caption,
-            image=Image.fromarray(item.image),
-            mask_image=Image.fromarray(item.mask.astype(np.uint8) * 255),
-            generator=generator,
-            num_images_per_prompt=best_of,
-            rank=rank,
-            blend=blend,
-            composite=not unpasted,
-            padding_mask_crop=max(item.mask.shape) if unpasted or whole else None,  # one window, all of the photo
-        )
-        return np.asarray(out.images[0].convert("RGB"))
+        crop = max(item.mask.shape) if unpasted or whole else None  # one window, all of the photo
+        return paint(pipe, item, item.caption, seed, composite=not unpasted, padding_mask_crop=crop, **options)
 
     return repaint
+
+
+def paint(pipe: InpaintPipeline, item: BenchmarkItem, caption: str, seed: int, **options: Any) -> np.ndarray:
+    """Repaint a photo with a pipeline: uint8 [H, W, 3].
+
+    Args:
+        pipe: the model.
+        item: the photo.
+        caption: what is painted.
+        seed: the photo gets seed + its index.
+        options: further arguments of the pipeline.
+    """
+    out = pipe(
+        prompt=caption,
+        image=Image.fromarray(item.image),
+        mask_image=Image.fromarray(item.mask.astype(np.uint8) * 255),
+        generator=torch.Generator().manual_seed(seed + item.index),
+        **options,
+    )
+    return np.asarray(out.images[0].convert("RGB"))
 
 
 def results(folder: Path) -> Repaint:
@@ -112,6 +122,9 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
         repaint: makes the pictures.
         folder: made if missing.
         run: what the pictures depend on (model, seed, benchmark); a folder of another run is refused.
+
+    Raises:
+        InputError: the folder holds pictures of another run, or of none that is known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "run.json"

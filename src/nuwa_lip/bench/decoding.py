@@ -52,23 +52,28 @@ LEAST = 0.2  # seconds of a repeat
 
 
 def measure_steps(bench: Bench) -> list[Row]:
-    """Measure a step in every form, each with a model of its own, because several would not fit into memory."""
+    """Measure a step in every form, each with a model of its own, because several would not fit into memory.
+
+    On a GPU fewer but larger layers are measured too: kernels as small as ours cannot reach its rate of reading.
+    """
     rows: list[Row] = []
-    # encoders take no part, and need memory
-    config = dataclasses.replace(bench.sizes.mps2s, text_layers=1, pixel_layers=1, token_layers=1)
-    for precision, weights, compiled in forms(bench):
-        name = form_name(precision, weights, compiled=compiled)
+    cases = [(form_name(*one[:2], compiled=one[2]), bench.sizes.mps2s, one) for one in forms(bench)]
+    if bench.gpu and "bf16" in bench.precisions:
+        cases.append((WIDE, bench.sizes.wide_mps2s, ("bf16", None, True)))
+    for name, sizes, (precision, weights, compiled) in cases:
+        # encoders take no part, and need memory
+        config = dataclasses.replace(sizes, text_layers=1, pixel_layers=1, token_layers=1)
         try:
             model = form(bench, config, precision, weights, compiled=compiled)
         except InputError as error:
             bench.skipped.append(f"decoding in {name}: {error}")
             continue
         found = _measure_form(bench, model, name, weights, graph=bench.gpu and compiled)
-        rows += quality.beside(bench, found, precision, weights)
+        rows += found if name == WIDE else quality.beside(bench, found, precision, weights)
         if weights == "packed" or name == "bf16":
             rows += _against_generate(bench, model, name)
         del model
-    return rows + (_wide(bench) if bench.gpu and "bf16" in bench.precisions else [])
+    return rows
 
 
 def forms(bench: Bench) -> list[Form]:
@@ -76,19 +81,14 @@ def forms(bench: Bench) -> list[Form]:
     return [form for form in (GPU_FORMS if bench.gpu else FORMS) if form[0] in bench.precisions]
 
 
-def _wide(bench: Bench) -> list[Row]:
-    """Measure a step of fewer but larger layers: kernels as small as ours cannot reach a GPU's rate of reading."""
-    config = dataclasses.replace(bench.sizes.wide_mps2s, text_layers=1, pixel_layers=1, token_layers=1)
-    try:
-        model = form(bench, config, "bf16", None, compiled=True)
-    except InputError as error:
-        bench.skipped.append(f"decoding in {WIDE}: {error}")
-        return []
-    return _measure_form(bench, model, WIDE, None, graph=bench.gpu)
-
-
 def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
-    """Name a form as the lines of a report do: "bf16 int8 compiled"."""
+    """Name a form as the lines of a report do: "bf16 int8 compiled".
+
+    Args:
+        precision: fp32 or bf16.
+        weights: how they are kept, such as int8; None: as they are.
+        compiled: the step is compiled.
+    """
     return quality.form_name(precision, weights) + " compiled" * compiled
 
 

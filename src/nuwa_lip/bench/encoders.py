@@ -92,7 +92,13 @@ def encoding_memory(small: bool, precision: str) -> list[Row]:
 
 
 def encode_once(sizes: str, precision: str, kind: str) -> None:
-    """Encode a photo, in the process whose memory is measured."""
+    """Encode a photo, in the process whose memory is measured.
+
+    Args:
+        sizes: small or official.
+        precision: fp32 or bf16.
+        kind: defect-free or plain.
+    """
     model = random_dfvqgan((SMALL if sizes == "small" else OFFICIAL).dfvqgan, precision)
     image, mask = picture(model.config.resolution)
     with torch.inference_mode():

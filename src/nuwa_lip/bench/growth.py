@@ -162,7 +162,13 @@ def peaks(name: str, curve: Curve, small: bool) -> list[Row]:
 
 
 def once(name: str, value: str, small: str) -> None:
-    """Do the work of one value, in the process whose memory is measured."""
+    """Do the work of one value, in the process whose memory is measured.
+
+    Args:
+        name: of the curve.
+        value: where on the curve.
+        small: 1 for tiny models, 0 for usual ones.
+    """
     curves(small == "1")[name].prepare(int(value))()
 
 

@@ -52,7 +52,13 @@ def measure_commands(bench: Bench) -> list[Row]:
 
 
 def command_of(pair: tuple[Path, Path], out: Path, model: str) -> tuple[str, ...]:
-    """Give the code and the words of `nuwa-lip inpaint` on a (photo, mask), for a process of its own."""
+    """Give the code and the words of `nuwa-lip inpaint` on a (photo, mask), for a process of its own.
+
+    Args:
+        pair: photo and mask.
+        out: the result.
+        model: folder or name.
+    """
     words = ("inpaint", str(pair[0]), "--mask", str(pair[1]), "-o", str(out))
     return (COMMAND, *words, "--prompt", PROMPT, "--model", model, "--seed", "0", "--overwrite")
 

@@ -288,6 +288,12 @@ def markdown(rows: list[Row]) -> str:
 
 
 def as_json(stage: str, rows: list[Row], notes: dict[str, Any]) -> dict[str, Any]:
-    """Make the report's content, with null for a value that is not known."""
+    """Make the report's content, with null for a value that is not known.
+
+    Args:
+        stage: its name.
+        rows: what was measured.
+        notes: what the figures depend on, beside the rows.
+    """
     known = [asdict(row) | {"value": row.value if math.isfinite(row.value) else None} for row in rows]
     return {"stage": stage, **notes, "rows": known}

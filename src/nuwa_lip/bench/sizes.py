@@ -171,7 +171,13 @@ def random_mps2s(config: MPS2SConfig, precision: str, device: torch.device = CPU
 
 
 def random_dfvqgan(config: DFVQGANConfig, precision: str, device: torch.device = CPU) -> DFVQGAN:
-    """Make a DF-VQGAN with its usual initial weights; arguments as for `random_mps2s`."""
+    """Make a DF-VQGAN with its usual initial weights.
+
+    Args:
+        config: its size.
+        precision: fp32 or bf16.
+        device: where it runs.
+    """
     torch.manual_seed(0)
     return speed_up(DFVQGAN(config)).eval().requires_grad_(False).to(device, DTYPES[precision])
 

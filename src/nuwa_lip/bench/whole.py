@@ -128,8 +128,8 @@ def image(
 def pipelines(bench: Bench) -> list[Row]:
     """Measure the bundled model on a photo of 256 x 256, warm, and diffusers' pipelines at that size."""
     own = inpaint.own_work("nuwa-lip-mini", "people skiing", 1 if bench.sizes.small else 3, bench.device)
-    rows = [own.row("nuwa-lip-mini, a photo of 256 x 256, warm")]
-    rows[0] = Row(what=rows[0].what, value=own.seconds, unit="s", bar=bench.bar(inpaint.OWN_BAR), noise=own.noise)
+    what, bar = "nuwa-lip-mini, a photo of 256 x 256, warm", bench.bar(inpaint.OWN_BAR)
+    rows = [Row(what, own.seconds, "s", bar=bar, noise=own.noise)]
     for name, make, steps in (
         ("aMUSEd-256", peers.amused, AMUSED_STEPS),
         ("Stable-Diffusion-1.5-sized", peers.stable_diffusion, DIFFUSION_STEPS),

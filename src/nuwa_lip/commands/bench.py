@@ -143,8 +143,8 @@ def steps(
     how = {"order": order or pipe.sampling.order, "schedule": schedule or pipe.sampling.schedule}
     setting = {"model": model, **how, "seed": seed}
     setting |= {"benchmark": benchmark.name, "benchmark_sha256": source.sha256, "n": n}
-    run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
-    run |= {"steps": [chosen, *how.values(), seed], "rows": "of groups"}  # older ones ran every token twice
+    # older ones ran every token twice
+    run = jobs.run_of(model, source, steps=[chosen, *how.values(), seed], rows="of groups")
     with jobs.open_store(run, work, json) as store:
         items = track(range(part, n, parts), "measuring", console=Console(stderr=True), transient=True)
         networks = jobs.Weights().networks(())

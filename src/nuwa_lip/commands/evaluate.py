@@ -190,8 +190,7 @@ def tokenizer(
         "side": dfvqgan.config.resolution,
         "n": n,
     }
-    run = {"definitions": jobs.DEFINITIONS, "weights": jobs.fingerprint(model), "benchmark_sha256": source.sha256}
-    with jobs.open_store(run, work, json) as store:
+    with jobs.open_store(jobs.run_of(model, source), work, json) as store:
         jobs.measure_shared(jobs.measure_tokenizer, dfvqgan, load, source, store, store.missing(n), workers)
         figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))

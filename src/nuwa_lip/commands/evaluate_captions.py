@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from PIL import Image
 
+from nuwa_lip.baselines import methods
+from nuwa_lip.commands.options import check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem, read_benchmark
-from nuwa_lip.disk import check_writable
+from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import captions as asking
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation.report import command_line, write_report
-
-if TYPE_CHECKING:
-    from PIL import Image
+from nuwa_lip.images.sheets import draw_sheet, show_hole
+from nuwa_lip.pipeline import InpaintPipeline
 
 PER_CLASS = 250
 """Photos of each class that the classifier is fitted to."""
@@ -61,21 +63,14 @@ def captions(
     """
     if ask == "classes" and not photos:
         raise InputError("--ask classes needs --photos: shards of the same classes that the classifier is fitted to")
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit is {limit}; it must be 1 or more")
-    if sheet is not None:
-        check_writable(sheet)
+    check_least(1, limit=limit)
+    check_reports(sheet)
     source = read_benchmark(benchmark)
     n = len(source) if limit is None else min(limit, len(source))
     kept: list[tuple[list[Image.Image], str]] = []
     options = {"guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
     paint = _painter(model, options, seed, kept)
-    run = {
-        "definitions": jobs.DEFINITIONS,
-        "captions": [ask, seed, options],
-        "weights": jobs.fingerprint(model),
-        "benchmark_sha256": source.sha256,
-    }
+    run = jobs.run_of(model, source, captions=[ask, seed, options])
     with jobs.open_store(run, work, json) as store:
         if ask == "colours":
             asking.ask_for_colours(paint, source, range(n), store)
@@ -97,24 +92,14 @@ def captions(
 
 def _painter(model: str, options: dict[str, Any], seed: int, kept: list[tuple[list[Image.Image], str]]) -> asking.Paint:
     """The model as a function of photo and caption; what it paints first is kept for the sheet."""
-    import torch
-
-    from nuwa_lip.images.sheets import show_hole
-    from nuwa_lip.pipeline import InpaintPipeline
-
-    @cache
-    def pipeline() -> InpaintPipeline:
-        return InpaintPipeline.from_pretrained(model)
+    pipeline = cache(partial(InpaintPipeline.from_pretrained, model))
 
     def paint(item: BenchmarkItem, caption: str) -> np.ndarray:
-        from PIL import Image
-
-        photo, mask = Image.fromarray(item.image), Image.fromarray(item.mask)
-        generator = torch.Generator().manual_seed(seed + item.index)
-        painted = pipeline()(caption, photo, mask, generator=generator, **options).images[0]
+        painted = methods.paint(pipeline(), item, caption, seed, **options)
         if len(kept) < SHEET_ROWS * len(asking.COLOURS):
-            kept.append(([photo, show_hole(photo, item.mask), painted], caption))
-        return np.asarray(painted)
+            photo = Image.fromarray(item.image)
+            kept.append(([photo, show_hole(photo, item.mask), Image.fromarray(painted)], caption))
+        return painted
 
     return paint
 
@@ -141,8 +126,6 @@ def _classes(paint: asking.Paint, source: Benchmark, n: int, photos: tuple[str, 
 
 def _examples(photos: tuple[str, ...], source: Benchmark, seed: int) -> list[tuple[np.ndarray, str]]:
     """Photos of the benchmark's captions, at most `PER_CLASS` of each."""
-    from nuwa_lip.data.photos import PhotoSet
-
     loaded = PhotoSet.load(photos, source[0].image.shape[0], workers=1)
     counts = dict.fromkeys(set(source.captions), 0)
     found = []
@@ -159,8 +142,6 @@ def _examples(photos: tuple[str, ...], source: Benchmark, seed: int) -> list[tup
 
 def _draw(kept: list[tuple[list[Image.Image], str]], together: int, path: Path) -> None:
     """A sheet of photo, hole and results; `together` results of a photo share a row."""
-    from nuwa_lip.images.sheets import draw_sheet
-
     rows = []
     for first in range(0, len(kept), together):
         group = kept[first : first + together]

@@ -14,7 +14,7 @@ from nuwa_lip.commands.options import check_least
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation.likelihood import measure_likelihood, other_captions, summarise_likelihood
-from nuwa_lip.evaluation.report import command_line, write_report
+from nuwa_lip.evaluation.report import command_line, number, write_report
 from nuwa_lip.hub import load_model
 
 SHOWN = {
@@ -63,12 +63,7 @@ def likelihood(
     reads = parts.mps2s is not None and parts.mps2s.text is not None
     if reads:
         other_captions(source.captions, 0, others, seed)  # fail early if there are too few
-    run = {
-        "definitions": jobs.DEFINITIONS,
-        "likelihood": [others if reads else 0, seed],
-        "weights": jobs.fingerprint(model),
-        "benchmark_sha256": source.sha256,
-    }
+    run = jobs.run_of(model, source, likelihood=[others if reads else 0, seed])
     with jobs.open_store(run, work, json) as store:
         measure = partial(measure_likelihood, others=others, seed=seed)
         jobs.measure_shared(measure, parts, load, source, store, store.missing(n), workers)
@@ -77,10 +72,8 @@ def likelihood(
     table.add_column("figure")
     table.add_column(Path(model).name, justify="right")
     for name, (label, digits) in SHOWN.items():
-        value, interval = found.figures[name], found.intervals[name]
-        if value is not None and interval is not None:
-            low, high = interval
-            table.add_row(label, f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        if found.figures[name] is not None:
+            table.add_row(label, number(found.figures[name], f".{digits}f", found.intervals[name]))
     Console().print(table)
     print(f"n = {n}, {found.others} other captions, order {found.order}, benchmark sha256 {source.sha256}")
     print("in brackets: 95 % intervals over the photos; bits compare models of the same tokenizer only")

@@ -86,7 +86,14 @@ def colour_shares(pixels: np.ndarray) -> np.ndarray:
 
 
 def ask_for_colours(paint: Paint, benchmark: Benchmark, items: Iterable[int], store: Store) -> None:
-    """Paint the six colours into each photo whose caption names one colour, and keep their shares, [C asked, C]."""
+    """Paint the six colours into each photo whose caption names one colour, and keep their shares, [C asked, C].
+
+    Args:
+        paint: repaints a photo as a caption.
+        benchmark: the photos.
+        items: their numbers.
+        store: gets the shares; photos that it has are not painted again.
+    """
     for index in items:
         name = f"{index:05d}"
         captions = [recoloured(benchmark.captions[index], colour) for colour in COLOURS]
@@ -110,7 +117,13 @@ def summarise_colours(store: Store, n: int) -> Obeyed:
 
 
 def asked_classes(benchmark: Benchmark, n: int, seed: int) -> list[str]:
-    """The caption that the hole of each of the first n photos is repainted with, by chance."""
+    """Draw the caption that the hole of each of the first n photos is repainted with.
+
+    Args:
+        benchmark: has the captions.
+        n: number of photos.
+        seed: of the draw.
+    """
     classes = sorted(set(benchmark.captions))
     return [classes[i] for i in np.random.default_rng(seed).integers(len(classes), size=n)]
 

@@ -79,7 +79,15 @@ def load_inception(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 class Lpips(nn.Module):
-    """VGG-16 with the learned weights of its channels (Zhang et al. 2018, version 0.1)."""
+    """VGG-16 with the learned weights of its channels (Zhang et al. 2018, version 0.1).
+
+    Args:
+        state: weights of VGG-16, as torchvision names them.
+        heads: weights [channels] of each of the five maps.
+
+    Raises:
+        InputError: the weights are not VGG-16's.
+    """
 
     def __init__(self, state: Mapping[str, Tensor], heads: Sequence[Tensor]) -> None:
         super().__init__()
@@ -91,7 +99,14 @@ class Lpips(nn.Module):
 
 
 class Networks:
-    """The networks of one measurement; SqueezeNet and the random one are always there."""
+    """The networks of one measurement; SqueezeNet and the random one are always there.
+
+    Args:
+        squeezenet: for FSD and LPIPS-squeeze.
+        lpips: for `lpips`.
+        inception: for `fid` and `kid`.
+        clip: model for `clip_score`, a folder or a hub id.
+    """
 
     def __init__(
         self,

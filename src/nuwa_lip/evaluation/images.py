@@ -109,7 +109,13 @@ Watch = Callable[[BenchmarkItem, dict[str, np.ndarray]], None]
 
 
 class Observer:
-    """Measures one item at a time and keeps its figures in a store."""
+    """Measures one item at a time and keeps its figures in a store.
+
+    Args:
+        methods: what repaints the photos, by name.
+        networks: compute the features.
+        extras: figures beside the usual ones.
+    """
 
     def __init__(self, methods: Mapping[str, Repaint], networks: Networks, extras: Sequence[str]) -> None:
         self.methods = methods
@@ -141,7 +147,11 @@ class Observer:
                 watch(item, photos)
 
     def observe(self, item: BenchmarkItem, photos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute all that is kept of one item, from one pass of each network over all its photos."""
+        """Compute all that is kept of one item, from one pass of each network over all its photos.
+
+        Raises:
+            InputError: a result has another shape than its photo, or features are not finite.
+        """
         for photo in photos.values():
             if photo.shape != item.image.shape:
                 raise InputError(f"the result for photo {item.name} has shape {photo.shape}, not {item.image.shape}")

@@ -182,6 +182,11 @@ class Job:
 def count_photos(source: Benchmark, limit: int | None, extras: Sequence[str] = ()) -> int:
     """Count the photos to measure, the first `limit` of a benchmark.
 
+    Args:
+        source: the benchmark.
+        limit: None: all.
+        extras: figures that are asked for.
+
     Raises:
         InputError: a figure of `extras` does not exist, or not for so few photos.
     """
@@ -224,7 +229,14 @@ def _observe(watched: Watched, source: Benchmark, store: Store, items: Iterable[
 
 
 def measure_tokenizer(dfvqgan: DFVQGAN, source: Benchmark, store: Store, items: Iterable[int]) -> None:
-    """Call `tokenizers.measure` with the usual networks, for `measure_shared`."""
+    """Call `tokenizers.measure` with the usual networks, for `measure_shared`.
+
+    Args:
+        dfvqgan: the tokenizer.
+        source: the benchmark.
+        store: gets the measurements.
+        items: numbers of the photos.
+    """
     tokenizers.measure(dfvqgan, source, Weights().networks(()), store, items)
 
 
@@ -338,6 +350,11 @@ def parse_shard(text: str | None, work: Path | None) -> tuple[int, int]:
     if not (part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole)):
         raise InputError(f"--shard {text!r} is not like 1/4, 2/4, 3/4 or 4/4")
     return int(part) - 1, int(whole)
+
+
+def run_of(model: str, source: Benchmark, **more: Any) -> dict[str, Any]:
+    """Describe what the figures of a model on a benchmark depend on, as its store notes it."""
+    return {"definitions": DEFINITIONS, "weights": fingerprint(model), "benchmark_sha256": source.sha256, **more}
 
 
 def fingerprint(model: str) -> str:

@@ -158,7 +158,13 @@ def measure_likelihood(
 
 
 def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
-    """Compute all figures of the first n photos; `order` is that of decoding, for the report."""
+    """Compute all figures of the first photos.
+
+    Args:
+        store: has their bits.
+        n: number of photos.
+        order: of decoding, for the report.
+    """
     bits = store.load([f"{i:05d}" for i in range(n)], ["bits"])["bits"]  # [N, 1] or [N, 2 + others]
     true: np.ndarray = bits[:, 0]
     others: np.ndarray = bits[:, 2:]

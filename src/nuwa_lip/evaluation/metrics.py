@@ -97,7 +97,12 @@ def _blur(x: Tensor, weights: Sequence[float], dim: int) -> Tensor:
 
 
 def known_change(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> int:
-    """Find the largest change of any known pixel's channel, in 8-bit steps; 0 means equal to the bit."""
+    """Find the largest change of any known pixel's channel, in 8-bit steps; 0 means equal to the bit.
+
+    Args:
+        result, truth: uint8 [H, W, 3].
+        mask: bool [H, W], True = repainted.
+    """
     change = np.abs(result.astype(np.int16) - truth.astype(np.int16))[~mask]
     return int(change.max()) if change.size else 0
 

@@ -86,21 +86,27 @@ def describe_tokenizer(figures: TokenizerFigures, setting: Mapping[str, Any]) ->
         figures: of one tokenizer.
         setting: model, benchmark_sha256, side and n, as written to the report.
     """
-    relative = _number(figures.relative_distance, ".4f", figures.intervals["relative_distance"])
+    relative = number(figures.relative_distance, ".4f", figures.intervals["relative_distance"])
     return [
-        f"average distance {_number(figures.distance, '.4f')}; relative {relative}",
-        f"known tokens whose code changes with the hole: {_number(figures.changed, '.1%')}",
+        f"average distance {number(figures.distance, '.4f')}; relative {relative}",
+        f"known tokens whose code changes with the hole: {number(figures.changed, '.1%')}",
         f"codes in use: {figures.usage:.1%}, perplexity {figures.perplexity:.0f}",
         f"n = {setting['n']} at {setting['side']} px, benchmark sha256 {setting['benchmark_sha256']}",
     ]
 
 
 def _cell(figures: Figures, key: str, digits: int) -> str:
-    return _number(figures.as_json().get(key), f".{digits}f", figures.intervals.get(key))
+    return number(figures.as_json().get(key), f".{digits}f", figures.intervals.get(key))
 
 
-def _number(value: Any, form: str, interval: tuple[float, float] | None = None) -> str:
-    """Write a figure with its interval; "-" where there is none."""
+def number(value: Any, form: str, interval: tuple[float, float] | None = None) -> str:
+    """Write a figure with its interval; "-" where there is none.
+
+    Args:
+        value: the figure.
+        form: a format, such as .4f.
+        interval: its ends.
+    """
     if value is None:
         return "-"
     text = format(value, form)
@@ -115,7 +121,13 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 class Sheet:
-    """Random rows (photo, hole, each method, caption) gathered while measuring, drawn as one picture."""
+    """Random rows (photo, hole, each method, caption) gathered while measuring, drawn as one picture.
+
+    Args:
+        n: number of photos measured.
+        rows: of the sheet, at most.
+        seed: of the choice.
+    """
 
     def __init__(self, n: int, *, rows: int = 24, seed: int = 0) -> None:
         chosen = np.random.default_rng(seed).choice(n, min(rows, n), replace=False)

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from nuwa_lip.baselines.methods import paint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
-from nuwa_lip.evaluation.distances import bootstrap_interval, ratio_interval, spread_interval
+from nuwa_lip.evaluation.distances import Change, Estimate, mean_change, ratio_interval, set_change
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.images import MEANS, SETS, Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
@@ -44,8 +44,6 @@ DIFFERENCES = ("krd", "krd_hole", "psnr_hole", "ssim_hole")
 """Figures that are reported as differences from these; a kernel distance may be 0."""
 BAR_TOKENS, BAR = 8, 1.05
 """With 8 tokens a step FSD may be 1.05 times as large as with one."""
-
-Interval = tuple[float, float]
 
 
 def steps_of(tokens: int, a_step: int) -> int:
@@ -84,15 +82,7 @@ class Paced(InpaintPipeline):
             seed: the photo gets seed + its index.
         """
         self.tokens_per_step = a_step
-        out = self(
-            prompt=item.caption,
-            image=Image.fromarray(item.image),
-            mask_image=Image.fromarray(item.mask.astype(np.uint8) * 255),
-            order=order,
-            schedule=schedule,
-            generator=torch.Generator().manual_seed(seed + item.index),
-        )
-        return np.asarray(out.images[0].convert("RGB"))
+        return paint(self, item, item.caption, seed, order=order, schedule=schedule)
 
 
 def measure(
@@ -180,7 +170,7 @@ class Point:
     """Median over the photos; of one process, whatever else the machine did."""
     bits: float | None
     figures: Figures
-    compared: dict[str, tuple[float, Interval]]
+    compared: dict[str, Change]
     """`RATIOS`, `bits` (a ratio too) and `DIFFERENCES` against the first point, with 95 % intervals over the photos,
     paired; without those ratios whose divisor is 0."""
 
@@ -199,7 +189,13 @@ class Point:
 
 
 def summarise_steps(store: Store, n: int, tokens_per_step: Sequence[int]) -> list[Point]:
-    """Compute the curve of the first n photos."""
+    """Compute the curve of the first photos.
+
+    Args:
+        store: has their measurements.
+        n: number of photos.
+        tokens_per_step: G, each a point of the curve; the first is compared with.
+    """
     names, methods = [f"{i:05d}" for i in range(n)], [str(a_step) for a_step in tokens_per_step]
     own = store.load(names, ["bits", "steps", "seconds"])  # [N, G] each
     figures = summarise(store, n, methods, ())
@@ -226,35 +222,21 @@ def summarise_steps(store: Store, n: int, tokens_per_step: Sequence[int]) -> lis
     return points
 
 
-def compare(first: Figures, other: Figures, a: np.ndarray, b: np.ndarray) -> dict[str, tuple[float, Interval]]:
-    """Compare the second with the first, paired over the photos.
+def compare(first: Figures, other: Figures, a: np.ndarray, b: np.ndarray) -> dict[str, Change]:
+    """Compare the second with the first, paired over the photos; without what cannot be compared.
 
     Args:
         first, other: means and distances.
         a, b: figures of each photo, [N, columns]; the columns begin with `MEANS`.
     """
-    found: dict[str, tuple[float, Interval]] = {}
+    found: dict[str, Change | None] = {}
     for name in RATIOS + DIFFERENCES:
         if name in SETS:
-            one, two = first.sets[name], other.sets[name]
-            before, after = first.resampled[name], other.resampled[name]
+            one, two = (Estimate(figures.sets[name], figures.resampled[name]) for figures in (first, other))
+            found[name] = set_change(one, two, ratio=name in RATIOS)
         else:
-            x, y = (rows[:, MEANS.index(name)] for rows in (a, b))
-            both = ~np.isnan(x + y)  # photos that have the figure
-            if not both.any():
-                continue
-            before, after = x[both], y[both]
-            one, two = float(before.mean()), float(after.mean())
-        if name in RATIOS:
-            if not one or name in SETS and not before.all():
-                continue
-            interval = spread_interval(two / one, after / before) if name in SETS else ratio_interval(after, before)
-            found[name] = two / one, interval
-        else:
-            change = after - before
-            interval = spread_interval(two - one, change) if name in SETS else bootstrap_interval(change)
-            found[name] = two - one, interval
-    return found
+            found[name] = mean_change(*(rows[:, MEANS.index(name)] for rows in (a, b)), ratio=name in RATIOS)
+    return {name: change for name, change in found.items() if change is not None}
 
 
 COLUMNS = (  # heading, figure, decimals, how it is compared

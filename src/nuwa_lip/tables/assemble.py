@@ -60,7 +60,13 @@ class Block:
 
 
 def assemble(table: Table, source: Benchmark, folder: RowFolder) -> Block:
-    """Gather the rows of a table on a benchmark from the folder of their files."""
+    """Gather the rows of a table on a benchmark from the folder of their files.
+
+    Args:
+        table: says which rows.
+        source: the benchmark.
+        folder: has the files of the measured rows.
+    """
     lines = [Line(row=row, trainings=folder.seeds(row.measured)) for row in table.rows]
     return Block(table=table, source=source, lines=lines)
 

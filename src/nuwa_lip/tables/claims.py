@@ -7,13 +7,13 @@ Rows that were not trained alike, or not measured alike, are not compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
-from nuwa_lip.evaluation.distances import bootstrap_interval, ratio_interval, spread_interval
+from nuwa_lip.evaluation.distances import Change, bootstrap_interval, mean_change, set_change
 from nuwa_lip.tables import budget
 from nuwa_lip.tables.layout import Claim
 from nuwa_lip.tables.lines import Line
@@ -127,30 +127,21 @@ def _incomparable(claim: Claim, ahead: Line, behind: Line) -> str:
     return ""
 
 
-Value = TypeVar("Value", float, np.ndarray)
-
-
-def _compare(claim: Claim, a: Value, b: Value) -> Value:
+def _compare(claim: Claim, a: float, b: float) -> float:
     """Compute the ratio where one is claimed, else by how much a is ahead."""
     if claim.at_most is not None:
-        return a / b if np.all(b) else a * np.inf
+        return a / b if b else a * math.inf
     return a - b if claim.higher else b - a
 
 
-def _paired(claim: Claim, ahead: Line, behind: Line) -> tuple[float, tuple[float, float]] | None:
+def _paired(claim: Claim, ahead: Line, behind: Line) -> Change | None:
     """Compare, with a 95 % interval over the photos; None where the photos' figures were not kept of both rows."""
-    a, b = ahead.resampled(claim.key), behind.resampled(claim.key)
-    one, other = ahead.cell(claim.key), behind.cell(claim.key)
-    if a is not None and b is not None and len(a) == len(b) and one and other:  # a distance of sets
-        value = _compare(claim, one.value, other.value)
-        return value, spread_interval(value, _compare(claim, a, b))
-    x, y = ahead.photos(claim.key), behind.photos(claim.key)
+    ratio = claim.at_most is not None
+    lines = (behind, ahead) if ratio or claim.higher else (ahead, behind)
+    one, other = (line.distance(claim.key) for line in lines)
+    if one is not None and other is not None and len(one.resampled) == len(other.resampled):
+        return set_change(one, other, ratio=ratio)
+    x, y = (line.photos(claim.key) for line in lines)
     if x is None or y is None or len(x) != len(y):
         return None
-    x, y = x[~np.isnan(x + y)], y[~np.isnan(x + y)]  # photos that have the figure in both
-    if not len(x):
-        return None
-    if claim.at_most is not None:
-        return _compare(claim, float(x.mean()), float(y.mean())), ratio_interval(x, y)
-    gains = _compare(claim, x, y)
-    return float(gains.mean()), bootstrap_interval(gains)
+    return mean_change(x, y, ratio=ratio)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nuwa_lip.evaluation.distances import Estimate
 from nuwa_lip.tables import budget
 from nuwa_lip.tables.layout import Row
 from nuwa_lip.tables.rows import Measured
@@ -59,9 +60,10 @@ class Line:
         """Give the figure of each photo, mean over the seeds: float64 [N] with NaN where there is none."""
         return self._mean([one.per_photo for one in self.trainings], column)
 
-    def resampled(self, column: str) -> np.ndarray | None:
-        """Give a distance of sets on the resamples that all rows share, mean over the seeds: float64 [R]."""
-        return self._mean([one.resampled for one in self.trainings], column)
+    def distance(self, column: str) -> Estimate | None:
+        """Give a distance of sets with its values on the resamples that all rows share, means over the seeds."""
+        cell, resampled = self.cell(column), self._mean([one.resampled for one in self.trainings], column)
+        return None if cell is None or resampled is None else Estimate(cell.value, resampled)
 
     def by_seed(self, column: str) -> dict[int, float]:
         """Give the figure of each training, by its seed."""

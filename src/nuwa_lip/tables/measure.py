@@ -132,7 +132,13 @@ class RowWork:
         return [i for i in self.setting.chosen() if not picture_file(self.folder, self.row, i, part).is_file()]
 
     def keep(self, index: int, part: str, photo: np.ndarray) -> None:
-        """Keep a picture of photo number `index`, uint8 [H, W, 3]."""
+        """Keep a picture.
+
+        Args:
+            index: number of the photo.
+            part: what it shows, such as result.
+            photo: uint8 [H, W, 3].
+        """
         path = picture_file(self.folder, self.row, index, part)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as unfinished:

@@ -45,7 +45,13 @@ class Shown(NamedTuple):
 
 
 def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
-    """Gather photo number `index` with its results; those of a DF-VQGAN are at its square."""
+    """Gather a photo with its results; those of a DF-VQGAN are at its square.
+
+    Args:
+        index: number of the photo.
+        block: the table, whose rows are shown.
+        folder: has their pictures.
+    """
     item = block.source[index]
     side = next((one.setting.get("side") for line in block.lines for one in line.trainings), None)
     if side is not None:

@@ -9,7 +9,10 @@ from typing import Any
 from nuwa_lip.tables import paper
 from nuwa_lip.tables.layout import Claim, Column, Row, Table
 
-FSD = "FSD is the Fréchet distance of SqueezeNet's features: a stand-in for FID, never FID itself."
+FSD = (
+    "FSD is the Fréchet distance of SqueezeNet's features: a stand-in for FID, never FID itself.",
+    "FSD and LPIPS-squeeze use SqueezeNet, the network whose perceptual loss trained our tokenizers but not GLIDE.",
+)
 BLEND = "Our models are measured as the paper has them: colours are not blended at the hole's edge."
 TOKENIZER_SORT = ("oracle/lpips_squeeze", "oracle/psnr_hole", "oracle/ring", "reconstruction/lpips_squeeze")
 IMAGE_SORT = ("lpips_squeeze", "lpips_squeeze_hole", "psnr_hole", "ring", "clip_score", "bits")
@@ -116,7 +119,7 @@ def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, met
         rows=rows,
         claims=claims,
         sort=IMAGE_SORT,
-        notes=(FSD, "Known pixels are changed by NÜWA alone among ours; NÜWA-P pastes them over its result.", BLEND),
+        notes=(*FSD, "Known pixels are changed by NÜWA alone among ours; NÜWA-P pastes them over its result.", BLEND),
     )
 
 
@@ -162,7 +165,7 @@ def table2(codes: Sequence[int]) -> Table:
         picture="oracle",
         sort=TOKENIZER_SORT,
         notes=(
-            FSD,
+            *FSD,
             "The average distance is in each model's own scale; the relative one is divided by the distance of random "
             "pairs of latents, and is the one to judge by.",
             "VQGAN-P is the VQGAN with the known pixels pasted over its result. DF-VQGAN keeps them by itself: what it "
@@ -234,7 +237,7 @@ def table3(vocabulary: str) -> Table:
         ),
         picture="oracle",
         sort=TOKENIZER_SORT,
-        notes=(FSD,),
+        notes=FSD,
     )
 
 
@@ -276,7 +279,7 @@ def table4(others: int = 9, metrics: Sequence[str] = ()) -> Table:
         ],
         sort=IMAGE_SORT,
         notes=(
-            FSD,
+            *FSD,
             "Bits compare rows of the same tokenizer: the first five rows, and the last two.",
             "The decoder's pointer to neighbouring tokens is a part of the tokens: without them there is none.",
             "Known pixels are pasted over every result.",
@@ -302,7 +305,7 @@ def ratios(others: int = 9, metrics: Sequence[str] = ()) -> Table:
         claims=claims,
         sort=IMAGE_SORT,
         notes=(
-            FSD,
+            *FSD,
             BLEND,
             "The paper chose 40 to 60 % and printed no figures: the claims are that this is ahead of the other two.",
         ),

@@ -51,12 +51,24 @@ class Noise:
         self.scheduler.alphas_cumprod = self.shares.double()
 
     def add(self, image: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """Compute x_t of x_0 and ε, all [B, 3, S, S], at times int64 [B]."""
+        """Compute x_t.
+
+        Args:
+            image: x_0, [B, 3, S, S].
+            noise: ε, like `image`.
+            time: int64 [B].
+        """
         keep, drown = self._factors(time, image)
         return keep * image + drown * noise
 
     def velocity(self, image: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """Compute v = √ᾱ ε - √(1-ᾱ) x_0; arguments as for `add`."""
+        """Compute v = √ᾱ ε - √(1-ᾱ) x_0.
+
+        Args:
+            image: x_0, [B, 3, S, S].
+            noise: ε, like `image`.
+            time: int64 [B].
+        """
         keep, drown = self._factors(time, image)
         return keep * noise - drown * image
 
