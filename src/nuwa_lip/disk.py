@@ -27,14 +27,36 @@ Kind = TypeVar("Kind")
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write a file to, which replaces `path` at the end, or goes away after an error."""
+def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give a temporary name to write a file to, which replaces `path` at the end, or goes away after an error.
+
+    Args:
+        path: of the file.
+        replace: False keeps a file that is there by then.
+
+    Raises:
+        FileExistsError: it is there, and may not be replaced.
+    """
     part = _beside(path)
     try:
         yield part
-        os.replace(part, path)
+        if replace:
+            os.replace(part, path)
+        else:
+            _put_new(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _put_new(part: Path, path: Path) -> None:
+    """Give a file its name, which only one of several processes gets."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        path.touch(exist_ok=False)
+        os.replace(part, path)
 
 
 @contextmanager

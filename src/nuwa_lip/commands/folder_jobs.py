@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.files import READABLE
+from nuwa_lip.images.files import readable_endings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,8 @@ def _pictures(folder: Path) -> list[Path]:
         files = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    return [path for path in files if path.suffix.lower() in READABLE and not path.name.startswith(".")]
+    endings = readable_endings()
+    return [path for path in files if path.suffix.lower() in endings and not path.name.startswith(".")]
 
 
 def check_names(jobs: Sequence[tuple[Job, Sequence[Path]]]) -> None:

@@ -20,9 +20,9 @@ from PIL import Image
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
 from nuwa_lip.errors import InputError, first_line
-from nuwa_lip.images.files import check_fits, check_output, read_image, save_image
+from nuwa_lip.images.files import check_fits, check_kept, check_output, read_image, read_photo, save_image
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
-from nuwa_lip.images.photo import Photo, as_photo
+from nuwa_lip.images.photo import Photo
 from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
@@ -245,6 +245,7 @@ class _Runner:
             photo, hole = self._read(job)
         for name in names if not options.grid else ():
             check_fits(name, photo.size)
+            check_kept(photo, name)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
         print(f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.reading}), seed {self.seed}")
@@ -265,7 +266,7 @@ class _Runner:
 
     def _read(self, job: Job) -> tuple[Photo, Hole]:
         with _named(job.photo):
-            photo = as_photo(read_image(job.photo))
+            photo = read_photo(job.photo)
         with _named(job.mask or job.photo):
             mask_image = None if job.mask is None else read_image(job.mask)
             hole = read_hole(mask_image, photo, invert=self.options.invert)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Picture = Image.Image | np.ndarray | Tensor
 
+DEEP = "16-bit colours"  # key of an image's info: what Pillow has no mode for, uint16 [H, W, C]
 BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
