@@ -32,10 +32,10 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     Args:
         path: of the file.
-        replace: False keeps a file that is there by then.
+        replace: replace a file that has appeared at `path` meanwhile, too.
 
     Raises:
-        FileExistsError: it is there, and may not be replaced.
+        InputError: a file has appeared there, and is not to be replaced.
     """
     part = _beside(path)
     try:
@@ -52,8 +52,8 @@ def _put_new(part: Path, path: Path) -> None:
     """Give a file its name, which only one of several processes gets."""
     try:
         os.link(part, path)
-    except FileExistsError:
-        raise
+    except FileExistsError as error:
+        raise InputError(f"{path} exists by now: another process has written it; name another file") from error
     except OSError:  # a file system without links
         path.touch(exist_ok=False)
         os.replace(part, path)

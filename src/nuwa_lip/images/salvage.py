@@ -28,11 +28,15 @@ def salvage(content: bytes) -> tuple[Image.Image, float] | None:
     """
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return _salvage_webp(content)
+    if content[:4] == b"\x89PNG" and b"IEND" in content[-12:]:
+        return None  # it is whole, but its checksums say that it is not right
     noise = np.random.default_rng(0).integers(0, 255, PADDING, dtype=np.uint8).tobytes()  # without a marker's 255
     end = END_OF_JPEG if content[:2] == b"\xff\xd8" else b""
-    first, other = _decoded(content + end, 128), _decoded(content + noise + end, 0)
+    first, other = _decoded(content + end, 128), _decoded(content + noise + end, 255)
     if first is None or other is None or first.size != other.size or first.mode != other.mode:
         return None
+    if "progressive" in first.info:  # the first scan is of the whole, the others refine it
+        return (first, 1.0) if count_scans(content) > 1 else None
     # what does not depend on how it goes on is there
     one, two = (np.asarray(image).reshape(image.height, -1) for image in (first, other))
     share = float((one == two).all(1).mean())
@@ -50,14 +54,15 @@ def _salvage_webp(content: bytes) -> tuple[Image.Image, float] | None:
 
 
 def _decoded(content: bytes, fill: int) -> Image.Image | None:
-    """Decode as far as it goes; what is missing is `fill`."""
+    """Decode as far as it goes; what is missing is `fill`, black with a palette."""
     with _lenient(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(content))
             bands = len(image.getbands())
-            if image.format not in ("WEBP", "GIF"):  # which make their own
-                image.im = Image.core.fill(image.mode, image.size, fill if bands == 1 else (fill,) * bands)
+            if image.mode == "P":
+                fill &= 127  # black, in most palettes
+            image.im = Image.core.fill(image.mode, image.size, fill if bands == 1 else (fill,) * bands)
         except Exception:  # decoders of damaged files raise anything
             return None
         try:
