@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -35,7 +36,12 @@ def is_captions_file(prompt: str) -> bool:
 
 def caption_for(photo: Path, captions: Mapping[str, str]) -> str | None:
     """Find the caption under a photo's name, or under its name without the ending; None if there is none."""
-    return captions.get(photo.name, captions.get(photo.stem))
+    found = captions.get(photo.name, captions.get(photo.stem))
+    if found is None and not all(map(str.isascii, captions)):  # accents may be letters of their own, or not
+        captions = {unicodedata.normalize("NFC", name): caption for name, caption in captions.items()}
+        name, stem = (unicodedata.normalize("NFC", text) for text in (photo.name, photo.stem))
+        found = captions.get(name, captions.get(stem))
+    return found
 
 
 def read_captions(path: Path) -> dict[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -9,7 +12,10 @@ from pathlib import Path
 
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.files import READABLE
+from nuwa_lip.images.files import readable_endings
+
+MASK_ENDS = ("_mask", "-mask")
+SHOWN = 10  # names of files that are passed over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | 
 
     Args:
         photos: folder of photos.
-        mask: a folder with a mask of the same stem for each photo, one mask for all, or None.
+        mask: a folder with a mask for each photo, of the same stem or one that ends in `_mask` or `-mask`; one mask for
+            all; or None. It may be the folder of the photos, where masks are those that end so.
         prompt: one caption for all, or a captions file.
         out: folder for the results, which are called STEM.png.
 
@@ -43,15 +50,15 @@ def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | 
     captions = read_captions(Path(prompt)) if is_captions_file(prompt) else None
     masks: dict[str, list[Path]] | None = None
     if mask is not None and mask.is_dir():
-        masks = {}
-        for path in _pictures(mask):
-            masks.setdefault(path.stem, []).append(path)
+        here = mask.samefile(photos)  # masks beside their photos are told by their names
+        masks = _masks(photos if here else mask, here)
+        files = [path for path in files if not here or path not in {m for own in masks.values() for m in own}]
     jobs: list[Job | InputError] = []
     seen: dict[str, Path] = {}
     for photo in files:
         caption = prompt if captions is None else caption_for(photo, captions)
-        own_masks = [mask] if masks is None else masks.get(photo.stem, [])
-        first = seen.setdefault(photo.stem, photo)
+        own_masks = [mask] if masks is None else masks.get(same_name(photo.stem), [])
+        first = seen.setdefault(same_name(photo.stem), photo)
         if first is not photo:
             problem = f"its result would replace that of {first.name}; rename one of them"
         elif caption is None:
@@ -68,13 +75,41 @@ def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | 
     return jobs
 
 
+def same_name(name: str) -> str:
+    """Return one form of a name, whose accents may be letters of their own or not, as on a Mac's disk."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _masks(folder: Path, beside: bool) -> dict[str, list[Path]]:
+    """Find masks by the stem of their photo; `beside` photos only those whose names say what they are."""
+    plain: dict[str, list[Path]] = {}
+    marked: dict[str, list[Path]] = {}
+    files = _pictures(folder)
+    stems = {same_name(path.stem) for path in files}
+    for path in files:
+        stem = same_name(path.stem)
+        name = next((stem.removesuffix(end) for end in MASK_ENDS if stem.endswith(end)), None)
+        plain.setdefault(stem, []).append(path)
+        if name and (not beside or name in stems):
+            marked.setdefault(name, []).append(path)
+    return marked if beside else marked | plain
+
+
 def _pictures(folder: Path) -> list[Path]:
-    """List the picture files in a folder by name, without hidden ones."""
+    """List the picture files in a folder by name, without hidden ones; a warning names what else there is."""
     try:
-        files = sorted(folder.iterdir())
+        files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not path.is_dir()]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    return [path for path in files if path.suffix.lower() in READABLE and not path.name.startswith(".")]
+    endings = readable_endings()
+    others = [path.name for path in files if path.suffix.lower() not in endings]
+    if others:
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        names = ", ".join(others[:SHOWN]) + more
+        warnings.warn(
+            f"{folder}: passed over, for their endings are of no picture that can be read: {names}", stacklevel=3
+        )
+    return [path for path in files if path.suffix.lower() in endings]
 
 
 def check_names(jobs: Sequence[tuple[Job, Sequence[Path]]]) -> None:
@@ -88,11 +123,11 @@ def check_names(jobs: Sequence[tuple[Job, Sequence[Path]]]) -> None:
     Raises:
         InputError: one of the names is taken.
     """
-    readers = {path.resolve(): job for job, _ in jobs for path in (job.mask, job.photo) if path is not None}
-    writers: dict[Path, Job] = {}
+    readers = {os.path.realpath(path): job for job, _ in jobs for path in (job.mask, job.photo) if path is not None}
+    writers: dict[str, Job] = {}
     for job, names in jobs:
         for name in names:
-            path = name.resolve()
+            path = os.path.realpath(name)  # which takes links to themselves as they are
             reader, writer = readers.get(path, job), writers.setdefault(path, job)
             if reader is not job or (path in readers and name != job.out):
                 raise InputError(f"{name}, to be written for {job.photo}, is an input; rename it, or choose another -o")

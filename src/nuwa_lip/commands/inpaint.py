@@ -6,11 +6,11 @@ import importlib
 import secrets
 import sys
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,17 +18,30 @@ import tyro
 from PIL import Image
 
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
-from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
+from nuwa_lip.commands.drawn_hole import drawn_hole
+from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
+from nuwa_lip.commands.inpaint_folder import named, repaint_folder, warnings_named
+from nuwa_lip.disk import check_writable, write_json
 from nuwa_lip.errors import InputError, first_line
-from nuwa_lip.images.files import check_fits, check_output, read_image, save_image
+from nuwa_lip.images.files import (
+    STANDARD,
+    check_fits,
+    check_kept,
+    check_output,
+    keep_private,
+    read_image,
+    read_photo,
+    save_image,
+)
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
-from nuwa_lip.images.photo import Photo, as_photo
+from nuwa_lip.images.photo import Photo
 from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
     from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline
 
 GRID_COLUMNS = 4
+BOX, CIRCLE = "X Y W H", "X Y R"
 MAX_SEED = 2**63 - 1
 LARGE = 4_000_000
 """Bytes of a file that takes about as long to decode as torch to be imported."""
@@ -45,9 +58,11 @@ class Options:
     seed: int | None = None
     """Candidate i gets the seed SEED + i; random by default, and printed."""
     grid: bool = False
-    """Write all candidates as one sheet."""
+    """Write all candidates as one sheet too, with their numbers and seeds."""
     overwrite: bool = False
-    """Replace results that exist."""
+    """Replace results that exist; without it a folder goes on with the photos that have none."""
+    force: bool = False
+    """Replace results that exist, write-protected ones too."""
     guidance_scale: float | None = None
     """Above 1 follows the caption more closely; the default here, and down to --blend, is the model's own."""
     temperature: float | None = None
@@ -68,22 +83,26 @@ class Options:
     """Pixels of context around a hole."""
     dilate: int = 0
     """Number of pixels by which the hole is widened on every side."""
+    box: Annotated[tuple[tuple[int, int, int, int], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar=BOX)] = ()
+    """Repaint a rectangle: left, top, width, height in pixels; several are possible, also with --circle."""
+    circle: Annotated[tuple[tuple[int, int, int], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar=CIRCLE)] = ()
+    """Repaint a disc: middle from the left, middle from the top, radius in pixels; several are possible."""
     invert: bool = False
     """Repaint what is black in the mask."""
     save_mask: bool = False
     """Write the hole as the mask was read, as OUT-mask.png."""
+    json: Path | None = None
+    """Write what was done as JSON: names, sizes, holes, seeds, scores, seconds, and what failed."""
     rank: Literal["likelihood", "clip"] = "likelihood"
     """What puts the best candidate first."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the model."""
     weights: Literal["packed", "int8", "int8-weights", "int4"] | None = None
-    """Form of the weights that every decoding step on a CPU reads: packed changes the speed only, the others have fewer
-    bits and are best with --dtype bfloat16."""
+    """Form of the weights for decoding on a CPU: packed changes the speed only, the others have fewer bits."""
     device: str = "auto"
     """cpu, cuda, ...; by default a GPU if there is one, and the CPU with --weights."""
     compile: bool = False
-    """Compile the decoding step: for large models and many photos. It takes a quarter of a minute or more, and on a CPU
-    needs a C++ compiler and Python's headers; on a GPU a step of one token also becomes a CUDA graph."""
+    """Compile the decoding step, for large models and many photos; on a CPU it needs a C++ compiler."""
 
 
 def inpaint(
@@ -98,19 +117,20 @@ def inpaint(
 
     Example: nuwa-lip inpaint photo.jpg --mask mask.png --prompt "green grass" -o result.png
 
+    Example: nuwa-lip inpaint photo.jpg --box 120 80 200 150 --prompt "green grass" -o result.png
+
     Example: nuwa-lip inpaint photo.jpg --mask mask.png --prompt "grass" -o results.png -n 4 --seed 7 --grid
 
     Example: nuwa-lip inpaint photos/ --mask masks/ --prompt captions.json -o results/
 
-    Photos of a folder that cannot be repainted are named and left out; if there are any, the exit code is 1.
+    Photos of a folder that cannot be repainted are named and left out; if there are any, the exit code is 1. Those that
+    have a result already are left as they are: the same command goes on where another one was stopped.
 
     Args:
-        photo: Photo, or folder of photos.
-        prompt: Caption, "" for none; or a file of captions: JSON {name: caption}, CSV or JSON lines with the
-            fields file and caption, or lines of name, tab, caption.
-        out: Result: .png, .webp, .tif (all exact) or .jpg; for a folder of photos, a folder of .png.
-        mask: White is repainted; for a folder of photos, one mask or a folder of masks of the same names. Without it,
-            what is transparent in the photo is repainted.
+        photo: Photo, or folder of photos; - reads standard input.
+        prompt: Caption, "" for none; or a file of captions by name: JSON, JSON lines, CSV, or name, tab, caption.
+        out: Result: .png, .webp, .tif (all exact) or .jpg; - for standard output; for a folder, a folder of .png.
+        mask: White is repainted; for a folder, one mask or a folder of masks. Without it, what is transparent is.
         more: How to repaint.
 
     Raises:
@@ -118,16 +138,25 @@ def inpaint(
         SystemExit: with 1, some photos of a folder could not be repainted.
     """
     _check(more)
+    if mask is not None and (more.box or more.circle):
+        raise InputError(f"--box and --circle are for photos without a mask: leave them out, or --mask {mask}")
     if photo.is_dir():
-        return _repaint_folder(photo, mask, prompt, out, more)
+        if STANDARD in (out, mask):
+            raise InputError("a folder of photos needs a folder for the results, -o FOLDER, and masks that are files")
+        return repaint_folder(photo, mask, prompt, out, _Runner(more))
     if is_captions_file(prompt):
         caption = caption_for(photo, read_captions(Path(prompt)))
         if caption is None:
             raise InputError(f"{photo}: there is no caption for it in {prompt}")
         prompt = caption
+    if photo == mask == STANDARD:
+        raise InputError("photo and mask cannot both come from standard input: name a file for one of them")
     job = Job(photo=photo, mask=mask, prompt=prompt, out=out)
-    check_names([(job, _results(job, more) + _masks(job, more))])
-    _Runner(more).repaint(job)
+    runner = _Runner(more)
+    check_names([(job, runner.files(job))])
+    with warnings_named(None):
+        runner.repaint(job)
+    runner.report()
 
 
 def _check(options: Options) -> None:
@@ -154,6 +183,8 @@ def _check(options: Options) -> None:
         raise InputError(f"--top-p {options.top_p} is not above 0 and at most 1")
     if options.seed is not None and options.seed > MAX_SEED:
         raise InputError(f"--seed {options.seed} is too large: {MAX_SEED} at most")
+    if options.json is not None:
+        check_writable(options.json)
 
 
 def _results(job: Job, options: Options) -> list[Path]:
@@ -164,7 +195,9 @@ def _results(job: Job, options: Options) -> list[Path]:
     """
     if not job.out.name:
         raise InputError(f"cannot write {job.out}: it is a folder; name a file in it")
-    if options.num == 1 or options.grid:
+    if job.out == STANDARD and (options.num > 1 or options.grid or options.save_mask):
+        raise InputError("standard output takes one picture: name a file, or leave out -n, --grid and --save-mask")
+    if options.num == 1 and not options.grid:
         return [job.out]
     return [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
 
@@ -174,59 +207,6 @@ def _masks(job: Job, options: Options) -> list[Path]:
     return [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
 
 
-def _repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, options: Options) -> None:
-    """Repaint what can be repainted; name the rest, and fail at the end if there was any.
-
-    Raises:
-        InputError: nothing could be repainted; nothing was written.
-        SystemExit: with 1, some photos could not.
-    """
-    jobs = plan(photos, mask, prompt, out)
-    check_names([(job, _results(job, options) + _masks(job, options)) for job in jobs if isinstance(job, Job)])
-    runner = _Runner(options)
-    runner.load()  # first, because every photo would complain about the same model
-    failed = 0
-    with results_folder(out):
-        for job in jobs:
-            try:
-                if isinstance(job, InputError):
-                    raise job
-                with _named(job.photo), _warnings_named(job.photo):
-                    runner.repaint(job)
-            except InputError as error:
-                failed += 1
-                print(f"nuwa-lip: {error}", file=sys.stderr)
-    if failed == len(jobs):
-        raise InputError(f"none of {failed} photos could be repainted")
-    print(f"{out}: {len(jobs) - failed} of {len(jobs)} photos repainted")
-    if failed:
-        raise SystemExit(1)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Put a file's name before an error that does not say what it is about."""
-    try:
-        yield
-    except InputError as error:
-        if str(path) in str(error):
-            raise
-        raise InputError(f"{path}: {error}") from error
-
-
-@contextmanager
-def _warnings_named(path: Path) -> Iterator[None]:
-    """Put a file's name before a warning that does not say what it is about."""
-    show = warnings.showwarning
-
-    def named(message: Warning | str, *more: Any) -> None:
-        show(message if str(path) in str(message) else f"{path}: {message}", *more)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = named  # type: ignore[assignment]
-        yield
-
-
 class _Runner:
     """Repaints one job after another; the model is loaded when the first input has been read."""
 
@@ -234,43 +214,76 @@ class _Runner:
         self.options = options
         self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
         self.pipe: InpaintPipeline | None = None
+        self.replaces = options.overwrite or options.force
+        self.records: list[dict[str, Any]] = []
+
+    def files(self, job: Job) -> list[Path]:
+        """Name what a job writes: the sheet, if there is one, the pictures, and the mask.
+
+        Raises:
+            InputError: the result has no name, or several results would go to standard output.
+        """
+        sheet = [job.out] if self.options.grid else []
+        return sheet + _results(job, self.options) + _masks(job, self.options)
 
     def repaint(self, job: Job) -> None:
         """Read, repaint, write, and say what was done."""
+        names = _results(job, self.options)
+        for name in self.files(job):
+            check_output(name, self.replaces, exact=name in names, force=self.options.force, new_folder=True)
+        with results_folder(job.out.parent):
+            self._repaint(job, names)
+
+    def _repaint(self, job: Job, names: list[Path]) -> None:
         options = self.options
-        names, masks = _results(job, options), _masks(job, options)
-        for name in names + masks:
-            check_output(name, options.overwrite, exact=not options.grid)
         with _importing(job.photo):
             photo, hole = self._read(job)
-        for name in names if not options.grid else ():
+        for name in names:
             check_fits(name, photo.size)
+            check_kept(photo, name)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
-        print(f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.reading}), seed {self.seed}")
+        say = partial(print, file=sys.stderr if job.out == STANDARD else sys.stdout)
+        say(f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.reading}), seed {self.seed}")
         pipe = self.load()
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
         if options.grid:
-            save_image(_grid(photo, hole, result, job.prompt), job.out)
-            scores = ", ".join(f"{score:.3f}" for score in result.scores)
-            print(f"{job.out}: {seconds:.1f} s, scores {scores}")
-        else:
-            for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
-                save_image(image, name)
-                print(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
-        for name in masks:  # last, because it is of no use without a result
-            save_image(Image.fromarray(hole.mask), name)
+            self._save(_grid(photo, hole, result, job.prompt), job.out, job)
+            say(f"{job.out}: the sheet")
+        for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
+            self._save(image, name, job)
+            say(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
+        for name in _masks(job, options):  # last, because it is of no use without a result
+            self._save(Image.fromarray(hole.mask), name, job)
+        self.records.append(
+            {"photo": str(job.photo), "mask": job.mask and str(job.mask), "prompt": job.prompt}
+            | {"width": width, "height": height, "mode": photo.mode, "hole": float(hole.mask.mean())}
+            | {"reading": hole.reading, "results": [str(name) for name in names], "seeds": result.seeds}
+            | {"scores": result.scores, "seconds": round(seconds, 3)}
+        )
+
+    def _save(self, image: Image.Image, name: Path, job: Job) -> None:
+        save_image(image, name, replace=self.replaces)
+        keep_private(name, job.photo)
+
+    def report(self) -> None:
+        """Write what was done, and what could not be, as JSON if that is asked for."""
+        if self.options.json is not None:
+            write_json(self.options.json, self.records)
 
     def _read(self, job: Job) -> tuple[Photo, Hole]:
-        with _named(job.photo):
-            photo = as_photo(read_image(job.photo))
-        with _named(job.mask or job.photo):
-            mask_image = None if job.mask is None else read_image(job.mask)
-            hole = read_hole(mask_image, photo, invert=self.options.invert)
+        with named(job.photo):
+            photo = read_photo(job.photo)
+        with named(job.mask or job.photo):
+            if self.options.box or self.options.circle:
+                hole = drawn_hole(photo.size, self.options.box, self.options.circle, invert=self.options.invert)
+            else:
+                mask_image = None if job.mask is None else read_image(job.mask)
+                hole = read_hole(mask_image, photo, invert=self.options.invert)
         hole = replace(hole, mask=grow(hole.mask, self.options.dilate))
-        with _named(job.photo):
+        with named(job.photo):
             examine(photo, hole)
         return photo, hole
 
@@ -307,17 +320,20 @@ def _load(options: Options) -> InpaintPipeline:
     import torch
 
     from nuwa_lip.pipeline import InpaintPipeline
+    from nuwa_lip.sampling.clip import load_clip
 
     device, weights = options.device, options.weights
     if device == "auto":
         device = "cuda" if weights is None and torch.cuda.is_available() else "cpu"
     if weights is not None and device != "cpu":
         raise InputError(f"--weights {weights} is for the CPU, not for {device}: add --device cpu or leave it out")
-    pipe = InpaintPipeline.from_pretrained(options.model, getattr(torch, options.dtype), weights)
+    if options.rank == "clip":
+        load_clip(InpaintPipeline.clip)  # before what takes long
     try:
-        pipe.to(device)
+        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
         raise InputError(f"--device {device} cannot be used: {first_line(error)}") from error
+    pipe = InpaintPipeline.from_pretrained(options.model, getattr(torch, options.dtype), weights).to(device)
     return pipe.compile() if options.compile else pipe
 
 
@@ -331,7 +347,12 @@ def _importing(photo: Path) -> Iterator[None]:
 
 
 def _grid(photo: Photo, hole: Hole, result: InpaintOutput, prompt: str) -> Image.Image:
-    """Draw the photo with its hole, then all candidates, the best first."""
-    pictures = [show_hole(photo.to_pil(photo.pixels), hole.mask), *result.images]
-    rows = [pictures[i : i + GRID_COLUMNS] for i in range(0, len(pictures), GRID_COLUMNS)]
-    return draw_sheet([(row, prompt if row is rows[-1] else "") for row in rows])
+    """Draw the photo with its hole, then all candidates, the best first, each with its number and seed."""
+    cells = [(show_hole(photo.to_pil(photo.pixels), hole.mask), "hole")]
+    for number, image in enumerate(result.images, 1):
+        cells.append((image, f"{number}: seed {result.seeds[number - 1]}, score {result.scores[number - 1]:.3f}"))
+    rows: list[tuple[Sequence[Image.Image], str | Sequence[str]]] = []
+    for start in range(0, len(cells), GRID_COLUMNS):
+        pictures, texts = zip(*cells[start : start + GRID_COLUMNS], strict=True)
+        rows.append((pictures, texts))
+    return draw_sheet([*rows, ((), prompt)])

@@ -1,28 +1,40 @@
-"""Picture files in and out: one clear line for whatever cannot be read, and never a half-written file."""
+"""Picture files in (`images.reading`) and out: checked before the work, and never half-written."""
 
 from __future__ import annotations
 
 import io
+import os
+import stat
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from nuwa_lip.disk import check_writable, written_whole
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.images import png
 from nuwa_lip.images.exif import describing_tags
-from nuwa_lip.images.pictures import reduce_depth
+from nuwa_lip.images.metadata import NAMES, fitting, jpeg_options, png_options, state_aspect
+from nuwa_lip.images.photo import Photo, upright
+from nuwa_lip.images.pictures import DEEP, reduce_depth
+from nuwa_lip.images.reading import STANDARD
+from nuwa_lip.images.reading import read_image as read_image
+from nuwa_lip.images.reading import read_photo as read_photo
+from nuwa_lip.images.reading import readable_endings as readable_endings
+from nuwa_lip.images.tiff import write_tiff
 
+JPEG: tuple[str, dict[str, Any]] = ("JPEG", {"quality": 95, "subsampling": 0})
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 1}),
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
+    ".jpg": JPEG,
+    ".jpeg": JPEG,
 }
 MODES = {  # what a format holds as it is
     "PNG": ("1", "L", "LA", "RGB", "RGBA", "I;16"),
@@ -30,71 +42,42 @@ MODES = {  # what a format holds as it is
     "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
     "JPEG": ("L", "RGB", "CMYK"),
 }
+DEEP_MODES = {"PNG": ("LA", "RGB", "RGBA"), "TIFF": ("RGB", "RGBA", "CMYK")}  # with 16 bits
 LARGE = 2**20  # pixels from which the time to write them matters more than a few per cent of the file
 LARGEST = {"WEBP": 16383, "JPEG": 65500}  # pixels on a side
 EXIF_HEADER = b"Exif\0\0"
 GREY = ("1", "L", "LA", "I;16", "I", "F")
-READABLE = tuple(FORMATS) + (".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm", ".tga")
-PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program carry out
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read a picture file; an animated one gives its first frame.
-
-    Raises:
-        InputError: it is missing, unreadable, not a picture, damaged, or would fill the memory.
-    """
-    try:
-        # up to twice Pillow's limit is a large photo; beyond, Pillow refuses
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # an open file, because Pillow maps some paths into memory, and turns those pictures wrongly
-            with open(path, "rb") as file, Image.open(file) as image:
-                if image.format in PROGRAMS:
-                    raise UnidentifiedImageError
-                # a phone's MPO has previews and depth maps behind the photo
-                animated = getattr(image, "is_animated", False) and image.format != "MPO"
-                deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
-                image.load()
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder, not a picture") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not a picture of a known format: give PNG, JPEG, WebP or TIFF") from error
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise InputError(f"{path} has over {limit:.0f} megapixels: too large, or made to attack") from error
-    except Exception as error:  # decoders of damaged files raise anything
-        if isinstance(error, OSError) and error.strerror:  # a decoder's have none
-            raise InputError(f"{path} cannot be read: {error.strerror.lower()}") from error
-        raise InputError(f"{path} is damaged: {error or type(error).__name__}") from error
-    if animated:
-        warnings.warn(f"{path} has several frames; only the first is used", stacklevel=2)
-    if deep:
-        warnings.warn(f"{path} has 16-bit colours; they are read with 8 bits", stacklevel=2)
-    return image
-
-
-def check_output(path: Path, overwrite: bool, *, exact: bool = True) -> None:
+def check_output(
+    path: Path, overwrite: bool, *, exact: bool = True, force: bool = False, new_folder: bool = False
+) -> None:
     """Find out before the work whether a picture can be written there.
 
     Args:
-        path: where the picture will be written; its ending gives the format.
+        path: where the picture will be written; its ending gives the format. `-` is standard output.
         overwrite: the file may exist.
         exact: warn if the format would change known pixels.
+        force: a file without write permission may be replaced too.
+        new_folder: the folder will be made.
 
     Raises:
         InputError: it cannot; nothing is left behind.
     """
+    if path == STANDARD:
+        return
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"cannot write {path}: the ending must be one of {', '.join(FORMATS)}")
     check_writable(path)
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; give --overwrite to replace it")
-    if not path.parent.exists():
+    if path.exists() and not force and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+        raise InputError(f"{path} is write-protected; give --force to replace it all the same")
+    if not path.parent.exists() and not new_folder:
         raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-    if exact and path.suffix.lower() in (".jpg", ".jpeg"):
+    if path.is_file() and not path.is_symlink() and (names := path.stat().st_nlink) > 1:
+        warnings.warn(f"{path} has {names} names (hard links); the others keep the old picture", stacklevel=2)
+    if exact and _format(path) == "JPEG":
         warnings.warn(f"{path}: JPEG cannot keep known pixels exact; .png, .webp and .tif can", stacklevel=2)
 
 
@@ -104,63 +87,148 @@ def check_fits(path: Path, size: tuple[int, int]) -> None:
     Raises:
         InputError: it cannot.
     """
-    name = FORMATS[path.suffix.lower()][0]
+    name = _format(path)
     if name in LARGEST and max(size) > LARGEST[name]:
         raise InputError(f"cannot write {path}: {name} holds {LARGEST[name]} pixels a side; .png and .tif more")
 
 
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write a picture with its EXIF, profile and resolution (from `image.info`); every format but JPEG is lossless.
+def check_kept(photo: Photo, path: Path) -> None:
+    """Say before the work, in warnings, what of a photo the file will not keep."""
+    _prepared(photo.to_pil(photo.pixels[:1, :1]), path)
 
-    A warning says what the format cannot hold. The file is written whole or not at all.
+
+def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:
+    """Write a picture with what rides beside its pixels (in `image.info`); every format but JPEG is lossless.
+
+    A warning says what the format cannot hold. The file is written whole or not at all; one that is replaced keeps its
+    mode bits.
+
+    Args:
+        image: the picture; 16-bit colours stand in its `info`, as `Photo.to_pil` puts them there.
+        path: the file; its ending gives the format. `-` writes a PNG to standard output.
+        replace: False refuses a file that has appeared there since it was checked.
 
     Raises:
-        InputError: the format cannot hold the picture.
+        InputError: the format cannot hold the picture, or the file exists.
         OSError: the file cannot be written, as on a full disk.
     """
-    name, options = FORMATS[path.suffix.lower()]
-    kept = {key: image.info[key] for key in ("exif", "icc_profile", "dpi") if image.info.get(key)}
-    if image.mode not in MODES[name]:
-        converted = _convert(image, name, path)
-        if image.mode == "CMYK" or (image.mode in GREY) != (converted.mode in GREY):
-            for info in (kept, converted.info):
-                info.pop("icc_profile", None)  # it was for other colours
-        image = converted
-    if name == "TIFF" and "exif" in kept:
-        image, tags = _with_tiff_tags(image, kept.pop("exif"), path)
-        kept |= tags
-    if name == "JPEG" and "exif" in kept:
-        kept["exif"] = EXIF_HEADER + kept["exif"].removeprefix(EXIF_HEADER)  # the other formats do without
+    image, deep, kept = _prepared(image, path)
+    if path == STANDARD:
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder, "x.png")
+            _write(image, deep, "PNG", kept, part)
+            sys.stdout.buffer.write(part.read_bytes())
+            sys.stdout.buffer.flush()
+        return
     try:
-        with written_whole(path) as part:
-            if name == "PNG" and image.mode in png.MODES and image.width * image.height >= LARGE:
-                png.write_png(image, part, **(options | kept))
-            elif name == "TIFF":  # by way of memory, because its library does not report a full disk
-                stream = io.BytesIO()
-                image.save(stream, format=name, **(options | kept))
-                part.write_bytes(stream.getbuffer())
-            else:
-                image.save(part, format=name, **(options | kept))
+        with written_whole(path, replace=replace) as part:
+            _write(image, deep, _format(path), kept, part)
+            if path.is_file() and not path.is_symlink():
+                os.chmod(part, stat.S_IMODE(path.stat().st_mode))
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.strerror:
             raise
         raise InputError(f"cannot write {path}: {error}") from error  # the format cannot hold the picture
 
 
-def _with_tiff_tags(image: Image.Image, block: bytes, path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """Turn the picture upright (many readers show a TIFF as it is stored), and give options that write EXIF as tags."""
-    tags = Image.Exif()
+def keep_private(path: Path, original: Path) -> None:
+    """Let nobody read a file who may not read the original."""
+    if path.is_file() and original.is_file():
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & (original.stat().st_mode | 0o600))
+
+
+def _format(path: Path) -> str:
+    """Return Pillow's name of the format that a file's ending stands for."""
+    return "PNG" if path == STANDARD else FORMATS[path.suffix.lower()][0]
+
+
+def _prepared(image: Image.Image, path: Path) -> tuple[Image.Image, np.ndarray | None, dict[str, Any]]:
+    """Bring a picture, its 16-bit colours and what rides beside them to what the format holds; warn of what is lost."""
+    name, info = _format(path), {str(key): value for key, value in image.info.items()}
+    deep = info.pop(DEEP, None)
+    grey = image.mode in GREY
+    if deep is not None and image.mode == "LA" and name == "TIFF":  # which few programs read
+        image, deep = image.convert("RGBA"), deep[..., [0, 0, 0, 1]]
+    if deep is not None and image.mode not in DEEP_MODES.get(name, ()):
+        better = ".tif keeps" if image.mode == "CMYK" else ".png and .tif keep"
+        warnings.warn(f"{path}: {name} holds 8 bits only; {better} finer shades", stacklevel=3)
+        deep = None
+    if image.mode not in MODES[name]:
+        ink = image.mode == "CMYK"
+        image = _convert(image, name, path)
+        if ink:
+            info.pop("icc_profile", None)
+    if (image.mode in GREY) != grey and info.pop("icc_profile", None):
+        warnings.warn(
+            f"{path}: {name} cannot hold grey as the photo has it, and its profile was left out", stacklevel=3
+        )
+    kept = fitting(info, name, path)
+    if _failure(image, name, kept) is not None:
+        for key in list(kept):
+            if (error := _failure(image, name, {key: kept[key]})) is not None:
+                del kept[key]
+                warnings.warn(f"{path}: {NAMES[key]} does not fit and was left out ({first_line(error)})", stacklevel=3)
+    return image, deep, kept
+
+
+def _failure(image: Image.Image, name: str, kept: dict[str, Any]) -> Exception | None:
+    """Try on one pixel whether what rides beside the pixels can be written."""
+    if not kept:
+        return None
     try:
-        image = ImageOps.exif_transpose(image)
-        tags.load(block)
-        tags = describing_tags(tags)
-        tags.pop(ExifTags.Base.Orientation, None)
-        tags.tobytes()
+        _write(Image.new(image.mode, (1, 1)), None, name, kept, io.BytesIO())
     except Exception as error:  # values of a wrong type raise many kinds
-        warnings.warn(f"{path}: the EXIF block does not fit and was left out ({error})", stacklevel=3)
-        return image, {}
-    # the library that compresses does not write such tags
-    return image, {"exif": tags, "compression": "raw"} if len(tags) else {}
+        return error
+    return None
+
+
+def _write(
+    image: Image.Image, deep: np.ndarray | None, name: str, kept: dict[str, Any], part: Path | io.BytesIO
+) -> None:
+    """Write a picture that the format holds."""
+    options = next(options for other, options in FORMATS.values() if other == name)
+    profile = {"icc_profile": kept.get("icc_profile")}  # Pillow must not take it from the picture
+    if name == "PNG":
+        more, chunks = png_options(kept)
+        large = image.mode in png.MODES and image.width * image.height >= LARGE
+        if isinstance(part, Path) and (deep is not None or chunks or large):
+            pixels = image if deep is None else deep
+            png.write_png(pixels, part, **({"chunks": chunks} if chunks else {}), **(options | profile | more))
+        else:
+            image.save(part, format=name, **(options | profile | more))
+    elif name == "TIFF":
+        orientation, tags = _tiff_tags(kept.get("exif"))
+        pixels = upright(np.asarray(image) if deep is None else deep, orientation)
+        kept = kept | {"exif": tags}
+        for key in ("dpi", "aspect") if orientation >= 5 else ():
+            if key in kept:
+                kept[key] = kept[key][::-1]
+        write_tiff(pixels, image.mode, part, kept)
+    elif name == "JPEG":
+        if "exif" in kept:
+            # the other formats do without
+            kept = kept | {"exif": EXIF_HEADER + kept["exif"].removeprefix(EXIF_HEADER)}
+        image.save(part, format=name, **(options | profile | jpeg_options(kept)))
+        if "aspect" in kept and isinstance(part, Path):
+            state_aspect(part, kept["aspect"])
+    else:
+        more = {key: kept[key] for key in ("exif", "xmp") if key in kept}
+        image.save(part, format=name, **(options | profile | more))
+
+
+def _tiff_tags(block: bytes | None) -> tuple[int, Image.Exif]:
+    """Turn an EXIF block into tags, and the orientation out of them: many readers show a TIFF as it is stored."""
+    tags = Image.Exif()
+    if block is None:
+        return 1, tags
+    tags.load(block)
+    orientation = tags.get(ExifTags.Base.Orientation, 1)
+    tags = describing_tags(tags)
+    tags.pop(ExifTags.Base.Orientation, None)
+    tags.tobytes()
+    return orientation if orientation in range(1, 9) else 1, tags
 
 
 def _convert(image: Image.Image, name: str, path: Path) -> Image.Image:

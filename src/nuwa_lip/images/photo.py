@@ -9,7 +9,6 @@ Legend: H W stored height and width, h w those of a window, C channels of the mo
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +18,8 @@ from PIL import Image
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.exif import read_exif
-from nuwa_lip.images.pictures import BY_CHANNELS, as_array, to_bytes
+from nuwa_lip.images.metadata import read_metadata
+from nuwa_lip.images.pictures import BY_CHANNELS, DEEP, as_array, to_bytes
 
 if TYPE_CHECKING:
     from nuwa_lip.images.pictures import Picture
@@ -42,7 +42,7 @@ class Photo:
     orientation: int = 1
     """EXIF's, 1 to 8."""
     info: dict[str, Any] = field(default_factory=dict)
-    """What goes along with the pixels: exif, icc_profile, dpi."""
+    """What rides beside the pixels: exif, icc_profile, dpi and more (`images.metadata`)."""
     bytes_only: bool = False
     """The known numbers of a photo of mode I are bytes (`hole.examine` finds out): 255 is white, the result is grey."""
 
@@ -127,7 +127,10 @@ class Photo:
         return np.rint(values * self.scale).astype(self.pixels.dtype)
 
     def to_pil(self, pixels: np.ndarray) -> Image.Image:
-        """Turn stored pixels into a Pillow image with the photo's profile, EXIF and resolution."""
+        """Turn stored pixels into a Pillow image with what rides beside the photo's."""
+        deep = pixels if pixels.dtype == np.uint16 and self.mode != "I;16" else None
+        if deep is not None:
+            pixels = (deep >> 8).astype(np.uint8)
         if pixels.dtype.kind == "f" and self.mode != "F":
             pixels = to_bytes(pixels)
         if self.bytes_only:
@@ -138,6 +141,8 @@ class Photo:
         else:
             image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         image.info.update(self.info)
+        if deep is not None:
+            image.info[DEEP] = deep  # for `files.save_image`; Pillow knows no such mode
         return image
 
 
@@ -192,7 +197,7 @@ def as_photo(image: Picture | Photo) -> Photo:
 
 def _from_pil(image: Image.Image) -> Photo:
     orientation, exif = read_exif(image)
-    kept = {"exif": exif, "icc_profile": image.info.get("icc_profile"), "dpi": _resolution(image)}
+    kept = {"exif": exif, **read_metadata(image)}
     if image.mode in ("P", "PA"):
         colours = "RGBA" if image.has_transparency_data else "RGB"
         warnings.warn(f"the photo has a palette, too small for more: it becomes {colours}", stacklevel=2)
@@ -227,12 +232,3 @@ def _pixels(image: Image.Image) -> np.ndarray:
     for top in range(0, image.height, STRIP):
         pixels[top : top + STRIP] = strip(top)
     return pixels
-
-
-def _resolution(image: Image.Image) -> tuple[float, float] | None:
-    """Read the dots per inch; None where the file gives none that another file could hold."""
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (across, down) if 0 < across < math.inf and 0 < down < math.inf else None

@@ -5,6 +5,7 @@ Legend: H W height and width, C channels.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     Picture = Image.Image | np.ndarray | Tensor
 
+DEEP = "16-bit colours"  # key of an image's info: what Pillow has no mode for, uint16 [H, W, C]
 BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -53,7 +55,8 @@ def as_array(values: Any, name: str) -> np.ndarray:
 
 def viewable(image: Image.Image) -> Image.Image:
     """Convert any picture to what a viewer shows: upright, RGB, on white where it is transparent."""
-    image = ImageOps.exif_transpose(image)
+    with suppress(Exception):  # of many kinds, from an EXIF block that cannot be read
+        image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut rather than scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -19,12 +20,13 @@ def show_hole(photo: Image.Image, mask: np.ndarray) -> Image.Image:
 
 
 def draw_sheet(
-    rows: Sequence[tuple[Sequence[Image.Image], str]], headings: Sequence[str] = (), cell: int = 256
+    rows: Sequence[tuple[Sequence[Image.Image], str | Sequence[str]]], headings: Sequence[str] = (), cell: int = 256
 ) -> Image.Image:
     """Draw rows of pictures, each row with its caption below.
 
     Args:
-        rows: at least one (pictures, caption); pictures of any size and mode.
+        rows: at least one (pictures, caption), one of them with pictures, of any size and mode; a list of captions has
+            one for each picture.
         headings: texts above the columns.
         cell: side in pixels of the square that each picture is fitted into.
     """
@@ -34,7 +36,7 @@ def draw_sheet(
     width = columns * (cell + GAP) + GAP
     top = line if headings else GAP
     fitted = [([_fit(picture, cell) for picture in pictures], caption) for pictures, caption in rows]
-    heights = [max(picture.height for picture in pictures) for pictures, _ in fitted]
+    heights = [max((picture.height for picture in pictures), default=0) for pictures, _ in fitted]
     sheet = Image.new("RGB", (width, top + sum(heights) + len(rows) * (line + GAP)), "white")
     draw = ImageDraw.Draw(sheet)
     for i, heading in enumerate(headings):
@@ -43,12 +45,19 @@ def draw_sheet(
     for (pictures, caption), height in zip(fitted, heights, strict=True):
         for i, picture in enumerate(pictures):
             sheet.paste(picture, (GAP + i * (cell + GAP), y))
-        caption = " ".join(caption.split())[:width]  # one line, no longer than can possibly fit
-        while draw.textlength(caption, font) > width - 2 * GAP:
-            caption = caption[:-2].rstrip() + "…"
-        draw.text((GAP, y + height + 2), caption, "black", font)
+        texts, room = ([caption], width) if isinstance(caption, str) else (caption, cell + 2 * GAP)
+        for i, text in enumerate(texts):
+            draw.text((GAP + i * (cell + GAP), y + height + 2), _cut(text, room, draw, font), "black", font)
         y += height + line + GAP
     return sheet
+
+
+def _cut(text: str, width: int, draw: ImageDraw.ImageDraw, font: Any) -> str:
+    """Bring a text to one line that fits."""
+    text = " ".join(text.split())[:width]  # no longer than can possibly fit
+    while draw.textlength(text, font) > width - 2 * GAP:
+        text = text[:-2].rstrip() + "…"
+    return text
 
 
 def _fit(picture: Image.Image, cell: int) -> Image.Image:

@@ -1,0 +1,46 @@
+"""16-bit colours: every bit comes out as it went in, from every layout that Pillow opens."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nuwa_lip.images.files import read_image, read_photo, save_image
+from nuwa_lip.images.photo import Patch
+from nuwa_lip.images.png import write_png
+from nuwa_lip.images.tiff import write_tiff
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("LA", "png"), ("RGB", "png"), ("RGBA", "png")])
+@pytest.mark.parametrize("result", ["png", "tif"])
+def test_known_pixels_keep_all_bits(mode: str, ending: str, result: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (6, 9, len(mode)), dtype=np.uint16)
+    write_png(values, tmp_path / "in.png")
+    photo = read_photo(tmp_path / "in.png")
+    assert photo.mode == mode and photo.scale == 65535 and (photo.pixels == values).all()
+    mask = np.zeros((6, 9), bool)
+    mask[2:4, 3:6] = True
+    box = (slice(0, 6), slice(0, 9))
+    painted = photo.repainted([Patch(box, mask, np.full((6, 9, 3), 0.5, np.float32))])
+    save_image(photo.to_pil(painted), tmp_path / f"out.{result}")
+    again = read_photo(tmp_path / f"out.{result}").pixels
+    known = again[~mask][:, [0, 3]] if mode == "LA" and result == "tif" else again[~mask]
+    assert again.dtype == np.uint16 and (known == values[~mask]).all()
+    assert (again[mask][:, 0] == 32768).all()
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("RGBA", 4), ("CMYK", 4)])
+def test_tiff_layouts(mode: str, channels: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (6, 9, channels), dtype=np.uint16)
+    write_tiff(values, mode, tmp_path / "in.tif", {})
+    photo = read_photo(tmp_path / "in.tif")
+    assert photo.mode == mode and (photo.pixels == values).all()
+    with pytest.warns(UserWarning, match="16-bit colours; they are read with 8 bits"):
+        assert (np.asarray(read_image(tmp_path / "in.tif")) == values >> 8).all()
+
+
+def test_a_tiff_of_the_other_byte_order(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    values = np.random.default_rng(0).integers(0, 2**16, (6, 9, 3), dtype=np.uint16)
+    assert cv2.imwrite(str(tmp_path / "in.tif"), values[..., ::-1])
+    assert (read_photo(tmp_path / "in.tif").pixels == values).all()
