@@ -70,6 +70,8 @@ class Options:
     """Number of pixels by which the hole is widened on every side."""
     invert: bool = False
     """Repaint what is black in the mask."""
+    mask_orientation: Literal["displayed", "stored"] | None = None
+    """How the mask lies upon a photo that its EXIF turns; by default as it fits, as displayed if it fits both ways."""
     save_mask: bool = False
     """Write the hole as the mask was read, as OUT-mask.png."""
     rank: Literal["likelihood", "clip"] = "likelihood"
@@ -268,7 +270,8 @@ class _Runner:
             photo = as_photo(read_image(job.photo))
         with _named(job.mask or job.photo):
             mask_image = None if job.mask is None else read_image(job.mask)
-            hole = read_hole(mask_image, photo, invert=self.options.invert)
+            turn = self.options.mask_orientation
+            hole = read_hole(mask_image, photo, invert=self.options.invert, orientation=turn)
         hole = replace(hole, mask=grow(hole.mask, self.options.dilate))
         with _named(job.photo):
             examine(photo, hole)

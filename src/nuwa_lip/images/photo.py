@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.exif import read_exif
-from nuwa_lip.images.pictures import BY_CHANNELS, as_array, to_bytes
+from nuwa_lip.images.exif import read_exif, without_orientation
+from nuwa_lip.images.pictures import BY_CHANNELS, as_array, load, to_bytes
 
 if TYPE_CHECKING:
     from nuwa_lip.images.pictures import Picture
@@ -127,7 +127,7 @@ class Photo:
         return np.rint(values * self.scale).astype(self.pixels.dtype)
 
     def to_pil(self, pixels: np.ndarray) -> Image.Image:
-        """Turn stored pixels into a Pillow image with the photo's profile, EXIF and resolution."""
+        """Turn stored pixels into a Pillow image as it is stored, with the photo's profile, EXIF and resolution."""
         if pixels.dtype.kind == "f" and self.mode != "F":
             pixels = to_bytes(pixels)
         if self.bytes_only:
@@ -139,6 +139,18 @@ class Photo:
             image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         image.info.update(self.info)
         return image
+
+    def shown(self, pixels: np.ndarray) -> Image.Image:
+        """Turn stored pixels into an upright Pillow image, whose EXIF no longer says to turn it."""
+        if self.orientation == 1:
+            return self.to_pil(pixels)
+        info = dict(self.info)
+        if "exif" in info and (block := without_orientation(info.pop("exif"))):
+            info["exif"] = block
+        if "dpi" in info and self.orientation >= 5:
+            info["dpi"] = info["dpi"][::-1]
+        turned = np.ascontiguousarray(upright(pixels, self.orientation))
+        return replace(self, orientation=1, info=info).to_pil(turned)
 
 
 class Patch(NamedTuple):
@@ -176,7 +188,7 @@ def as_photo(image: Picture | Photo) -> Photo:
     if isinstance(image, Photo):
         return image
     if isinstance(image, Image.Image):
-        return _from_pil(image)
+        return _from_pil(load(image, "the photo"))
     pixels = as_array(image, "image")
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32, copy=False)
