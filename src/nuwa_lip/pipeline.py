@@ -30,7 +30,7 @@ from nuwa_lip.arguments import Task
 from nuwa_lip.fast.cores import one_core_if_small, settle_cores
 from nuwa_lip.images.photo import Patch, Photo
 from nuwa_lip.images.seams import blend as blend_in
-from nuwa_lip.images.windows import View, find_windows, look, put_back, warn_if_enlarged, window_seed
+from nuwa_lip.images.windows import View, look, put_back, share_windows, warn_if_enlarged, window_seed
 from nuwa_lip.pretrained import Pretrained
 from nuwa_lip.sampling import Sampling, candidate_seeds, sample
 from nuwa_lip.sampling.clip import clip_scores, load_clip
@@ -193,9 +193,9 @@ class InpaintPipeline(Pretrained):
     ) -> None:
         """Give every candidate a patch for each window; no window sees what another one has painted."""
         photo, mask = task.photo, task.hole.mask
-        windows = find_windows(mask, self.resolution, padding)
-        warn_if_enlarged(windows, self.resolution)
-        for number, window in enumerate(windows):
+        windows = share_windows(mask, self.resolution, padding)
+        warn_if_enlarged([window for window, _ in windows], self.resolution)
+        for number, (window, own) in enumerate(windows):
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
             images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, callback)
@@ -205,9 +205,9 @@ class InpaintPipeline(Pretrained):
             if sampling.blend:
                 hidden = photo.hidden(mask, box)
                 known = photo.rgb(box, hidden)
-                painted = [blend_in(rgb, known, mask[box], hidden) for rgb in painted]
+                painted = [blend_in(rgb, known, own, hidden) for rgb in painted]
             for candidate, rgb, mean in zip(candidates, painted, logp.tolist(), strict=True):
-                candidate.patches.append(Patch(box, mask[box], rgb))
+                candidate.patches.append(Patch(box, own, rgb))
                 candidate.tokens += tokens
                 candidate.total += mean * tokens
 
