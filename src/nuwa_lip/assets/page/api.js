@@ -1,0 +1,50 @@
+// The server, as the page asks it: everything that can fail becomes an Error with one line for the user.
+
+export async function ask(path, { token, ...options } = {}) {
+  const headers = new Headers(options.headers);
+  if (token) headers.set("Authorization", `Bearer ${token}`);
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is it still running?");
+  }
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => null);
+  throw new Error(problem?.detail ?? `The server answered ${answer.status}.`);
+}
+
+export async function models(token) {
+  return (await (await ask("v1/models", { token })).json()).data;
+}
+
+// Start a job, and call `heard` with it at each change until it is over.
+export async function paint(fields, { token, heard, signal }) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) if (value !== null && value !== "") form.append(name, value);
+  const begun = await (await ask("v1/jobs", { method: "POST", body: form, token, signal })).json();
+  heard(begun);
+  // by fetch, because an EventSource cannot bear a token
+  const events = await ask(`v1/jobs/${begun.id}/events`, { token, signal });
+  let job = begun;
+  let rest = "";
+  const reader = events.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts.filter((text) => text.startsWith("data: "))) heard((job = JSON.parse(part.slice(6))));
+  }
+  if (job.state === "failed") throw new Error(job.error);
+  return job;
+}
+
+export function cancel(id, token) {
+  return ask(`v1/jobs/${id}`, { method: "DELETE", token });
+}
+
+export async function fetchResult(candidate, token) {
+  return (await ask(candidate.url.replace(/^\//, ""), { token })).blob();
+}

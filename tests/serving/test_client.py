@@ -1,0 +1,50 @@
+"""The client against a real server."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nuwa_lip.serving.client import Client, Refused
+from tests.running_server import running
+from tests.serving.test_app import HOLE, MASK, PHOTO, PIXELS
+
+
+@pytest.fixture(scope="module")
+def client(tiny_model: Path) -> Iterator[Client]:
+    with running(tiny_model, tokens=["secret"]) as address, Client(address, token="secret") as client:
+        yield client
+
+
+def test_results_are_as_asked_for(client: Client, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(PHOTO)
+    results = client.inpaint(photo, MASK, "a bear", num_images_per_prompt=2, seed=3)
+    assert sorted(result.seed for result in results) == [3, 4]
+    assert results[0].score >= results[1].score
+    for result in results:
+        painted = np.asarray(Image.open(io.BytesIO(result.png)))
+        assert (painted[~HOLE] == PIXELS[~HOLE]).all()
+
+
+def test_a_job_can_be_followed_and_cancelled(client: Client, tiny_model: Path) -> None:
+    first = client.start(PHOTO, MASK, "", num_inference_steps=64)
+    second = client.start(PHOTO, MASK, "", num_inference_steps=64)
+    client.cancel(second)
+    assert [*client.follow(first)][-1].state == "done"
+    assert [*client.follow(second)][-1].state == "cancelled"
+    assert client.models() == [str(tiny_model)]
+
+
+def test_refusals_are_errors(client: Client) -> None:
+    with pytest.raises(Refused, match="bogus") as refused:
+        client.inpaint(PHOTO, MASK, "", bogus=1)
+    assert refused.value.status == 422
+    with pytest.raises(Refused) as refused:
+        [*client.follow("none")]
+    assert refused.value.status == 404

@@ -1,0 +1,237 @@
+"""The page in a real browser, with the mouse: photo in, strokes, result back, and nothing outside them changed."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.evaluation.test_pages import CHROMIUM, PHONE
+from tests.running_server import running
+from tests.serving.test_app import png
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model: Path) -> Iterator[str]:
+    with running(tiny_model) as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Visit]:
+    """Open the page with a photo; in the end the console is empty, and nothing came from elsewhere."""
+    contexts, messages, fetched = [], [], []
+
+    def opened(photo: bytes | None = png(PIXELS), **options: Any) -> Page:
+        context = browser.new_context(**options)
+        context.set_default_timeout(60_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: fetched.append(request.url))
+        page.goto(address)
+        if photo is not None:
+            page.set_input_files("#file", {"name": "holiday.png", "mimeType": "image/png", "buffer": photo})
+            page.wait_for_selector("#drop", state="hidden")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    messages = [text for text in messages if "status of 429" not in text]  # the browser's own word for a refusal
+    assert messages == []
+    assert all(url.startswith((address, "blob:")) for url in fetched)
+
+
+def place(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Where a point of the photo lies on the screen, fitted into the stage as the page does it."""
+    box = page.locator("#layer").bounding_box()
+    assert box is not None
+    scale = 0.94 * min(box["width"] / 400, box["height"] / 300)
+    left, top = box["x"] + (box["width"] - scale * 400) / 2, box["y"] + (box["height"] - scale * 300) / 2
+    return left + scale * x, top + scale * y
+
+
+def drag(page: Page, *points: tuple[float, float], button: Any = "left") -> None:
+    page.mouse.move(*place(page, *points[0]))
+    page.mouse.down(button=button)
+    for point in points[1:]:
+        page.mouse.move(*place(page, *point), steps=4)
+    page.mouse.up(button=button)
+
+
+def saved(page: Page, button: str) -> np.ndarray:
+    with page.expect_download() as download:
+        page.click(button)
+    return np.asarray(Image.open(download.value.path()))
+
+
+def paint(page: Page) -> None:
+    page.click("#run")
+    page.wait_for_selector("#results button")
+
+
+def test_a_stroke_is_repainted_and_nothing_else(visit: Visit) -> None:
+    page = visit()
+    page.fill("#prompt", "a bear")
+    drag(page, (100, 150), (200, 120), (300, 150))
+    mask = saved(page, "#save-mask") >= 128
+    assert mask.shape[:2] == (300, 400)
+    mask = mask[..., 0] if mask.ndim == 3 else mask
+    ys, xs = np.nonzero(mask)
+    assert abs(xs.min() - 76) <= 2 and abs(xs.max() - 324) <= 2  # the ends, and half of the brush's 48 pixels
+    assert abs(ys.min() - 96) <= 6 and abs(ys.max() - 174) <= 2
+    paint(page)
+    assert page.locator("#results button").count() == 3
+    assert page.inner_text("#badge") == f"outside the hole: 0 of {(~mask).sum():,} pixels changed"
+    result = saved(page, "#save")
+    assert (result[~mask] == PIXELS[~mask]).all() and (result[mask] != PIXELS[mask]).mean() > 0.5
+    page.click("#accept")
+    page.wait_for_selector("#chosen", state="hidden")
+    drag(page, (50, 50), (60, 60))
+    more = saved(page, "#save-mask")[..., 0] >= 128
+    paint(page)
+    again = saved(page, "#save")
+    assert (again[~more] == result[~more]).all(), "the next painting goes on from the accepted one"
+
+
+def test_every_tool_draws_what_it_says(visit: Visit) -> None:
+    page = visit()
+
+    def area() -> int:
+        return int((saved(page, "#save-mask")[..., 0] >= 128).sum())
+
+    page.click("[data-tool=rectangle]")
+    drag(page, (100, 100), (200, 150))
+    assert abs(area() - 5000) < 400
+    drag(page, (150, 100), (200, 150), button="right")
+    assert abs(area() - 2500) < 300
+    page.keyboard.press("Control+z")
+    assert abs(area() - 5000) < 400
+    page.keyboard.press("Control+Shift+z")
+    assert abs(area() - 2500) < 300
+    page.keyboard.press("i")
+    assert abs(area() - (400 * 300 - 2500)) < 300
+    page.click("#clear")
+    assert area() == 0
+    page.keyboard.press("q")
+    drag(page, (10, 10), (110, 10), (110, 110), (10, 10))
+    assert abs(area() - 5000) < 600
+    page.click("#clear")
+    page.keyboard.press("b")
+    for _ in range(8):
+        page.keyboard.press("[")
+    drag(page, (200, 200), (200, 200))
+    small = area()
+    page.click("#clear")
+    for _ in range(8):
+        page.keyboard.press("]")
+    drag(page, (200, 200), (200, 200))
+    assert 0 < small < area() / 4
+
+
+def test_zooming_moves_nothing_in_the_photo(visit: Visit) -> None:
+    page = visit()
+    page.mouse.move(*place(page, 200, 150))
+    page.mouse.wheel(0, -600)
+    page.wait_for_timeout(100)
+    page.mouse.down()
+    page.mouse.up()
+    ys, xs = np.nonzero(saved(page, "#save-mask")[..., 0] >= 128)
+    assert abs(xs.mean() - 200) < 2 and abs(ys.mean() - 150) < 2 and abs(np.ptp(xs) - 48) <= 3
+
+
+def test_masks_come_in_and_transparency_is_one(visit: Visit) -> None:
+    hole = np.zeros((300, 400), np.uint8)
+    hole[40:90, 60:160] = 255
+    page = visit()
+    page.set_input_files("#mask-file", {"name": "m.png", "mimeType": "image/png", "buffer": png(hole)})
+    page.wait_for_timeout(300)
+    assert ((saved(page, "#save-mask")[..., 0] >= 128) == (hole == 255)).all()
+    page.set_input_files("#mask-file", {"name": "m.png", "mimeType": "image/png", "buffer": png(hole[1:])})
+    page.wait_for_function("document.querySelector('#message').textContent.includes('400x299')")
+    transparent = visit(png(np.dstack([PIXELS, 255 - hole])))
+    transparent.wait_for_timeout(300)
+    assert ((saved(transparent, "#save-mask")[..., 0] >= 128) == (hole == 255)).all()
+
+
+def test_the_photo_is_extended(visit: Visit) -> None:
+    page = visit()
+    page.click("summary")
+    page.fill("#extend", "40")
+    page.select_option("#side", "left")
+    page.click("#extend-button")
+    paint(page)
+    result = saved(page, "#save")
+    assert result.shape == (300, 440, 3) and (result[:, 40:] == PIXELS).all()
+
+
+def test_what_is_wrong_is_said(visit: Visit) -> None:
+    page = visit()
+    page.click("#run")
+    page.wait_for_function("document.querySelector('#message').textContent.includes('Draw over')")
+    page.set_input_files("#file", {"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.wait_for_function("document.querySelector('#message').textContent.includes('notes.png')")
+    drag(page, (100, 150), (200, 120))
+    page.click("summary")
+    page.fill("#count", "8")
+    page.route("**/v1/jobs", lambda route: route.fulfill(status=429, json={"detail": "try again in 3 s"}))
+    page.click("#run")
+    page.wait_for_function("document.querySelector('#message').textContent.includes('try again in 3 s')")
+
+
+def test_a_painting_is_cancelled(visit: Visit) -> None:
+    page = visit()
+    drag(page, (100, 150), (300, 120))
+    page.click("summary")
+    page.fill("#steps", "64")
+    page.fill("#count", "8")
+    page.click("#run")
+    page.click("#cancel")
+    page.wait_for_selector("#work", state="hidden")
+    assert page.locator("#results button").count() == 0 and page.is_enabled("#run")
+
+
+@pytest.mark.parametrize("options", [PHONE, {"viewport": {"width": 1280, "height": 800}}, {"color_scheme": "dark"}])
+def test_nothing_is_cut_off_and_everything_has_a_name(visit: Visit, options: dict[str, Any]) -> None:
+    page = visit(**options)
+    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width <= 0
+    nameless = page.evaluate(
+        """[...document.querySelectorAll('button, input, select, textarea')].filter(one =>
+           !(one.textContent.trim() || one.ariaLabel || one.labels?.length)).map(one => one.outerHTML)"""
+    )
+    assert nameless == []
+
+
+def test_a_finger_draws(visit: Visit) -> None:
+    page = visit(**PHONE)
+    page.touchscreen.tap(*place(page, 200, 150))
+    ys, xs = np.nonzero(np.asarray(Image.open(io.BytesIO(mask_of(page))))[..., 0] >= 128)
+    assert abs(xs.mean() - 200) < 3 and abs(ys.mean() - 150) < 3
+
+
+def mask_of(page: Page) -> bytes:
+    with page.expect_download() as download:
+        page.click("#save-mask")
+    assert re.fullmatch(r"holiday_mask\.png", download.value.suggested_filename)
+    return Path(download.value.path()).read_bytes()
