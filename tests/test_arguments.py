@@ -31,6 +31,22 @@ def repaint(pipe: InpaintPipeline, **options: Any) -> bytes:
     ("options", "shown"),
     [
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
+        ({"num_images_per_prompt": "3"}, "num_images_per_prompt is '3'"),
+        ({"num_images_per_prompt": 2.0}, "num_images_per_prompt is 2.0"),
+        ({"num_images_per_prompt": True}, "num_images_per_prompt is True"),
+        ({"padding_mask_crop": 0.5}, "padding_mask_crop is 0.5"),
+        ({"padding_mask_crop": "3"}, "padding_mask_crop is '3'"),
+        ({"output_type": np.zeros(3)}, "output_type is array([0., 0., 0.])"),
+        ({"rank": None}, "rank is None"),
+        ({"callback_on_step_end": "print"}, "callback_on_step_end is 'print'"),
+        ({"height": np.zeros(3)}, "height is array([0., 0., 0.])"),
+        ({"strength": "much"}, "strength is 'much'"),
+        ({"blend": "off"}, "blend is 'off'"),
+        ({"image": None}, "image is NoneType"),
+        ({"image": []}, "0 images"),
+        ({"mask_image": "mask.png"}, "mask_image is str"),
+        ({"mask_orientation": "upright"}, "orientation is 'upright'"),
+        ({"mask_orientation": 6}, "orientation is 6"),
         ({"padding_mask_crop": -1}, "padding_mask_crop is -1"),
         ({"output_type": "latent"}, "output_type is 'latent'"),
         ({"rank": "best"}, "rank is 'best'"),
@@ -64,6 +80,44 @@ def test_bad_arguments_are_named(tiny_pipe: InpaintPipeline, options: dict[str, 
 def test_what_diffusers_takes_by_default_changes_nothing(tiny_pipe: InpaintPipeline) -> None:
     given = {"height": None, "width": None, "strength": 1.0, "negative_prompt": ""}
     assert repaint(tiny_pipe, **given) == repaint(tiny_pipe)
+
+
+TWO = [PHOTO, PHOTO.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+BOTH = np.stack([MASK, ~MASK])
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        BOTH,
+        BOTH.astype(np.float32),
+        BOTH.astype(np.uint8) * 255,
+        torch.from_numpy(BOTH),
+        torch.from_numpy(BOTH).half(),
+        torch.from_numpy(BOTH.astype(np.uint8) * 255),
+        torch.from_numpy(BOTH)[:, None],
+        BOTH[:, None].swapaxes(1, 2).swapaxes(2, 3),
+        list(BOTH),
+        [Image.fromarray(one) for one in BOTH],
+        (MASK, Image.fromarray(~MASK)),
+    ],
+)
+def test_n_masks_beside_n_photos_are_one_for_each(masks: Any) -> None:
+    for photos in (TWO, np.stack([np.asarray(photo) for photo in TWO])):
+        tasks = arguments.read_tasks(photos, masks, "", "pil")
+        assert all((task.hole.mask == mask).all() for task, mask in zip(tasks, BOTH, strict=True))
+
+
+def test_one_mask_serves_several_photos_and_other_numbers_are_refused_with_the_shapes() -> None:
+    rgb = np.repeat(MASK[..., None], 3, -1)
+    for one in (MASK, MASK[None], torch.from_numpy(MASK)[None], rgb):
+        assert all((task.hole.mask == MASK).all() for task in arguments.read_tasks(TWO, one, "", "pil"))
+    for several in (torch.from_numpy(np.stack([MASK] * 3)), np.stack([MASK] * 5)):
+        shape = rf"mask_image has shape \[{len(several)}, 40, 60\] beside 2 images: give \[2, H, W\]"
+        with pytest.raises(InputError, match=shape):
+            arguments.read_tasks(TWO, several, "", "pil")
+    tasks = arguments.read_tasks(TWO * 2, torch.from_numpy(np.stack([MASK, ~MASK] * 2)), "", "pil")
+    assert [bool(task.hole.mask[0, 0]) for task in tasks] == [False, True] * 2, "not the channels of one mask"
 
 
 def test_one_of_a_kind_serves_all() -> None:

@@ -1,5 +1,6 @@
 """The pipeline: known pixels exact, nothing of the hole seen, candidates reproducible."""
 
+import io
 import math
 import threading
 import warnings
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from nuwa_lip import pipeline
 from nuwa_lip.errors import InputError
@@ -227,15 +228,38 @@ def test_a_bad_mask_of_a_later_photo_is_told_before_the_work(
         repaint(tiny_pipe, image=[PHOTO, PHOTO], mask_image=[MASK, Image.new("L", PHOTO.size)])
 
 
-def test_arrays_are_upright(tiny_pipe: InpaintPipeline) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_results_are_upright(tiny_pipe: InpaintPipeline, orientation: int) -> None:
     turned = PHOTO.copy()
-    turned.getexif()[0x0112] = 6  # to be turned by 90 degrees
-    mask = np.rot90(MASK, -1)
-    stored = repaint(tiny_pipe, image=turned, mask_image=mask).images[0]
-    arrays = repaint(tiny_pipe, image=turned, mask_image=mask, output_type="np").images
-    assert stored.size == PHOTO.size and stored.getexif()[0x0112] == 6
-    expected = np.asarray(ImageOps.exif_transpose(stored), np.float32) / 255
-    np.testing.assert_allclose(arrays[0], expected, atol=1e-6)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = orientation, "ACME"
+    turned.info |= {"exif": exif.tobytes(), "icc_profile": b"a profile", "dpi": (300, 150)}
+    seen = ImageOps.exif_transpose(turned)
+    mask = np.zeros((seen.height, seen.width), bool)
+    mask[15:25, 20:30] = True
+    given: dict[str, Any] = {"image": turned, "mask_image": mask, "mask_orientation": "displayed"}
+    image = repaint(tiny_pipe, **given).images[0]
+    array = repaint(tiny_pipe, **given, output_type="np").images[0]
+    assert image.size == seen.size and (np.rint(array * 255) == np.asarray(image)).all()
+    assert (np.asarray(image)[~mask] == np.asarray(seen)[~mask]).all()
+    file = io.BytesIO()  # as the README saves it
+    image.save(file, "PNG", **{name: image.info[name] for name in ("exif", "dpi")})
+    again = Image.open(file)
+    assert again.getexif().get(ExifTags.Base.Orientation, 1) == 1 and again.getexif()[ExifTags.Base.Make] == "ACME"
+    assert again.info["icc_profile"] == b"a profile", "Pillow takes it from the picture itself"
+    assert np.allclose(again.info["dpi"], (300, 150) if orientation < 5 else (150, 300), atol=0.1)
+
+
+def test_a_mask_may_lie_as_a_turned_photo_is_stored(tiny_pipe: InpaintPipeline) -> None:
+    turned = PHOTO.copy()
+    turned.getexif()[ExifTags.Base.Orientation] = 3
+    seen = MASK.copy()
+    seen[:5, :5] = True
+    stored = repaint(tiny_pipe, image=turned, mask_image=seen[::-1, ::-1], mask_orientation="stored")
+    displayed = repaint(tiny_pipe, image=turned, mask_image=seen, mask_orientation="displayed")
+    assert stored.images == displayed.images
+    with pytest.warns(UserWarning, match="fits both ways: it is taken as the photo is displayed.*'stored'"):
+        assert repaint(tiny_pipe, image=turned, mask_image=seen).images == displayed.images
 
 
 def test_the_caption_and_the_guidance_matter(tiny_pipe: InpaintPipeline) -> None:

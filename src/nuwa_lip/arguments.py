@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.hole import Hole, as_hole
 from nuwa_lip.images.photo import Photo, as_photo, upright
+from nuwa_lip.images.pictures import BY_CHANNELS
 
 if TYPE_CHECKING:
     from nuwa_lip.images.pictures import Picture
@@ -22,6 +24,8 @@ NOT_HERE = {
     "negative_prompt": "the model knows no such prompt: leave it out, and say in `prompt` what is to be seen",
 }
 """Arguments of diffusers' inpainting pipelines that mean nothing here, and why."""
+DEFAULTS = {"strength": 1}
+"""Those of them whose default is not None or "" alone."""
 
 
 class Task(NamedTuple):
@@ -37,26 +41,38 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def check(count: int, padding: int | None, output_type: str, rank: str) -> None:
-    """Check the arguments that are plain numbers and names.
+def check(count: int, padding: int | None, output_type: str, rank: str, callback: object = None) -> None:
+    """Check the arguments that are plain numbers, names and functions.
 
     Args:
         count: `num_images_per_prompt`, 1 or more.
         padding: `padding_mask_crop`, 0 or more.
         output_type: "pil", "np" or "pt".
         rank: "likelihood" or "clip".
+        callback: `callback_on_step_end`, a function.
 
     Raises:
-        InputError: one of these is out of range.
+        InputError: one of these is of another type, or out of range.
     """
-    if count < 1:
-        raise InputError(f"num_images_per_prompt is {count}; it must be 1 or more")
-    if padding is not None and padding < 0:
-        raise InputError(f"padding_mask_crop is {padding}; it must be 0 or more")
-    if output_type not in ("pil", "np", "pt"):
-        raise InputError(f"output_type is {output_type!r}; it must be 'pil', 'np' or 'pt'")
-    if rank not in ("likelihood", "clip"):
-        raise InputError(f"rank is {rank!r}; it must be 'likelihood' or 'clip'")
+    if not _is_whole(count) or count < 1:
+        raise InputError(f"num_images_per_prompt is {_shown(count)}; it must be 1 or more, a whole number")
+    if padding is not None and (not _is_whole(padding) or padding < 0):
+        raise InputError(f"padding_mask_crop is {_shown(padding)}; it must be 0 or more, a whole number")
+    if not isinstance(output_type, str) or output_type not in ("pil", "np", "pt"):
+        raise InputError(f"output_type is {_shown(output_type)}; it must be 'pil', 'np' or 'pt'")
+    if not isinstance(rank, str) or rank not in ("likelihood", "clip"):
+        raise InputError(f"rank is {_shown(rank)}; it must be 'likelihood' or 'clip'")
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback_on_step_end is {_shown(callback)}; it must be a function")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    """Show a value as the user gave it, in a part of one line."""
+    return f"{' '.join(repr(value).split()):.60}"
 
 
 def refuse(**diffusers: object) -> None:
@@ -66,18 +82,22 @@ def refuse(**diffusers: object) -> None:
         InputError: one of them has another value.
     """
     for name, value in diffusers.items():
-        if value not in (None, "") and (name, value) != ("strength", 1):
-            raise InputError(f"{name} is {value!r}, but {NOT_HERE[name]}")
+        default = value is None or (isinstance(value, (str, int, float)) and value in ("", DEFAULTS.get(name, "")))
+        if not default:
+            raise InputError(f"{name} is {_shown(value)}, but {NOT_HERE[name]}")
 
 
-def read_tasks(image: Any, mask: Any, prompt: str | Sequence[str], output_type: str) -> list[Task]:
+def read_tasks(
+    image: Any, mask: Any, prompt: str | Sequence[str], output_type: str, mask_orientation: str | None = None
+) -> list[Task]:
     """Read photos, masks and prompts into tasks; a single one of a kind serves all tasks.
 
     Args:
         image: a picture, a list of them, or a batch of arrays or tensors [N, ...].
-        mask: the same, for the masks; None repaints what is transparent in each photo.
+        mask: the same, for the masks, or [n, H, W] for n photos; None repaints what is transparent in each photo.
         prompt: a text, or a list of them.
         output_type: "np" and "pt" need photos of one size and mode.
+        mask_orientation: as for `as_hole`.
 
     Raises:
         InputError: one of them cannot be used, or they do not go together.
@@ -92,7 +112,8 @@ def read_tasks(image: Any, mask: Any, prompt: str | Sequence[str], output_type: 
         )
     tasks = []
     for photo, one, text in zip(photos, masks, prompts, strict=True):
-        tasks.append(Task(photo, as_hole(one, photo), text))  # noqa: PERF401 - a warning counts the frames up to the caller
+        hole = as_hole(one, photo, orientation=mask_orientation)
+        tasks.append(Task(photo, hole, text))  # noqa: PERF401 - a warning counts the frames up to the caller
     return tasks
 
 
@@ -100,7 +121,8 @@ def _together(
     image: Any, mask: Any, prompt: str | Sequence[str]
 ) -> tuple[list[Picture | Photo], list[Picture | Hole | None], list[str]]:
     """Bring photos, masks and prompts to lists of one length; one of a kind serves all."""
-    photos, masks = _as_list(image), [None] if mask is None else _as_list(mask)
+    photos = _as_list(image)
+    masks = [None] if mask is None else _as_masks(mask, len(photos))
     prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
     count = max(len(photos), len(masks), len(prompts))
     lists: list[list[Any]] = [photos, masks, prompts]
@@ -121,17 +143,34 @@ def _as_list(pictures: Any) -> list[Any]:
     return list(pictures) if getattr(pictures, "ndim", 0) == 4 else [pictures]
 
 
+def _as_masks(masks: Any, photos: int) -> list[Any]:
+    """Bring masks to a list as `_as_list` does; beside several photos, three dimensions are one mask for each.
+
+    Raises:
+        InputError: they are of another number of photos, or channels of one mask: which of these, nobody can tell.
+    """
+    if getattr(masks, "ndim", 0) != 3 or photos == 1 or len(masks) == 1:
+        return _as_list(masks)
+    if isinstance(masks, np.ndarray) and masks.shape[2] in BY_CHANNELS:
+        return [masks]
+    if len(masks) != photos:
+        raise InputError(
+            f"mask_image has shape {list(masks.shape)} beside {photos} images: give [{photos}, H, W], one mask for "
+            "each, or [H, W] for all"
+        )
+    return list(masks)
+
+
 def output(photo: Photo, pixels: np.ndarray, output_type: str) -> Any:
     """Turn a result's stored pixels into the kind of picture that was asked for.
 
     Args:
         photo: the photo that was repainted.
         pixels: [H, W, C], as `Photo.repainted` gives them.
-        output_type: "pil" keeps the stored orientation in EXIF; "np" and "pt" are upright, because they have no EXIF:
-            float32 [H, W, C] or [C, H, W] from 0 to 1.
+        output_type: "pil", or float32 from 0 to 1 in "np" [H, W, C] or "pt" [C, H, W]; all are upright.
     """
     if output_type == "pil":
-        return photo.to_pil(pixels)
+        return photo.shown(pixels)
     values = upright(pixels, photo.orientation).astype(np.float32) / np.float32(photo.scale)
     return values if output_type == "np" else torch.from_numpy(values).permute(2, 0, 1)
 

@@ -30,7 +30,7 @@ from nuwa_lip.arguments import Task
 from nuwa_lip.fast.cores import one_core_if_small, settle_cores
 from nuwa_lip.images.photo import Patch, Photo
 from nuwa_lip.images.seams import blend as blend_in
-from nuwa_lip.images.windows import View, find_windows, look, put_back, warn_if_enlarged, window_seed
+from nuwa_lip.images.windows import View, look, put_back, share_windows, warn_if_enlarged, window_seed
 from nuwa_lip.pretrained import Pretrained
 from nuwa_lip.sampling import Sampling, candidate_seeds, sample
 from nuwa_lip.sampling.clip import clip_scores, load_clip
@@ -47,7 +47,7 @@ class InpaintOutput:
     """Holds the candidates, best first within each photo, photo after photo if there were several."""
 
     images: Any
-    """List of Pillow images of the input's size and mode; or float32 [N, H, W, C] or [N, C, H, W] from 0 to 1."""
+    """Upright: a list of Pillow images of the input's mode, or float32 [N, H, W, C] or [N, C, H, W] from 0 to 1."""
     scores: list[float]
     """Mean log-probability of each candidate's repainted tokens, at most 0."""
     seeds: list[int]
@@ -103,6 +103,7 @@ class InpaintPipeline(Pretrained):
         callback_on_step_end: Callback | None = None,
         blend: bool | None = None,
         composite: bool = True,
+        mask_orientation: Literal["displayed", "stored"] | None = None,
         height: int | None = None,
         width: int | None = None,
         strength: float = 1.0,
@@ -114,8 +115,9 @@ class InpaintPipeline(Pretrained):
             prompt: what the picture shows, or one for each photo; "" is allowed.
             image: Pillow image of any mode, array [H, W, C] or tensor [C, H, W] (uint8, or floats from 0 to 1); a list,
                 or a batch dimension, for several.
-            mask_image: as large as the photo; white (128 to 255, True, 0.5 to 1) is repainted; None repaints what is
-                transparent in the photo.
+            mask_image: as large as the photo; white (128 to 255, True, 0.5 to 1) is repainted, or what is drawn on a
+                transparent layer; None repaints what is transparent in the photo. For n photos one mask, a list of n,
+                or an array or a tensor [n, H, W].
             num_images_per_prompt: n candidates for each photo.
             guidance_scale: above 1 follows the caption more closely. None, here and below: the model's own setting.
             temperature: 0 and more; below 1 safer, above 1 wilder.
@@ -135,6 +137,8 @@ class InpaintPipeline(Pretrained):
             callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
             blend: fit the colours of what is painted to the known pixels at the hole's edge (`nuwa_lip.images.seams`).
             composite: False pastes the whole of each window, known pixels too, to study a model.
+            mask_orientation: how a mask lies upon a photo that its EXIF turns, "displayed" or "stored"; None: as it
+                fits, and as displayed where it fits both ways.
             height: an argument of diffusers' pipelines that does not apply here: any value but the default is refused
                 with what to do instead. So are the following ones.
             width: see `height`.
@@ -156,9 +160,9 @@ class InpaintPipeline(Pretrained):
             blend=blend,
         )
         sampling = replace(self.sampling, **given)
-        arguments.check(num_images_per_prompt, padding_mask_crop, output_type, rank)
+        arguments.check(num_images_per_prompt, padding_mask_crop, output_type, rank, callback_on_step_end)
         arguments.refuse(height=height, width=width, strength=strength, negative_prompt=negative_prompt)
-        tasks = arguments.read_tasks(image, mask_image, prompt, output_type)
+        tasks = arguments.read_tasks(image, mask_image, prompt, output_type, mask_orientation)
         seeds = candidate_seeds(generator, num_images_per_prompt, len(tasks))
         if rank == "clip":
             load_clip(self.clip)  # fail early if it is missing
@@ -189,9 +193,9 @@ class InpaintPipeline(Pretrained):
     ) -> None:
         """Give every candidate a patch for each window; no window sees what another one has painted."""
         photo, mask = task.photo, task.hole.mask
-        windows = find_windows(mask, self.resolution, padding)
-        warn_if_enlarged(windows, self.resolution)
-        for number, window in enumerate(windows):
+        windows = share_windows(mask, self.resolution, padding)
+        warn_if_enlarged([window for window, _ in windows], self.resolution)
+        for number, (window, own) in enumerate(windows):
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
             images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, callback)
@@ -201,9 +205,9 @@ class InpaintPipeline(Pretrained):
             if sampling.blend:
                 hidden = photo.hidden(mask, box)
                 known = photo.rgb(box, hidden)
-                painted = [blend_in(rgb, known, mask[box], hidden) for rgb in painted]
+                painted = [blend_in(rgb, known, own, hidden) for rgb in painted]
             for candidate, rgb, mean in zip(candidates, painted, logp.tolist(), strict=True):
-                candidate.patches.append(Patch(box, mask[box], rgb))
+                candidate.patches.append(Patch(box, own, rgb))
                 candidate.tokens += tokens
                 candidate.total += mean * tokens
 

@@ -5,9 +5,20 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
-from nuwa_lip.images.exif import describing_tags, read_exif, without_thumbnail
+from nuwa_lip.images.exif import (
+    describing_tags,
+    read_exif,
+    read_orientation,
+    turn_upright,
+    without_orientation,
+    without_thumbnail,
+)
+from nuwa_lip.images.hole import as_hole
+from nuwa_lip.images.photo import as_photo
+from nuwa_lip.images.pictures import viewable
+from tests.pictures import picture
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8))
 DATE, NORTH = ExifTags.Base.DateTimeOriginal, ExifTags.GPS.GPSLatitudeRef
@@ -165,3 +176,68 @@ def test_describing_tags_leave_the_given_ones_alone() -> None:
     kept = describing_tags(exif)
     assert ExifTags.Base.ImageWidth not in kept and kept.get_ifd(ExifTags.IFD.GPSInfo)[NORTH] == "N"
     assert exif.tobytes() == before
+
+
+@pytest.mark.parametrize("block", [tags(), tags(3)], ids=["6", "3"])
+@pytest.mark.parametrize("head", [b"Exif\0\0", b""])
+def test_the_orientation_is_taken_out_and_all_else_stays(block: Image.Exif, head: bytes) -> None:
+    whole = head + block.tobytes().removeprefix(b"Exif\0\0")
+    left = without_orientation(whole)
+    assert left is not None and len(left) == len(whole)
+    before, after = parsed(whole), parsed(left)
+    assert ExifTags.Base.Orientation in before and ExifTags.Base.Orientation not in after
+    assert {**before} == {**after, ExifTags.Base.Orientation: before[ExifTags.Base.Orientation]}
+    for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        assert after.get_ifd(part) == before.get_ifd(part) != {}
+    assert without_orientation(left) == left
+
+
+def test_a_block_of_nothing_but_the_orientation_is_left_out() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    assert without_orientation(exif.tobytes()) is None
+    once = with_thumbnail()[0]  # whose first directory has nothing else, and a link to another one
+    twice = without_orientation(once)
+    assert twice is not None and ExifTags.Base.Orientation not in parsed(twice)
+    for end in range(len(once)):
+        without_orientation(once[:end])  # whatever is missing
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "I;16"])
+def test_pictures_are_turned_once(mode: str) -> None:
+    for orientation in range(1, 9):
+        image = picture(mode, orientation)
+        turned = turn_upright(image)
+        assert np.array_equal(np.asarray(turned), np.asarray(ImageOps.exif_transpose(image)))
+        assert turn_upright(turned).size == turned.size and read_orientation(turned) == 1
+
+
+ODD = {
+    "no header": b"Exif\0\0torn to pieces",
+    "a directory far away": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    "a directory in itself": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\x08",
+    "a type that there is not": tags().tobytes().replace(b"\x01\x12\0\x03", b"\x01\x12\0\x77"),
+    "text": tags().tobytes().replace(b"\x01\x12\0\x03\0\0\0\x01", b"\x01\x12\0\x02\0\0\0\x04"),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", ["exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"])
+@pytest.mark.parametrize("block", ODD.values(), ids=ODD)
+@pytest.mark.filterwarnings("ignore:the photo's EXIF block is damaged")
+def test_odd_blocks_decide_nothing_about_the_pixels(name: str, block: bytes) -> None:
+    photo, mask = PICTURE.copy(), Image.new("L", PICTURE.size, 255)
+    for value in (block, block.decode("latin-1"), 7):
+        for image in (photo, mask):
+            image.info = {name: value}
+        read = as_photo(photo)
+        assert read.orientation == 1 and as_hole(mask, read).mask.all()
+        assert np.array_equal(np.asarray(viewable(read.to_pil(read.pixels))), np.asarray(PICTURE))
+
+
+def test_the_orientation_counts_in_a_block_that_is_damaged_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = PICTURE.copy()
+    image.info["exif"] = tags().tobytes()
+    monkeypatch.setattr(Image.Exif, "get_ifd", lambda *_: {}["damaged"])
+    with pytest.warns(UserWarning, match="EXIF block is damaged and was left out"):
+        assert read_exif(image) == (6, None)

@@ -67,9 +67,9 @@ def test_masks_of_every_kind_are_understood(mask: Any) -> None:
 def test_grey_counts_from_the_middle_and_can_be_inverted() -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(1, 256)
     photo = as_photo(np.zeros((1, 256, 3), np.uint8))
-    hole = as_hole(ramp, photo).mask
-    assert not hole[0, :128].any() and hole[0, 128:].all()
-    assert (as_hole(ramp, photo, invert=True).mask == ~hole).all()
+    with pytest.warns(UserWarning, match="the mask is soft, .* neither black nor white: it is cut at 128"):
+        hole, other = as_hole(ramp, photo).mask, as_hole(ramp, photo, invert=True).mask
+    assert not hole[0, :128].any() and hole[0, 128:].all() and (other == ~hole).all()
     black = np.zeros((40, 60), np.uint8)
     assert as_hole(black, PHOTO, invert=True).mask.all()
     with pytest.raises(InputError, match="nothing to repaint.*inverted"):
@@ -107,8 +107,28 @@ def test_a_mask_may_lie_as_the_photo_is_stored_or_as_it_is_seen(orientation: int
     photo = as_photo(image)
     seen = np.zeros(photo.size, bool)
     seen[1:3, 2:4] = True
-    assert (as_hole(seen, photo).mask == seen).all()
+    if orientation < 5:
+        with pytest.warns(UserWarning, match="the mask fits both ways: it is taken as the photo is displayed"):
+            assert (as_hole(seen, photo).mask == seen).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stored = np.zeros((H, W), bool)
+        upright(stored, orientation)[seen] = True
+        tagged = Image.fromarray(stored)
+        tagged.info["exif"] = image.info["exif"]
+        given: list[tuple[Any, str | None]] = [(seen, "displayed"), (stored, "stored"), (tagged, None)]
+        for mask, how in [*given, (tagged, "stored")]:
+            assert (as_hole(mask, photo, orientation=how).mask == seen).all()
+        symmetric = np.ones(photo.size, bool)
+        assert as_hole(symmetric, photo).mask.all()
     if orientation >= 5:
+        for mask, how in ((stored, "displayed"), (seen, "stored")):
+            with pytest.raises(InputError, match=f"x.* as it is {how}; they must be of one size"):
+                as_hole(mask, photo, orientation=how)
+        seen_tagged = Image.fromarray(seen)
+        seen_tagged.info["exif"] = image.info["exif"]
+        with pytest.raises(InputError, match="the mask is 9x6 as its own EXIF turns it, the photo 6x9"):
+            as_hole(seen_tagged, photo)
         stored = np.zeros((H, W), bool)
         upright(stored, orientation)[seen] = True
         hole = as_hole(stored, photo)
@@ -116,6 +136,11 @@ def test_a_mask_may_lie_as_the_photo_is_stored_or_as_it_is_seen(orientation: int
         turned = Image.fromarray(stored)
         turned.info["exif"] = image.info["exif"]
         assert (as_hole(turned, photo).mask == seen).all()
+
+
+def test_another_orientation_is_named() -> None:
+    with pytest.raises(InputError, match="the mask's orientation is 'upright'; it must be 'displayed' or 'stored'"):
+        as_hole(MASK, PHOTO, orientation="upright")
 
 
 def test_without_a_mask_the_transparent_part_is_repainted_and_becomes_opaque() -> None:

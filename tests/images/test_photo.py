@@ -101,6 +101,32 @@ def test_dark_photos_of_16_bits_stay_dark() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_shown_is_upright_and_says_nothing_of_turning(mode: str, orientation: int) -> None:
+    image = picture(mode, orientation)
+    photo = photo_of(image)
+    shown, stored = photo.shown(photo.pixels), photo.to_pil(photo.pixels)
+    assert shown.mode == stored.mode and np.array_equal(pixels(shown), pixels(ImageOps.exif_transpose(stored)))
+    assert shown.getexif().get(0x0112, 1) == 1 and shown.getexif()[0x010F] == "ACME"
+    assert {**shown.info, "exif": b""} == {**image.info, "exif": b""}, "profile and resolution go along"
+
+
+@pytest.mark.parametrize("name", ["TIFF", "PNG", "JPEG"])
+def test_a_file_that_is_only_opened_is_turned_once(name: str) -> None:
+    image, exif = picture("RGB"), Image.Exif()
+    exif[0x0112] = 6
+    image.save(file := io.BytesIO(), name, exif=exif)
+    photo = as_photo(Image.open(file))
+    seen = ImageOps.exif_transpose(Image.open(file))
+    assert photo.size == (seen.height, seen.width)
+    assert np.array_equal(upright(photo.pixels, photo.orientation), np.asarray(seen))
+    torn = io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2])
+    if name == "PNG":
+        with pytest.raises(InputError, match="the photo cannot be decoded: "):
+            as_photo(Image.open(torn))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_upright_is_a_view_turned_as_a_viewer_does(orientation: int) -> None:
     image = picture("RGB", orientation)
     stored = np.array(image)

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from nuwa_lip.images.photo import Photo, as_photo
 from nuwa_lip.images.windows import (
     MAX_ASPECT,
+    MAX_JOIN,
     Box,
     find_holes,
     find_windows,
     look,
+    place,
     put_back,
     resize_weights,
+    share_windows,
     window_seed,
 )
 
@@ -82,6 +85,61 @@ def test_holes_far_apart_have_windows_of_their_own_and_near_ones_share() -> None
     mask[100:110, 180:190] = True
     first, second = sorted(find_windows(mask, 128), key=lambda box: box.left)
     assert first.left <= 100 and first.right >= 190 and second.left > 600
+
+
+def specks(height: int, width: int, number: int, seed: int = 0) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    rng = np.random.default_rng(seed)
+    for y, x in zip(rng.integers(0, height - 3, number), rng.integers(0, width - 3, number), strict=True):
+        mask[y : y + 3, x : x + 3] = True
+    return mask
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 80), st.integers(0, 9), st.sampled_from([None, 0, 20]), st.integers(0, 300))
+def test_no_chain_of_holes_makes_a_window_too_large_for_any(
+    number: int, seed: int, padding: int | None, large: int
+) -> None:
+    mask = specks(900, 1200, number, seed)
+    mask[200 : 200 + large, 300 : 300 + large] = True
+    count = np.zeros(mask.shape, int)
+    boxes = find_holes(mask)
+    parts = share_windows(mask, S, padding)
+    assert [window for window, _ in parts] == find_windows(mask, S, padding)
+    for window, own in parts:
+        inside = window.within(mask.shape)
+        count[inside] += own
+        top, left = inside[0].start, inside[1].start
+        alone = [
+            place(box, mask.shape, S, padding)
+            for box in boxes
+            if own[max(box.top - top, 0) : box.bottom - top, max(box.left - left, 0) : box.right - left].any()
+        ]
+        side = max(window.height, window.width)
+        assert alone and side <= MAX_JOIN * max(max(one.height, one.width) for one in alone)
+    assert (count == mask).all(), "every hole's pixel belongs to one window"
+
+
+def test_a_speck_beside_a_large_hole_is_not_painted_as_coarsely() -> None:
+    mask = np.zeros((900, 900), bool)
+    mask[100:700, 100:700] = True
+    mask[100:700, 300:500] = False
+    mask[400:403, 400:403] = True
+    speck, *large = sorted(share_windows(mask, S), key=lambda part: part[0].height)
+    assert speck[0].height == speck[0].width == S and speck[1].sum() == 9
+    assert sum(own.sum() for _, own in large) == mask.sum() - 9
+
+
+def test_what_is_far_away_moves_no_window() -> None:
+    mask = specks(300, 300, 40)
+    alone = find_windows(mask, S)
+    for y, x in ((0, 590), (597, 0), (555, 333)):
+        more = np.zeros((600, 600), bool)
+        more[:300, :300] = mask
+        here = find_windows(more, S)
+        more[y : y + 3, x : x + 3] = True
+        far = find_windows(more, S)
+        assert len(far) == len(here) + 1 and set(here) < set(far) and len(here) == len(alone)
 
 
 def test_holes_are_connected_diagonally() -> None:

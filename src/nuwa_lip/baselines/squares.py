@@ -18,7 +18,7 @@ from torch import Tensor
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import BenchmarkItem
 from nuwa_lip.images.photo import as_photo
-from nuwa_lip.images.windows import find_windows, look, window_seed
+from nuwa_lip.images.windows import look, share_windows, window_seed
 
 GREY = 128
 """What fills the hole."""
@@ -40,7 +40,7 @@ def by_windows(painter: Painter, seed: int = 0) -> Repaint:
 
     def repaint(item: BenchmarkItem) -> np.ndarray:
         photo, out = as_photo(item.image), item.image.copy()
-        for number, window in enumerate(find_windows(item.mask, painter.side)):
+        for number, (window, hole) in enumerate(share_windows(item.mask, painter.side)):
             view = look(photo, item.mask, window, painter.side)
             square = (view.image * 255).round().astype(np.uint8)
             square[view.mask] = GREY
@@ -49,7 +49,6 @@ def by_windows(painter: Painter, seed: int = 0) -> Repaint:
             rows, columns = window.within(photo.size)
             inside = np.asarray(enlarged)[rows.start - window.top :, columns.start - window.left :]
             inside = inside[: rows.stop - rows.start, : columns.stop - columns.start]
-            hole = item.mask[rows, columns]
             out[rows, columns][hole] = inside[hole]
         return out
 

@@ -89,6 +89,8 @@ class Options:
     """Repaint a disc: middle from the left, middle from the top, radius in pixels; several are possible."""
     invert: bool = False
     """Repaint what is black in the mask."""
+    mask_orientation: Literal["displayed", "stored"] | None = None
+    """How the mask lies upon a photo that its EXIF turns; by default as it fits, as displayed if it fits both ways."""
     save_mask: bool = False
     """Write the hole as the mask was read, as OUT-mask.png."""
     json: Path | None = None
@@ -281,7 +283,8 @@ class _Runner:
                 hole = drawn_hole(photo.size, self.options.box, self.options.circle, invert=self.options.invert)
             else:
                 mask_image = None if job.mask is None else read_image(job.mask)
-                hole = read_hole(mask_image, photo, invert=self.options.invert)
+                turn = self.options.mask_orientation
+                hole = read_hole(mask_image, photo, invert=self.options.invert, orientation=turn)
         hole = replace(hole, mask=grow(hole.mask, self.options.dilate))
         with named(job.photo):
             examine(photo, hole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Literal
 
 from PIL import ExifTags, Image
 
@@ -16,35 +16,69 @@ TIFF_STRUCTURE = frozenset(
 """Tags that describe the layout of a TIFF file, and are wrong in another picture's file."""
 THUMBNAILS = {0x0111: 0x0117, 0x0201: 0x0202}
 """Tag of a thumbnail's place, in strips or as a JPEG → tag of its lengths."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation → what turns the stored pixels upright."""
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Read the orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of every damaged tag
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of many kinds, from a block that cannot be read at all
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in range(1, 9) else 1
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its orientation says, whatever else its EXIF block holds; the result has no such block."""
+    turn = TURNS.get(read_orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for name in ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"):  # it would be turned again
+        turned.info.pop(name, None)
+    return turned
 
 
 def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
     """Read the orientation (1 to 8) and the EXIF block, without its thumbnail, which still shows the old hole.
 
-    A damaged block is left out, with a warning.
+    A damaged block is left out, with a warning; the orientation still counts if that can be read.
     """
+    orientation = read_orientation(image)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of every damaged tag; the block is kept as it is
-            orientation, block = _read(image)
-    except Exception as error:  # of many kinds, from a block that cannot be read at all
+            return orientation, _read_block(image)
+    except Exception as error:  # of many kinds
         warnings.warn(f"the photo's EXIF block is damaged and was left out ({error})", stacklevel=2)
-        return 1, None
-    return orientation if orientation in range(1, 9) else 1, block
+        return orientation, None
 
 
-def _read(image: Image.Image) -> tuple[int, bytes | None]:
+def _read_block(image: Image.Image) -> bytes | None:
     tags = image.getexif()
     orientation = tags.get(ExifTags.Base.Orientation, 1)
     block = image.info.get("exif")
     stated = Image.Exif()
     if block is not None:
+        if not isinstance(block, bytes):
+            raise TypeError(f"it is {type(block).__name__}, not bytes")
         stated.load(block)
     if block is None or stated.get(ExifTags.Base.Orientation, 1) != orientation:
         # it stands elsewhere: in a TIFF's own tags, a text chunk, XMP
         kept = describing_tags(tags)
-        return orientation, kept.tobytes() if len(kept) else None
-    return orientation, without_thumbnail(block) if tags.get_ifd(ExifTags.IFD.IFD1) else block
+        return kept.tobytes() if len(kept) else None
+    return without_thumbnail(block) if tags.get_ifd(ExifTags.IFD.IFD1) else block
 
 
 def describing_tags(tags: Image.Exif) -> Image.Exif:
@@ -61,11 +95,36 @@ def describing_tags(tags: Image.Exif) -> Image.Exif:
     return kept
 
 
+def without_orientation(block: bytes) -> bytes | None:
+    """Take the orientation out of an EXIF block; all else stays byte for byte. None: nothing else was in it."""
+    start, order = _head(block)
+    data = bytearray(block)
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    first = start + number(start + 4, 4)
+    count = number(first, 2)
+    end = first + 2 + 12 * count + 4  # behind the entries stands the link to the next directory
+    for at in range(first + 2, min(end - 4, len(data) - 11), 12):
+        if number(at, 2) == ExifTags.Base.Orientation:
+            data[at:end] = data[at + 12 : end] + bytes(12)  # what the other entries point to stays where it is
+            data[first : first + 2] = (count - 1).to_bytes(2, order)
+            empty = count == 1 and not number(first + 2, 4)
+            return None if empty else without_orientation(bytes(data))  # it may stand there twice
+    return block
+
+
+def _head(block: bytes) -> tuple[int, Literal["little", "big"]]:
+    """Where an EXIF block's numbers begin, and their order of bytes."""
+    start = 6 if block.startswith(b"Exif\0\0") else 0
+    return start, "little" if block[start : start + 2] == b"II" else "big"
+
+
 def without_thumbnail(block: bytes) -> bytes:
     """Blank the thumbnail of an EXIF block and cut the link to it; all else stays byte for byte."""
-    start = 6 if block.startswith(b"Exif\0\0") else 0
+    start, order = _head(block)
     data = bytearray(block)
-    order: Any = "little" if data[start : start + 2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
         return int.from_bytes(data[start + at : start + at + size], order)

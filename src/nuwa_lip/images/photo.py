@@ -10,16 +10,16 @@ Legend: H W stored height and width, h w those of a window, C channels of the mo
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.exif import read_exif
+from nuwa_lip.images.exif import read_exif, without_orientation
 from nuwa_lip.images.metadata import read_metadata
-from nuwa_lip.images.pictures import BY_CHANNELS, DEEP, as_array, to_bytes
+from nuwa_lip.images.pictures import BY_CHANNELS, DEEP, as_array, load, to_bytes
 
 if TYPE_CHECKING:
     from nuwa_lip.images.pictures import Picture
@@ -127,7 +127,7 @@ class Photo:
         return np.rint(values * self.scale).astype(self.pixels.dtype)
 
     def to_pil(self, pixels: np.ndarray) -> Image.Image:
-        """Turn stored pixels into a Pillow image with what rides beside the photo's."""
+        """Turn stored pixels into a Pillow image as it is stored, with what rides beside the photo's."""
         deep = pixels if pixels.dtype == np.uint16 and self.mode != "I;16" else None
         if deep is not None:
             pixels = (deep >> 8).astype(np.uint8)
@@ -144,6 +144,19 @@ class Photo:
         if deep is not None:
             image.info[DEEP] = deep  # for `files.save_image`; Pillow knows no such mode
         return image
+
+    def shown(self, pixels: np.ndarray) -> Image.Image:
+        """Turn stored pixels into an upright Pillow image, whose EXIF no longer says to turn it."""
+        if self.orientation == 1:
+            return self.to_pil(pixels)
+        info = dict(self.info)
+        if "exif" in info and (block := without_orientation(info.pop("exif"))):
+            info["exif"] = block
+        for name in ("dpi", "aspect"):
+            if name in info and self.orientation >= 5:
+                info[name] = info[name][::-1]
+        turned = np.ascontiguousarray(upright(pixels, self.orientation))
+        return replace(self, orientation=1, info=info).to_pil(turned)
 
 
 class Patch(NamedTuple):
@@ -181,7 +194,7 @@ def as_photo(image: Picture | Photo) -> Photo:
     if isinstance(image, Photo):
         return image
     if isinstance(image, Image.Image):
-        return _from_pil(image)
+        return _from_pil(load(image, "the photo"))
     pixels = as_array(image, "image")
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32, copy=False)

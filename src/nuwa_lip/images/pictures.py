@@ -5,13 +5,13 @@ Legend: H W height and width, C channels.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
+from nuwa_lip.images.exif import turn_upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +53,28 @@ def as_array(values: Any, name: str) -> np.ndarray:
     return array
 
 
+def load(image: Image.Image, name: str) -> Image.Image:
+    """Decode a picture that Pillow has only opened so far, before its orientation is read: Pillow turns TIFF itself.
+
+    Args:
+        image: a Pillow image.
+        name: what it is, for the message.
+
+    Raises:
+        InputError: it is damaged, closed, or has no pixels.
+    """
+    try:
+        image.load()
+    except Exception as error:  # decoders of damaged files raise anything
+        raise InputError(f"{name} cannot be decoded: {first_line(error)}") from error
+    if not image.width * image.height:
+        raise InputError(f"{name} is {image.width}x{image.height}: it has no pixels")
+    return image
+
+
 def viewable(image: Image.Image) -> Image.Image:
     """Convert any picture to what a viewer shows: upright, RGB, on white where it is transparent."""
-    with suppress(Exception):  # of many kinds, from an EXIF block that cannot be read
-        image = ImageOps.exif_transpose(image)
+    image = turn_upright(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would cut rather than scale

@@ -24,6 +24,7 @@ from nuwa_lip.images.photo import Photo
 CONTEXT = 1.5  # side of a window over the longer side of its hole: the hole is 44 % of the window, as in training
 MAX_ASPECT = 1.5  # a window may be squeezed to the square up to this; the models are trained so
 MAX_ENLARGEMENT = 2  # of what is painted, from which a warning says that it may look soft
+MAX_JOIN = 3  # times that a shared window may be as long as one of its holes would have alone
 SEED_STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two windows of one candidate; far from any seed + i
 
 
@@ -70,26 +71,74 @@ class Box:
         return rows, slice(max(self.left, 0), min(self.right, size[1]))
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Holds the holes that share a window."""
+
+    window: Box
+    hole: Box
+    """Around all of them."""
+    cells: list[tuple[int, int]]
+    """Those of the coarse grid that are theirs."""
+    least: int
+    """Longer side of the smallest window that one of them would have alone."""
+
+    @property
+    def side(self) -> int:
+        """Return the window's longer side."""
+        return max(self.window.height, self.window.width)
+
+
 def find_windows(mask: np.ndarray, resolution: int, padding: int | None = None) -> list[Box]:
-    """Place a window for each separate hole; holes whose windows overlap share one.
+    """Place the windows of `share_windows`.
+
+    Args:
+        mask: as there, and so the others.
+        resolution: S.
+        padding: pixels around the hole.
+    """
+    return [window for window, _ in share_windows(mask, resolution, padding)]
+
+
+def share_windows(mask: np.ndarray, resolution: int, padding: int | None = None) -> list[tuple[Box, np.ndarray]]:
+    """Place a window for each separate hole; holes whose windows overlap share one that is not much too large for any.
+
+    With each window comes what it repaints, bool as large as its part inside the photo: where windows overlap, a hole
+    still belongs to one of them.
 
     Args:
         mask: bool [H, W], True = to repaint, somewhere.
         resolution: S; where the photo is large enough, no window is smaller, so that nothing is enlarged in vain.
         padding: pixels around the hole instead of the usual context.
     """
-    holes: list[Box] = []
-    windows: list[Box] = []
-    for hole in find_holes(mask):
-        window = place(hole, mask.shape, resolution, padding)
-        while touching := [i for i, other in enumerate(windows) if window.overlaps(other)]:
-            for i in reversed(touching):
-                hole = hole.join(holes.pop(i))
-                windows.pop(i)
-            window = place(hole, mask.shape, resolution, padding)
-        holes.append(hole)
-        windows.append(window)
-    return sorted(windows, key=lambda box: (box.top, box.left))
+    parts: list[Part] = []
+    for box, cells in _separate(mask):
+        window = place(box, mask.shape, resolution, padding)
+        part, before = Part(window, box, cells, max(window.height, window.width)), None
+        while part is not before:
+            before = part
+            for other in [other for other in parts if before.window.overlaps(other.window)]:
+                hole, least = part.hole.join(other.hole), min(part.least, other.least)
+                window = place(hole, mask.shape, resolution, padding)
+                joined = Part(window, hole, part.cells + other.cells, least)
+                if joined.side <= MAX_JOIN * least:
+                    part = joined
+                    parts.remove(other)
+        parts.append(part)
+    parts.sort(key=lambda part: (part.window.top, part.window.left))
+    return [(part.window, _own(mask, part, parts)) for part in parts]
+
+
+def _own(mask: np.ndarray, part: Part, parts: list[Part]) -> np.ndarray:
+    """Take the pixels of a part's holes out of its window's."""
+    box = part.window.within(mask.shape[:2])
+    if not any(other is not part and other.window.overlaps(part.window) for other in parts):
+        return mask[box]
+    cell = _cell(mask.shape)
+    mine = np.zeros([-(-n // cell) for n in mask.shape], bool)
+    mine[tuple(np.transpose(part.cells))] = True
+    rows, columns = (np.arange(edge.start, edge.stop) // cell for edge in box)
+    return mask[box] & mine[np.ix_(rows, columns)]
 
 
 def place(hole: Box, size: tuple[int, ...], resolution: int, padding: int | None = None) -> Box:
@@ -121,13 +170,25 @@ def _centre(start: int, end: int, length: int, limit: int) -> int:
 
 def find_holes(mask: np.ndarray) -> list[Box]:
     """Find boxes around the connected parts of a mask, on a coarse grid (diagonal neighbours connect)."""
-    cell = max(8, math.ceil(max(mask.shape) / 256))
+    return [box for box, _ in _separate(mask)]
+
+
+def _cell(size: tuple[int, ...]) -> int:
+    """Side of the coarse grid's cells in pixels."""
+    return max(8, math.ceil(max(size) / 256))
+
+
+def _separate(mask: np.ndarray) -> list[tuple[Box, list[tuple[int, int]]]]:
+    """Find the connected parts of a mask: the box around each, and its cells of the coarse grid."""
+    cell = _cell(mask.shape)
     whole = _shrink(mask, 0, 0, *mask.shape)  # a small hole needs no look at the rest of a large photo
-    mask = mask[whole.top : whole.bottom, whole.left : whole.right]
-    rows, columns = (np.arange(0, n, cell) for n in mask.shape)
-    coarse = np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
-    waiting = {(int(y), int(x)) for y, x in np.argwhere(coarse)}
-    boxes = []
+    # whole cells, so that no other hole moves the grid
+    top, left = (edge // cell * cell for edge in (whole.top, whole.left))
+    part = mask[top : whole.bottom, left : whole.right]
+    rows, columns = (np.arange(0, n, cell) for n in part.shape)
+    coarse = np.logical_or.reduceat(np.logical_or.reduceat(part, rows, axis=0), columns, axis=1)
+    waiting = {(int(y) + top // cell, int(x) + left // cell) for y, x in np.argwhere(coarse)}
+    parts = []
     for seed in sorted(waiting):
         if seed not in waiting:
             continue
@@ -141,8 +202,8 @@ def find_holes(mask: np.ndarray) -> list[Box]:
             edge += near
         ys, xs = zip(*found, strict=True)
         box = _shrink(mask, min(ys) * cell, min(xs) * cell, (max(ys) + 1) * cell, (max(xs) + 1) * cell)
-        boxes.append(box.moved(whole.top, whole.left))
-    return boxes
+        parts.append((box, found))
+    return parts
 
 
 def _shrink(mask: np.ndarray, top: int, left: int, bottom: int, right: int) -> Box:
