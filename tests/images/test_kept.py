@@ -196,7 +196,7 @@ def outcome(name: str, ending: str, write: Callable[[Path], None], folder: Path)
         if name == "mode bits":  # of a file that is replaced
             result.touch()
             result.chmod(source.stat().st_mode)
-        save_image(photo.to_pil(photo.pixels), result)
+        save_image(photo.shown(photo.pixels), result)
     assert probe(photo, source), "the source has it"
     again = read_photo(result)
     with Image.open(result) as image:  # any other program reads it too

@@ -94,7 +94,7 @@ def check_fits(path: Path, size: tuple[int, int]) -> None:
 
 def check_kept(photo: Photo, path: Path) -> None:
     """Say before the work, in warnings, what of a photo the file will not keep."""
-    _prepared(photo.to_pil(photo.pixels[:1, :1]), path)
+    _prepared(photo.shown(photo.pixels[:1, :1]), path)
 
 
 def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:

@@ -15,7 +15,13 @@ from nuwa_lip.errors import InputError
 
 
 class Refused(InputError):
-    """The server refused a request, or failed at it; `status` is that of HTTP."""
+    """The server refused a request, or failed at it.
+
+    Args:
+        status: of HTTP.
+        message: why.
+        retry_after: seconds after which the server asks to be asked again.
+    """
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

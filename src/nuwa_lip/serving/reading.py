@@ -14,6 +14,8 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.serving.limits import Limits
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nuwa_lip.images.photo import Photo
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM")
@@ -79,9 +81,15 @@ def as_png(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def changed_outside(before: Photo, after: Photo, hole: object) -> int:
-    """Count the pixels outside a hole (bool [H, W], upright) in which two photos of one size differ."""
+def changed_outside(before: Photo, after: Photo, hole: np.ndarray) -> int:
+    """Count the pixels outside a hole in which two photos differ.
+
+    Args:
+        before: a photo.
+        after: another of its size and mode.
+        hole: bool [H, W], upright.
+    """
     from nuwa_lip.images.photo import upright
 
     differs = (upright(before.pixels, before.orientation) != upright(after.pixels, after.orientation)).any(-1)
-    return int((differs & ~hole).sum())  # type: ignore[operator]
+    return int((differs & ~hole).sum())
