@@ -152,15 +152,9 @@ class Photo:
         info = dict(self.info)
         if "exif" in info and (block := without_orientation(info.pop("exif"))):
             info["exif"] = block
-<<<<<<< HEAD
-        for key in ("dpi", "aspect") if self.orientation >= 5 else ():
-            if isinstance(info.get(key), tuple):
-                info[key] = info[key][::-1]
-=======
         for name in ("dpi", "aspect"):
             if name in info and self.orientation >= 5:
                 info[name] = info[name][::-1]
->>>>>>> files
         turned = np.ascontiguousarray(upright(pixels, self.orientation))
         return replace(self, orientation=1, info=info).to_pil(turned)
 
