@@ -22,10 +22,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_sheet_of_all_photos(nuwa_lip: Run, tiny_model: Path, here: Path) -> None:
     done = nuwa_lip("demo", "--model", tiny_model)
     captions = json.loads(asset("demo/captions.json").read_text())
+    others = json.loads(asset("demo/other_captions.json").read_text())
+    assert len([name for name in others if name in captions and len(others[name]) >= 2]) >= 3
+    assert all(caption in done.out for name in others for caption in others[name])
     assert done.code == 0 and all(caption in done.out for caption in captions.values())
     assert done.out.splitlines()[-1] == f"the sheet is {here / 'demo.png'}"
     sheet = Image.open(here / "demo.png")
-    assert sheet.width > 3 * 256 and sheet.height > len(captions) * 150
+    assert sheet.width > 5 * 256 and sheet.height > len(captions) * 150
     first = (here / "demo.png").read_bytes()
     assert nuwa_lip("demo", "--model", tiny_model).code == 0, "its own sheet is replaced"
     assert (here / "demo.png").read_bytes() == first, "the same seed gives the same sheet"

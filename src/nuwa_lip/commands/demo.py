@@ -1,4 +1,4 @@
-"""`nuwa-lip demo`: the bundled photos repainted by a model, shown as one sheet."""
+"""`nuwa-lip demo`: the bundled photos repainted by a model as one caption says, or several, shown as one sheet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def demo(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Repaint the bundled photos and write a sheet: photo, hole, result, caption.
+    """Repaint the bundled photos and write a sheet: photo, hole, results of one caption or of several.
 
     Example: nuwa-lip demo -o demo.png
 
@@ -46,13 +46,17 @@ def demo(
 
     pipe = InpaintPipeline.from_pretrained(model)
     captions: dict[str, str] = json.loads(asset("demo/captions.json").read_text(encoding="utf-8"))
+    others: dict[str, list[str]] = json.loads(asset("demo/other_captions.json").read_text(encoding="utf-8"))
     rows = []
     for name, caption in captions.items():
         photo = read_image(asset(f"demo/photos/{name}.jpg"))
         mask = read_image(asset(f"demo/masks/{name}.png")).convert("L")
-        generator = torch.Generator().manual_seed(seed)
-        result = pipe(prompt=caption, image=photo, mask_image=mask, generator=generator)
-        rows.append(([photo, show_hole(photo, np.asarray(mask) >= 128), result.images[0]], caption))
-        print(f"{name}: {caption}")
-    save_image(draw_sheet(rows, headings=("photo", "hole", "result")), target)
+        texts, results = [caption, *others.get(name, [])], []
+        for text in texts:
+            generator = torch.Generator().manual_seed(seed)
+            results += pipe(prompt=text, image=photo, mask_image=mask, generator=generator).images
+            print(f"{name}: {text}")
+        rows.append(([photo, show_hole(photo, np.asarray(mask) >= 128), *results], ["", "", *texts]))
+    headings = ("photo", "hole", "result", "the same hole, another caption")
+    save_image(draw_sheet(rows, headings=headings), target)
     print(f"the sheet is {target.resolve()}")
