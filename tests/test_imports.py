@@ -56,3 +56,8 @@ def test_imports_run_downwards() -> None:
 def test_no_modules_import_each_other() -> None:
     graph = {module: {*imports_of(path)} - {module, FACE} for module, path in MODULES.items() if module != FACE}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def test_few_modules_lie_loose_beside_the_packages() -> None:
+    loose = sorted(path.name for path in SOURCE.glob("*.py"))
+    assert len(loose) <= 10, f"put them into packages by concept: {', '.join(loose)}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -161,6 +163,45 @@ def test_a_tokenizer_of_another_kind_is_refused(tokenizer: CaptionTokenizer, tmp
         CaptionTokenizer.from_file(path)
     with pytest.raises(InputError, match="no truncation"):
         CaptionTokenizer(Tokenizer(models.BPE()))
+
+
+EXPANDING = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 300}
+HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "replacements": (lambda c: c["normalizer"]["normalizers"].extend([EXPANDING] * 4), "its normalizer is"),
+    "replacement": (lambda c: c["normalizer"]["normalizers"][2].update(content="a" * 999), "its normalizer is"),
+    "no normalizer": (lambda c: c.update(normalizer=None), "its normalizer is None"),
+    "split": (lambda c: c.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}}), "its pre_tokenizer"),
+    "unigram": (lambda c: c["model"].update(type="Unigram"), "its model is"),
+    "dropout": (lambda c: c["model"].update(dropout=0.5), "its model is"),
+    "gaps": (lambda c: c["model"]["vocab"].update(zzz=10**9), "its vocab does not number"),
+    "odd ids": (lambda c: c["model"]["vocab"].update({"<pad>": "0"}), "its vocab does not number"),
+    "length": (lambda c: c["truncation"].update(max_length=2**40), "its max_length is 1099511627776; it must be 3 to"),
+    "pad": (lambda c: c["padding"].update(pad_id=-1), "its pad_id is -1"),
+    "many ends": (lambda c: c["post_processor"]["single"].extend(c["post_processor"]["single"] * 9), "post_processor"),
+    "long ends": (
+        lambda c: c["post_processor"]["special_tokens"]["<end>"].update(ids=[2] * 999, tokens=["<end>"] * 999),
+        "post_processor",
+    ),
+    "no ends": (lambda c: c.update(post_processor=None), "post_processor"),
+    "a list": (lambda c: c.update(model=[1]), "no tokenizer"),
+    "added": (lambda c: c.update(added_tokens=c["added_tokens"] * 999), "no added_tokens"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_the_trainer_never_writes_is_refused_unread(
+    name: str, tokenizer: CaptionTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    content = json.loads(path.read_text())
+    spoil, says = HOSTILE[name]
+    spoil(content)
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(Tokenizer, "from_str", None)  # the library must not see it
+    with pytest.raises(InputError, match=says) as caught:
+        CaptionTokenizer.from_file(path)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 200 + len(str(path))
 
 
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:

@@ -12,19 +12,43 @@ Legend: B batch, T word pieces of the longest caption in it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from nuwa_lip.disk import write_text
+from nuwa_lip.disk import clean, parse_json, regular, write_text
 from nuwa_lip.errors import InputError, first_line
 
 PAD, BEGIN, END = SPECIAL = ("<pad>", "<begin>", "<end>")  # pieces 0, 1, 2
 MIN_VOCAB = len(SPECIAL) + 256  # a piece for every byte
 WORDS_SHOWN = 4  # where the warning says that a caption was cut
+FORMS: tuple[dict[str, Any], ...] = (
+    {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Lowercase"},
+                {"type": "NFC"},
+                {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+                {"type": "Strip"},
+            ],
+        },
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None},
+    },
+    {
+        "normalizer": {"type": "BertNormalizer"},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {"type": "WordPiece"},
+    },
+)
+"""What a file says of the way to word pieces: of those that `train` makes, and of a BERT's."""
+MOST = {"pieces": 2**20, "letters": 1000, "length": 2**16, "added": 1000}
+"""Largest numbers of pieces, of their letters, of pieces of a caption, and of pieces that are added."""
 
 
 class CaptionTokenizer:
@@ -82,7 +106,7 @@ class CaptionTokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator((_valid(caption) for caption in captions), trainer)
+        tokenizer.train_from_iterator((clean(caption) for caption in captions), trainer)
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{BEGIN} $A {END}",
             special_tokens=[(piece, SPECIAL.index(piece)) for piece in (BEGIN, END)],
@@ -93,12 +117,12 @@ class CaptionTokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> CaptionTokenizer:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or the word pieces of a BERT, and no other form: some take memory without end.
 
         Raises:
-            InputError: the file is missing or damaged.
+            InputError: the file is missing, damaged, or of another form.
         """
-        path = Path(path)
+        path = regular(Path(path))
         try:
             content = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -106,6 +130,7 @@ class CaptionTokenizer:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read: {error}") from error
         try:
+            check_form(parse_json(content))
             return cls(Tokenizer.from_str(content))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
@@ -136,7 +161,7 @@ class CaptionTokenizer:
         for text in texts:
             if not isinstance(text, str):
                 raise InputError(f"a caption is {type(text).__name__}, not a string: {text!r:.60}")
-        texts = [_valid(text) for text in texts]
+        texts = [clean(text) for text in texts]
         # one by one, because a batch starts threads, and processes that are forked later complain of them
         encodings = [self._tokenizer.encode(text) for text in texts]
         for text, encoding in zip(texts, encodings, strict=True):
@@ -158,6 +183,51 @@ class CaptionTokenizer:
         )
 
 
-def _valid(text: str) -> str:
-    """Replace what UTF-8 cannot hold: surrogates, as from a command line in another encoding."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def check_form(content: Any) -> None:
+    """Check what a file holds before the library sees it, which does whatever a file says.
+
+    Raises:
+        InputError: it is of another form than those in `FORMS`, or of sizes that no tokenizer has.
+    """
+    if not isinstance(content, Mapping) or not isinstance(model := content.get("model"), Mapping):
+        raise InputError("it holds no tokenizer")
+    form = next((form for form in FORMS if form["model"]["type"] == model.get("type")), FORMS[0])
+    for part, wanted in form.items():
+        if not _like(content.get(part), wanted):
+            raise InputError(f"its {part} is {content.get(part)!r:.80}, which CaptionTokenizer.train does not write")
+    vocabulary, added = model.get("vocab"), content.get("added_tokens")
+    if not isinstance(vocabulary, Mapping) or not isinstance(added, list) or len(added) > MOST["added"]:
+        raise InputError("it has no vocab, or no added_tokens")
+    ids = sorted(id for id in vocabulary.values() if type(id) is int)
+    if ids != [*range(len(vocabulary))] or len(ids) > MOST["pieces"] or max(map(len, vocabulary)) > MOST["letters"]:
+        raise InputError("its vocab does not number word pieces from 0 on")
+    length = (content.get("truncation") or {}).get("max_length", len(SPECIAL))
+    pad = (content.get("padding") or {}).get("pad_id", 0)
+    if type(length) is not int or not len(SPECIAL) <= length <= MOST["length"]:
+        raise InputError(f"its max_length is {length!r:.20}; it must be {len(SPECIAL)} to {MOST['length']}")
+    if type(pad) is not int or not 0 <= pad < len(vocabulary):
+        raise InputError(f"its pad_id is {pad!r:.20}, which is none of its {len(vocabulary)} pieces")
+    if not _adds_ends(content.get("post_processor")):
+        raise InputError("its post_processor does more than to put a begin and an end around a caption")
+
+
+def _like(found: Any, wanted: Any) -> bool:
+    """Whether all that is wanted is there, and lists are as long."""
+    if isinstance(wanted, dict):
+        return isinstance(found, Mapping) and all(_like(found.get(name), value) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(found, list) and len(found) == len(wanted) and all(map(_like, found, wanted))
+    return type(found) is type(wanted) and found == wanted
+
+
+def _adds_ends(processor: Any) -> bool:
+    """Whether a post-processor puts one piece before and one behind a caption."""
+    if not isinstance(processor, Mapping):
+        return False
+    if processor.get("type") == "BertProcessing":
+        return True
+    parts, pieces = processor.get("single"), processor.get("special_tokens")
+    if processor.get("type") != "TemplateProcessing" or not isinstance(parts, list) or not isinstance(pieces, Mapping):
+        return False
+    single = all(isinstance(piece, Mapping) and len(piece.get("ids", ())) == 1 for piece in pieces.values())
+    return single and [[*part] for part in parts] == [["SpecialToken"], ["Sequence"], ["SpecialToken"]]

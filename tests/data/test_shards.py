@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -257,3 +258,51 @@ def test_reduced_decoding_keeps_the_least_side() -> None:
         warnings.simplefilter("error")
         assert decode_picture(data, least_side=100).size == (200, 150)
     assert decode_picture(data).size == (400, 300)
+
+
+def test_noise_in_the_middle_costs_only_what_it_covers(tmp_path: Path) -> None:
+    shard = write_shards(samples(12), tmp_path)[0]
+    data = shard.read_bytes()
+    start = data.index(b"photo5.jpg") + 100  # its header, and some of its picture
+    shard.write_bytes(data[:start] + np.random.default_rng(0).bytes(900) + data[start + 900 :])
+    with pytest.warns(UserWarning, match=r"skipped 2 .*photo5 .*2048 bytes of it.*there are 11 photos"):
+        keys = [s.key for s in read_samples(shard)]
+    assert keys == [f"photo{i}" for i in range(12) if i != 5]
+
+
+def test_too_much_noise_ends_the_reading(tmp_path: Path) -> None:
+    shard = write_shards(samples(12), tmp_path)[0]
+    data = shard.read_bytes()
+    end = data.index(b"photo8.jpg") - 100
+    shard.write_bytes(data[:5000] + np.random.default_rng(0).bytes(end - 5000) + data[end:])
+    with pytest.raises(InputError, match=r"cannot be read, which is too much to go on.*there are \d photos"):
+        list(read_samples(shard))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_in_place_of_a_shard_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    for given in (tmp_path, tmp_path / "a.tar", "/dev/zero"):
+        with pytest.raises(InputError, match=r"no photo could be read .*is a (pipe|device), not a file"):
+            list(read_samples(given))
+    write_shards(samples(1), tmp_path)
+    with pytest.warns(UserWarning, match="is a pipe"):
+        assert [s.key for s in read_samples(tmp_path)] == ["photo0"]
+
+
+def test_captions_hold_whole_characters_only(tmp_path: Path) -> None:
+    files = {"x.png": encoded(photo(0), "PNG"), "x.json": b'{"captions": ["a \\ud83d dog"], "url": "\\udc80"}'}
+    (got,) = read_samples(tar(tmp_path / "a.tar", files))
+    assert got.captions == ["a ? dog"]
+    write_shards([got], tmp_path / "again")
+    assert next(read_samples(tmp_path / "again")).captions == ["a ? dog"]
+
+
+def test_shards_that_have_appeared_meanwhile_are_not_replaced(tmp_path: Path) -> None:
+    def slow():
+        yield from samples(1)
+        (tmp_path / "photos-000000.tar").write_text("of another process")
+
+    with pytest.raises(InputError, match="photos-000000.tar exists already"):
+        write_shards(slow(), tmp_path)
+    assert (tmp_path / "photos-000000.tar").read_text() == "of another process"

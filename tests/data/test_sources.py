@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from nuwa_lip.data.shards import Skipped
-from nuwa_lip.data.sources import list_source, load_entries, open_source, shuffled
+from nuwa_lip.data.sources import SourceKind, list_source, load_entries, open_source, shuffled
 from nuwa_lip.errors import InputError
 
 
@@ -194,3 +194,25 @@ def test_missing_paths_are_named(tmp_path: Path) -> None:
         list_source("coco", tmp_path, tmp_path / "none.json")
     with pytest.raises(InputError, match="lists no photo"):
         list_source("folder", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../private.png", "/etc/passwd", "link.png"])
+@pytest.mark.parametrize("kind", ["folder", "coco", "flickr30k", "visual-genome", "conceptual-captions"])
+def test_annotations_name_no_photo_outside_of_the_folder(kind: SourceKind, name: str, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "private.png")
+    (images / "link.png").symlink_to(tmp_path / "private.png")
+    texts = {
+        "folder": f"file,caption\n{name},mine\n",
+        "coco": json.dumps(
+            {"images": [{"id": 1, "file_name": name}], "annotations": [{"image_id": 1, "caption": "mine"}]}
+        ),
+        "flickr30k": f"{name}#0\tmine\n",
+        "visual-genome": json.dumps([{"id": name.removesuffix(".png"), "regions": []}]),
+        "conceptual-captions": f"mine\t{name}\n",
+    }
+    file = tmp_path / "captions.csv"
+    file.write_text(texts[kind])
+    with pytest.raises(InputError, match="is not within .*images: put the file there"):
+        list_source(kind, images, file)

@@ -7,12 +7,15 @@ import math
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nuwa_lip.disk import write_json
@@ -175,6 +178,56 @@ def test_a_damaged_checkpoint_is_one_line(file: str, damage: Any, tmp_path: Path
     assert "remove it to go on from the one before" in text and len(text) > len(str(tmp_path)) + 100
 
 
+def changed(name: str, change: Callable[[Tensor], Tensor | None]) -> Callable[[Path], None]:
+    """Change one tensor of a file, or leave it out."""
+
+    def damage(path: Path) -> None:
+        tensors = load_file(path)
+        value = change(tensors.pop(name))
+        save_file(tensors if value is None else tensors | {name: value}, path)
+
+    return damage
+
+
+def more(path: Path) -> None:
+    save_file(load_file(path) | {"9.step": torch.ones(())}, path)
+
+
+MOMENTS = "model.optimizer.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        (
+            MOMENTS,
+            changed("0.exp_avg", lambda t: t[:1].contiguous()),
+            r"0.exp_avg is torch.float32 \[1, 3, 3, 3\]",
+        ),
+        (MOMENTS, changed("0.exp_avg_sq", lambda t: t.flatten()), "0.exp_avg_sq is torch.float32"),
+        (MOMENTS, changed("1.exp_avg", lambda t: t.half()), "1.exp_avg is torch.float16"),
+        (MOMENTS, changed("1.exp_avg", lambda t: None), "1.exp_avg is missing"),
+        (MOMENTS, changed("0.exp_avg", lambda t: t.fill_(math.nan)), "0.exp_avg holds NaN or infinities"),
+        (MOMENTS, changed("0.exp_avg_sq", lambda t: t.fill_(-1)), "0.exp_avg_sq is negative"),
+        (MOMENTS, changed("0.step", lambda t: t.fill_(1e9)), "0.step is 1000000000.0; it must be 1 to 2"),
+        (MOMENTS, changed("0.step", lambda t: t.fill_(-1)), "0.step is -1.0"),
+        (MOMENTS, changed("0.step", lambda t: t.repeat(3)), r"0.step is torch.float32 \[3\]"),
+        (MOMENTS, more, "9.step has no place"),
+        ("model.safetensors", changed("weight", lambda t: t.fill_(math.inf)), "weight holds NaN or infinities"),
+        ("model.safetensors", changed("weight", lambda t: t.int()), "weight is torch.int32"),
+        ("buffers.safetensors", changed("idle", lambda t: t[:1].contiguous()), r"idle is torch.int64 \[1\]"),
+        ("buffers.safetensors", changed("idle", lambda t: None), "idle is missing"),
+        ("state.json", lambda path: path.write_text('{"step": 3}'), "state.json says step 3"),
+        ("state.json", lambda path: path.write_text('{"step": 2.0}'), "state.json says step 2.0"),
+    ],
+)
+def test_a_checkpoint_of_other_sizes_or_numbers_is_refused(file: str, damage: Any, says: str, tmp_path: Path) -> None:
+    run = saved(tmp_path, 1, 2)
+    damage(tmp_path / "checkpoints/step-2" / file)
+    with pytest.raises(InputError, match=f"cannot resume from .*step-2: {says}"):
+        restore(run, Small())
+
+
 def test_a_checkpoint_of_another_model_is_one_line(tmp_path: Path) -> None:
     run = saved(tmp_path, 1)
     with pytest.raises(InputError, match=r"cannot resume from .*step-1: .*") as error:
@@ -297,3 +350,18 @@ def test_infinite_figures_do_not_break_the_file(tmp_path: Path) -> None:
     with RunFolder(tmp_path, photos=4).logging(steps=1, first=0) as log:
         log(1, {"gradient": math.inf})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["gradient"] == math.inf
+
+
+def test_sheets_go_to_tensorboard_and_hours_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, hours = RunFolder(tmp_path, photos=4), iter(range(9))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: 3600.0 * next(hours)))
+    with run.logging(steps=9, first=0) as log:
+        log(1, {"loss": 1.0})
+        run.write_sheet(1, Image.new("RGB", (3, 2)))
+        log(2, {"loss": 1.0})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"sheet" in events.read_bytes()
+    with run.logging(steps=9, first=1) as log:
+        log(2, {"loss": 1.0})
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["hours"]) for line in found] == [(1, 1.0), (2, 2.0)]

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from nuwa_lip.disk import lines_of, parse_json
+from nuwa_lip.disk import clean, lines_of, parse_json, read_text
 from nuwa_lip.errors import InputError
 
 CAPTION_FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
@@ -54,7 +54,7 @@ def read_captions(path: Path) -> dict[str, str]:
         InputError: the file has none of these forms, or cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
         rows = _rows(text, path.suffix.lower())
         return dict(_caption(row, number) for number, row in enumerate(rows, 1))
     except (ValueError, csv.Error, OSError) as error:
@@ -86,5 +86,5 @@ def _caption(row: object, number: int) -> tuple[str, str]:
         if isinstance(caption, list) and caption:
             caption = caption[0]
         if isinstance(name, str) and isinstance(caption, str):
-            return Path(name).name, caption
+            return Path(name).name, clean(caption)
     raise ValueError(f"entry {number} has no text for {NAME_KEYS[0]!r} and {CAPTION_KEYS[0]!r}")

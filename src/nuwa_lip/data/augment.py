@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from nuwa_lip.disk.fields import Bounds, check_bounds
+
+BOUNDS: Bounds = {"scale": (1e-4, 1), "colour": (0, 10)}
 ASPECTS = {4 / 3: 0.5, 3 / 2: 0.25, 3 / 4: 0.15, 1.0: 0.1}
 """Plausible shapes of photos whose shape is unknown (width / height), and how often each is assumed."""
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
@@ -35,6 +38,9 @@ class Augmentation:
     """Strength of brightness, contrast and saturation changes; 0 for none."""
     stretch: bool = True
     """Stretch photos of unknown shape to a plausible one; otherwise they are taken for squares."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, BOUNDS, "augmentation.")
 
 
 def augment(

@@ -29,7 +29,7 @@ from nuwa_lip.data.masks import parse_rule, rule_mask
 from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
 from nuwa_lip.data.official import is_official, list_official, read_mask_pickle
 from nuwa_lip.data.shards import Sample
-from nuwa_lip.disk import make_folder, parse_json, write_json, written_folder
+from nuwa_lip.disk import clean, make_folder, parse_json, read_text, regular, write_json, written_folder
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.png import write_png
 
@@ -138,7 +138,7 @@ def load_photo(path: Path) -> np.ndarray:
         InputError: the file is missing or cannot be read as a picture.
     """
     try:
-        with Image.open(path) as photo:
+        with Image.open(regular(path)) as photo:
             return np.asarray(photo.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
@@ -175,11 +175,11 @@ def build_benchmark(
     parse_rule(rule)
     if out.exists():
         raise InputError(f"{out} exists already; name another folder or remove it")
-    with written_folder(out) as part:
+    with written_folder(out, replace=False) as part:
         make_folder(part / "images")
         make_folder(part / "masks")
         described = []
-        with open(part / "captions.jsonl", "w", encoding="utf-8") as captions:
+        with open(part / "captions.jsonl", "w", encoding="utf-8", errors="replace") as captions:
             for item, sample in _items(samples, source, rule, seed, limit, size):
                 _write_pictures(part, item)
                 line = {"name": item.name, "caption": item.caption, "captions": sample.captions, "key": sample.key}
@@ -261,10 +261,10 @@ def read_benchmark(folder: Path) -> Benchmark:
         if not path.is_file():
             raise InputError(f"{folder} is not a benchmark folder: {path.name} is missing")
     try:
-        info = parse_json(info_file.read_text(encoding="utf-8"))
-        lines = captions_file.read_text(encoding="utf-8").split("\n")[:-1]
+        info = parse_json(read_text(info_file))
+        lines = read_text(captions_file).split("\n")[:-1]
         about = [parse_json(line) for line in lines]
-        captions = tuple(str(line["caption"]) for line in about)
+        captions = tuple(clean(str(line["caption"])) for line in about)
         version, n, items = int(info["format_version"]), int(info["n"]), len(info["items"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} is damaged: {error}; build it again") from None

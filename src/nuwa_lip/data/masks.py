@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from nuwa_lip.data.objects import OBJECT_KINDS, Outline, object_mask
+from nuwa_lip.disk.fields import ANY, check_bounds
 from nuwa_lip.errors import InputError
 
 KINDS = ("rectangles", "block", "strokes", "border", "everything", "nothing")
@@ -44,6 +45,7 @@ class MaskRecipe:
     """Least and largest share of the photo that other than full and empty masks cover; drawn uniformly."""
 
     def __post_init__(self) -> None:
+        check_bounds(self, dict.fromkeys((*KINDS, "ratio"), (ANY, 1e9)), "masks.")
         low, high = self.ratio
         if not 0 < low <= high <= 1:
             raise InputError(f"mask ratio {low}..{high} is not within 0..1; try 0.4 0.6")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nuwa_lip.disk import parse_json
+from nuwa_lip.disk import parse_json, read_text
 
 OBJECT_KINDS = ("boxes", "segments")
 
@@ -50,7 +50,7 @@ def read_coco_objects(file: Path) -> dict[str, tuple[Outline, ...]]:
     Raises:
         KeyError, TypeError, ValueError: the file has another layout.
     """
-    content = parse_json(file.read_text(encoding="utf-8"))
+    content = parse_json(read_text(file))
     found: dict[int, list[Outline]] = {photo["id"]: [] for photo in content["images"]}
     for annotation in content["annotations"]:
         left, top, width, height = annotation["bbox"]

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nuwa_lip.disk import lines_of
+from nuwa_lip.disk import lines_of, read_text, regular
 from nuwa_lip.errors import InputError
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -87,7 +87,7 @@ def read_mask_pickle(path: Path) -> np.ndarray:
         InputError: the file is missing or damaged, is not a tensor [H, W], or names what is not part of a tensor.
     """
     try:
-        with open(path, "rb") as file:
+        with open(regular(path), "rb") as file:
             mask = TensorUnpickler(file).load()
         if not isinstance(mask, torch.Tensor):
             raise InputError(f"{path} holds {type(mask).__name__}, not a tensor; save the mask with PNG")
@@ -151,5 +151,5 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _first_line(path: Path) -> str:
-    lines = lines_of(path.read_text(encoding="utf-8", errors="replace"))
+    lines = lines_of(read_text(path, errors="replace"))
     return lines[0].strip() if lines else ""

@@ -142,7 +142,7 @@ class PhotoSet:
             good = [row for row, ok in enumerate(pool.map(fill, range(len(encoded)))) if ok]
         if not good:
             raise nothing_read(shards, skipped)
-        skipped.warn()
+        skipped.warn(len(good))
         if len(good) < len(encoded):
             images, aspects = images[good], aspects[good]
         return cls(
@@ -278,7 +278,7 @@ class _Stream(IterableDataset[PhotoBatch]):
             if not length:
                 raise nothing_read(self.photos.shards, skipped)
             if epoch == 0:
-                skipped.warn()
+                skipped.warn(length)
             epoch += 1 + skip // length  # the length is known now: skip whole epochs
             skip %= length
 

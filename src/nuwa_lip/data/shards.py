@@ -1,8 +1,8 @@
 """WebDataset shards of captioned photos: tars of `KEY.jpg` + `KEY.json` {"captions": [...], ...}.
 
 Shards by img2dataset (`KEY.jpg`, `KEY.txt`, `KEY.json`) are read unchanged, and so are PNG and WebP. webdataset
-reads the bytes; JSON and pictures are decoded here, so that nothing in a shard is ever unpickled. A damaged shard
-or sample is skipped, and one warning counts and names all of them.
+opens addresses; JSON and pictures are decoded here, so that nothing in a shard is ever unpickled. What is damaged in a
+shard is skipped, and one warning counts and names it; where too much is, reading ends with an error.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import braceexpand
 import webdataset as wds
 from PIL import Image, ImageOps, UnidentifiedImageError
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext
 
 from nuwa_lip.data.objects import Outline
-from nuwa_lip.disk import make_folder, parse_json, temporary_folder
+from nuwa_lip.data.tars import Lost, members
+from nuwa_lip.disk import clean, make_folder, parse_json, regular, temporary_folder
 from nuwa_lip.errors import InputError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 URL = re.compile(r"([a-z][a-z0-9+.-]+):(//)?")
+INTERNAL = re.compile(r"__[^/]*__($|/)")
+"""Names of what webdataset says of a shard."""
+MOST_LOST = 0.3
+"""Largest share of the shards' bytes that may be noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +61,26 @@ class EncodedSample(NamedTuple):
 
 
 class Skipped:
-    """Collects the shards and samples that could not be read, for one warning at the end."""
+    """Collects what could not be read of shards and samples, for one warning at the end."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
+        self.samples = 0
+        """Samples among these."""
+        self.bytes, self.lost = 0, 0
+        """Of shards: read, and without anything that can be read."""
 
-    def add(self, name: str, reason: object) -> None:
-        """Remember a damaged shard or sample, each once, and the reason."""
-        self.reasons.setdefault(name, " ".join(str(reason).split()) or type(reason).__name__)
+    def add(self, name: str, reason: object, *, sample: bool = True) -> None:
+        """Remember what is damaged, once, and the reason.
+
+        Args:
+            name: of a sample or a shard.
+            reason: a text or an error.
+            sample: whether it is one photo.
+        """
+        if name not in self.reasons:
+            self.reasons[name] = " ".join(str(reason).split()) or type(reason).__name__
+            self.samples += sample
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -73,10 +90,22 @@ class Skipped:
         more = f" and {len(self) - 5} more" if len(self) > 5 else ""
         return ", ".join(named) + more
 
-    def warn(self) -> None:
-        """Warn once, if anything was skipped."""
-        if self.reasons:
-            warnings.warn(f"skipped {len(self)} that could not be read: {self}", UserWarning, stacklevel=3)
+    def warn(self, photos: int | None = None) -> None:
+        """Warn once, if anything was skipped; with the number of photos that there are.
+
+        Raises:
+            InputError: more than `MOST_LOST` of the shards' bytes are lost, or more photos than there are.
+        """
+        if not self.reasons:
+            return
+        left = "" if photos is None else f"; there are {photos} photos"
+        if photos is not None and (self.lost > MOST_LOST * self.bytes or self.samples > photos):
+            share = self.lost / max(self.bytes, 1)
+            raise InputError(
+                f"{self.samples} photos and {share:.0%} of the shards' bytes cannot be read, which is too much to go "
+                f"on: {self}{left}; get the shards again, or leave out the damaged ones"
+            )
+        warnings.warn(f"skipped {len(self)} that could not be read: {self}{left}", UserWarning, stacklevel=3)
 
 
 def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
@@ -122,29 +151,66 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
         skipped: collects the damaged shards and samples.
     """
     for shard in shards:
-        name = Path(shard).name
-
-        def damaged(error: Exception, name: str = name) -> bool:
-            skipped.add(name, getattr(error, "strerror", None) or (error.args[0] if error.args else error))
-            return True  # go on with what follows
-
+        name, lost, torn = Path(shard).name, 0, False
         try:
-            stream = open(shard, "rb") if Path(shard).is_file() else wds.gopen(shard)
-        except OSError as error:
-            damaged(error)
+            with closing(_open(shard)) as stream:
+                for group in _groups(stream):
+                    lost, torn = lost + group.lost, torn or group.torn
+                    skipped.bytes += group.lost + sum(map(len, group.parts.values()))
+                    if not group.key:
+                        continue
+                    try:
+                        yield _parse(group)
+                    except ValueError as error:
+                        skipped.add(f"{name}:{group.key}", error)
+        except (OSError, ValueError) as error:
+            skipped.add(name, getattr(error, "strerror", None) or error, sample=False)
+        if torn:
+            skipped.lost += lost
+            skipped.add(name, f"{lost} bytes of it are noise" if lost else "it ends early", sample=False)
+
+
+def _open(shard: str) -> BinaryIO:
+    if URL.match(shard) and not Path(shard).exists():
+        return wds.gopen(shard)
+    return open(regular(Path(shard)), "rb")
+
+
+@dataclass
+class _Group:
+    """Files of one name in a row, by their lower-case endings."""
+
+    key: str = ""
+    parts: dict[str, bytes] = field(default_factory=dict)
+    torn: bool = False
+    """Whether something is lost right before or behind it, which may be of it."""
+    lost: int = 0
+    """Bytes lost before it."""
+
+
+def _groups(stream: BinaryIO) -> Iterator[_Group]:
+    """Read a shard's files, and put those of one sample together; the last group may only tell what is lost."""
+    group = _Group()
+    for found in members(stream):
+        if isinstance(found, Lost):
+            group.torn = True
+            yield group
+            group = _Group(torn=True, lost=found.size)
             continue
-        with closing(stream):
-            files = tar_file_expander([{"url": shard, "stream": stream}], handler=damaged)
-            for raw in group_by_keys(files, handler=damaged):
-                try:
-                    yield _parse(raw, torn=name in skipped.reasons)
-                except ValueError as error:
-                    skipped.add(f"{name}:{raw['__key__']}", error)
+        key, ending = base_plus_ext(found.name)
+        if key is None or INTERNAL.match(found.name):
+            continue
+        if group.key and key != group.key:
+            yield group
+            group = _Group()
+        group.key = key
+        group.parts.setdefault(ending.lower(), found.data)
+    yield group
 
 
-def _parse(raw: dict[str, Any], torn: bool) -> EncodedSample:
-    """Read one webdataset sample, file name endings → bytes. A torn shard ends early: its last sample may be half."""
-    parts = {suffix.rsplit(".", 1)[-1]: data for suffix, data in raw.items() if isinstance(data, bytes)}
+def _parse(group: _Group) -> EncodedSample:
+    """Read one sample; of one beside damage half may be missing."""
+    parts = {ending.rsplit(".", 1)[-1]: data for ending, data in group.parts.items()}
     pictures = [parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts]
     if not pictures:
         raise ValueError("no picture")
@@ -155,15 +221,15 @@ def _parse(raw: dict[str, Any], torn: bool) -> EncodedSample:
     if not captions and "txt" in parts:
         captions = _captions(parts["txt"].decode("utf-8"))
     captions = captions or _captions(meta.get("caption"))
-    if torn and not captions:
-        raise ValueError("its shard ends early")
-    return EncodedSample(key=raw["__key__"], picture=pictures[0], captions=captions, meta=meta)
+    if group.torn and not captions:
+        raise ValueError("the shard is damaged beside it")
+    return EncodedSample(key=group.key, picture=pictures[0], captions=captions, meta=meta)
 
 
 def _captions(value: object) -> list[str]:
     """Bring captions of any JSON type into a list without empty ones."""
     values = value if isinstance(value, list) else [] if value is None else [value]
-    return [text for text in (" ".join(str(v).split()) for v in values) if text]
+    return [text for text in (" ".join(clean(str(v)).split()) for v in values) if text]
 
 
 def decode_picture(picture: bytes, least_side: int | None = None) -> Image.Image:
@@ -220,7 +286,7 @@ def read_samples(urls: str | Path | Sequence[str | Path], least_side: int | None
         yield sample
     if not count:
         raise nothing_read(shards, skipped)
-    skipped.warn()
+    skipped.warn(count)
 
 
 def nothing_read(shards: Sequence[str], skipped: Skipped) -> InputError:
@@ -263,17 +329,23 @@ def write_shards(
         raise InputError(f"image format {image_format!r} is not jpg or png")
     if Path(prefix).name != prefix:
         raise InputError(f"prefix {prefix!r} cannot begin a file name: leave out the folder")
-    old = sorted(folder.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
-    if old and not overwrite:
-        raise InputError(f"{old[0]} exists already; name another folder or give --overwrite")
+    _shards_there(folder, prefix, overwrite)
     with temporary_folder(folder / prefix) as part:
         written = _write(samples, part / prefix, image_format, quality, max_bytes)
         if not written:
             raise InputError("there was no photo to write")
         make_folder(folder)
-        for path in old:
+        for path in _shards_there(folder, prefix, overwrite):
             path.unlink()
         return [path.rename(folder / path.name) for path in written]
+
+
+def _shards_there(folder: Path, prefix: str, overwrite: bool) -> list[Path]:
+    """Find the shards of a prefix, which must not be there unless they may be replaced."""
+    old = sorted(folder.glob(f"{glob.escape(prefix)}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
+    if old and not overwrite:
+        raise InputError(f"{old[0]} exists already; name another folder or give --overwrite")
+    return old
 
 
 def _write(samples: Iterable[Sample], start: Path, image_format: str, quality: int, max_bytes: int) -> list[Path]:
@@ -291,7 +363,7 @@ def _write(samples: Iterable[Sample], start: Path, image_format: str, quality: i
             key = _unique(re.sub(r"[^\w-]+", "_", sample.key, flags=re.ASCII)[:80], seen)
             text = json.dumps({"captions": sample.captions, **sample.meta}, ensure_ascii=False)
             picture = _encode(sample.image, image_format, quality)
-            writer.write({"__key__": key, image_format: picture, "json": text.encode("utf-8")})
+            writer.write({"__key__": key, image_format: picture, "json": text.encode("utf-8", "replace")})
             size += len(picture) + len(text) + 2048  # two headers, padding
     finally:
         if writer is not None:

@@ -29,7 +29,7 @@ from PIL import Image
 
 from nuwa_lip.data.objects import Outline, read_coco_objects
 from nuwa_lip.data.shards import Sample, Skipped, decode_picture, read_samples
-from nuwa_lip.disk import lines_of, parse_json
+from nuwa_lip.disk import clean, inside, lines_of, parse_json, read_text, regular
 from nuwa_lip.errors import InputError
 
 SourceKind = Literal["folder", "coco", "flickr30k", "visual-genome", "conceptual-captions"]
@@ -76,7 +76,7 @@ def list_source(kind: SourceKind, images: Path, captions: Path | None = None) ->
         captions: file of the captions; may be left out for "folder" only.
 
     Raises:
-        InputError: a path is missing, or the file has another layout.
+        InputError: a path is missing, the file has another layout, or it names a photo outside of the folder.
     """
     if not images.is_dir():
         raise InputError(f"{images} is not a folder of photos")
@@ -89,6 +89,8 @@ def list_source(kind: SourceKind, images: Path, captions: Path | None = None) ->
     else:
         with _reading(captions, f"a captions file of the {kind} layout"):
             entries = READERS[kind](images, captions)
+            # a file of captions may come from anybody: it names photos of this folder, and no other file
+            entries = [replace(entry, path=inside(images, entry.path)) for entry in entries]
     if not entries:
         raise InputError(f"{captions or images} lists no photo; is it of the {kind} layout?")
     return entries
@@ -109,7 +111,7 @@ def take_split(entries: Sequence[Entry], file: Path, split: str) -> list[Entry]:
     if not file.is_file():
         raise InputError(f"no splits at {file}")
     with _reading(file, "a file of splits like dataset_flickr30k.json"):
-        photos = parse_json(file.read_text(encoding="utf-8"))["images"]
+        photos = parse_json(read_text(file))["images"]
         splits = {photo["filename"]: photo["split"] for photo in photos}
     wanted = {name for name, of in splits.items() if of == split}
     if not wanted:
@@ -187,7 +189,7 @@ def load_entries(
 
     def load(entry: Entry) -> Sample | None:
         try:
-            picture = entry.path.read_bytes()
+            picture = regular(entry.path).read_bytes()
             image = decode_picture(picture, least_side=size or least_side)
         except (OSError, ValueError) as error:
             why = "no such file" if isinstance(error, FileNotFoundError) else error
@@ -265,7 +267,7 @@ def _plain_folder(images: Path) -> list[Entry]:
     entries = []
     for path in _photos(images):
         text = path.with_suffix(".txt")
-        lines = lines_of(text.read_text(encoding="utf-8-sig", errors="replace")) if text.is_file() else []
+        lines = lines_of(read_text(text, "utf-8-sig", "replace")) if text.is_file() else []
         captions = [line.strip() for line in lines]
         entries.append(Entry(path=path, key=_key(images, path), captions=captions, meta={"source": "folder"}))
     return entries
@@ -275,7 +277,7 @@ def _grouped(images: Path, pairs: Iterator[tuple[str, str]], source: str) -> lis
     """Make entries from (file name, caption) pairs, each with all captions of its photo."""
     captions: dict[str, list[str]] = {}
     for name, caption in pairs:
-        captions.setdefault(name.strip(), []).append(" ".join(caption.split()))
+        captions.setdefault(name.strip(), []).append(" ".join(clean(caption).split()))
     return [
         Entry(path=images / name, key=_key(images, images / name), captions=texts, meta={"source": source})
         for name, texts in captions.items()
@@ -310,11 +312,11 @@ def _column(row: dict[str, Any], names: tuple[str, ...], file: Path) -> Any:
 
 
 def _coco(images: Path, captions: Path) -> list[Entry]:
-    content = parse_json(captions.read_text(encoding="utf-8"))
+    content = parse_json(read_text(captions))
     licences = {licence["id"]: licence.get("url") for licence in content.get("licenses", [])}
     texts: dict[int, list[str]] = {}
     for annotation in content["annotations"]:
-        texts.setdefault(annotation["image_id"], []).append(annotation["caption"].strip())
+        texts.setdefault(annotation["image_id"], []).append(clean(annotation["caption"]).strip())
     if lost := texts.keys() - {photo["id"] for photo in content["images"]}:
         raise ValueError(f"it has captions for photo {min(lost)}, which it does not list")
     entries = []
@@ -354,11 +356,11 @@ def _flickr_pairs(captions: Path) -> Iterator[tuple[str, str]]:
 def _visual_genome(images: Path, captions: Path) -> list[Entry]:
     files = {path.stem: path for path in _photos(images)}  # spread over VG_100K and VG_100K_2
     entries = []
-    for photo in parse_json(captions.read_text(encoding="utf-8")):
+    for photo in parse_json(read_text(captions)):
         name = str(photo.get("id", photo.get("image_id")))
         objects = []
         for region in photo["regions"]:
-            left, top, phrase = region["x"], region["y"], " ".join(region["phrase"].split())
+            left, top, phrase = region["x"], region["y"], " ".join(clean(region["phrase"]).split())
             objects.append(Outline((left, top, left + region["width"], top + region["height"]), (), phrase))
         entries.append(
             Entry(

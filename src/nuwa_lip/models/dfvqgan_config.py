@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 
+BOUNDS: Bounds = {
+    "resolution": (ANY, 2**16),
+    "channels": (ANY, 2**16),
+    "patch": (ANY, 2**10),
+    "refinement": (ANY, 2**16),
+    "encoder_blocks": (ANY, 64),
+    "decoder_blocks": (ANY, 64),
+    "attention_levels": (ANY, 32),
+    "groups": (ANY, 2**16),
+    "latent_channels": (ANY, 2**16),
+    "codebook_size": (ANY, 2**24),
+    "codebook_dim": (ANY, 2**16),
+    "commitment": (0, 1e6),
+    "connection_weights": (ANY, float("inf")),
+}
 COUNTS = ("encoder_blocks", "decoder_blocks", "groups", "latent_channels", "codebook_size", "codebook_dim")
 
 
@@ -61,6 +77,7 @@ class DFVQGANConfig:
         for name in ("channels", "attention_levels", "connection_weights"):  # JSON has lists only
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
+        check_bounds(self, BOUNDS)
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} is too small: 1 at least")

@@ -5,8 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 
+SIZE, LAYERS, CODES = (1, 2**16), (0, 256), (1, 2**24)
+BOUNDS: Bounds = {
+    "codebook_size": CODES,
+    "grid": (1, 2**10),
+    "image_size": SIZE,
+    "patch_size": SIZE,
+    "width": SIZE,
+    "heads": (1, 2**10),
+    "text_layers": LAYERS,
+    "pixel_layers": LAYERS,
+    "token_layers": LAYERS,
+    "decoder_layers": LAYERS,
+    "text_vocab": CODES,
+    "text_length": SIZE,
+    "text_width": SIZE,
+    "text_heads": (1, 2**10),
+    "mlp_ratio": (0, 64),
+    "text_mlp_ratio": (0, 64),
+    "dropout": (0, 1),
+    "layer_scale": (-1e6, 1e6),
+    "caption_prior": (ANY, 2**8),
+    "pad_id": (0, 2**24),
+}
 PERSPECTIVES = ("text", "pixels", "tokens")
 
 
@@ -71,6 +95,11 @@ class MPS2SConfig:
     def __post_init__(self) -> None:
         for name in ("grid", "perspectives"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_bounds(self, BOUNDS)
+        for name, value in (self.text_encoder or {}).items():
+            most = LAYERS[1] if name.endswith("layers") else CODES[1]
+            if isinstance(value, int) and abs(value) > most:
+                raise InputError(f"text_encoder: {name} is {value!r:.80}; it must be {most} at most")
         unknown = [name for name in self.perspectives if name not in PERSPECTIVES]
         if unknown or not self.perspectives:
             raise InputError(f"perspectives {self.perspectives} must be one or more of {', '.join(PERSPECTIVES)}")

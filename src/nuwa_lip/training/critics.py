@@ -9,9 +9,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.losses import PatchGAN
 from nuwa_lip.models.projected import CELL, EfficientNetLite0, ProjectedDiscriminator
+
+BOUNDS: Bounds = {
+    "crop": (ANY, 2**16),
+    "weight": (ANY, 1e6),
+    "start": (ANY, 1e3),
+    "head_start": (ANY, 1e3),
+    "filters": (ANY, 2**16),
+    "layers": (ANY, 16),
+    "learning_rate": (0, 1e6),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +52,7 @@ class Adversary:
     """As a multiple of the schedule's."""
 
     def __post_init__(self) -> None:
+        check_bounds(self, BOUNDS, "adversary.")
         if self.filters < 8 or self.filters % 8:
             raise InputError(f"adversary.filters is {self.filters}; it must be a multiple of 8")
         if self.layers < 1:

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.training.schedule import Schedule
+
+BOUNDS: Bounds = {
+    "parallel": (ANY, 1e3),
+    "caption_dropout": (0, 1),
+    "everything": (ANY, 1e3),
+    "caption_only": (ANY, 1e3),
+    "first_tokens": (ANY, 2**20),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,7 @@ class MPS2SRecipe:
     """What the finished model is sampled with when the user does not say."""
 
     def __post_init__(self) -> None:
+        check_bounds(self, BOUNDS)
         unknown = sorted(set(self.orders) - set(ORDERS))
         if unknown:
             raise InputError(f"orders names {unknown[0]!r}; there are: {', '.join(ORDERS)}")

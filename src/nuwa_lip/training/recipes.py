@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
@@ -19,48 +18,9 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.training.critics import Adversary
+from nuwa_lip.training.dfvqgan_recipe import DFVQGANRecipe
 from nuwa_lip.training.mps2s_recipe import MPS2SRecipe
 from nuwa_lip.training.schedule import Schedule
-
-
-@dataclass(frozen=True, kw_only=True)
-class DFVQGANRecipe:
-    """The configuration of a training of stage 1, DF-VQGAN."""
-
-    model: DFVQGANConfig
-    schedule: Schedule
-    masks: MaskRecipe = MaskRecipe(rectangles=0.4, everything=0.4, nothing=0.2, ratio=(0.1, 0.4))
-    """How holes are drawn; officially up to 40 % of the photo in rectangles, all of it, or nothing."""
-    connect: float = 0.5
-    """Share of the photos with a hole that are decoded with the symmetrical connections."""
-    augmentation: Augmentation = Augmentation()
-    """How crops are drawn."""
-    pixel_loss: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean squared difference of pixels."""
-    pixel_weight: float = 1.0
-    """Weight of that loss."""
-    perceptual: str = "auto"
-    """Q: squeezenet, vgg16, a safetensors file of either, or auto: VGG-16 if the hub's cache has it."""
-    perceptual_weight: float = 1.0
-    """Weight of Q's loss (L_P of Eq. 13); 0: none."""
-    codebook_weight: float = 1.0
-    """Weight of the codebook's and the commitment loss together (L_V of Eq. 13)."""
-    adversary: Adversary = Adversary()
-    """The discriminator, and when it begins."""
-    decoder_only: bool = False
-    """Leave encoder and codes as they are, so that tokens keep their meaning and a trained stage 2 its worth."""
-    unquantised: float = 0.0
-    """Share of the steps, the first ones, in which latents are decoded as they are; then codes start from
-    latents. Helps small codebooks: what no code stands for at the start is never learned."""
-    revive_after: int = 200
-    """Steps without use after which a code is replaced; 0: never."""
-
-    def __post_init__(self) -> None:
-        if self.adversary.crop > self.model.resolution:
-            raise InputError(
-                f"adversary.crop {self.adversary.crop} is more than model.resolution {self.model.resolution}"
-            )
-
 
 DRAWN_HOLES = MaskRecipe(
     rectangles=0.25, block=0.3, strokes=0.15, border=0.05, everything=0.15, nothing=0.1, ratio=(0.01, 0.8)
@@ -378,6 +338,18 @@ def named(stage: str, name: str) -> Any:
     if name not in recipes:
         raise InputError(f"no {stage} recipe is called {name!r}; there are: {', '.join(recipes)}")
     return recipes[name]()
+
+
+def lengthened(recipe: Any, steps: int) -> Any:
+    """Give a recipe more steps; what a share of the steps says stays at the step where it was."""
+    share = recipe.schedule.steps / steps
+    schedule = dataclasses.replace(recipe.schedule, steps=steps, warmup=recipe.schedule.warmup * share)
+    changes: dict[str, Any] = {"schedule": schedule}
+    if isinstance(recipe, DFVQGANRecipe):
+        adversary = recipe.adversary
+        starts = {"start": adversary.start * share, "head_start": adversary.head_start * share}
+        changes |= {"adversary": dataclasses.replace(adversary, **starts), "unquantised": recipe.unquantised * share}
+    return dataclasses.replace(recipe, **changes)
 
 
 def to_json(recipe: Any) -> dict[str, Any]:

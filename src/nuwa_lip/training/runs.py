@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -28,7 +29,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nuwa_lip.disk import make_folder, parse_json, write_json, write_text, written_folder, written_whole
+from nuwa_lip.disk import (
+    make_folder,
+    naming,
+    parse_json,
+    read_text,
+    regular,
+    write_json,
+    write_text,
+    written_folder,
+    written_whole,
+)
+from nuwa_lip.disk.tensors import check_like
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.stage import Stage
@@ -51,6 +63,7 @@ class RunFolder:
     def __init__(self, path: Path, photos: int, main: bool = True) -> None:
         self.path, self.photos, self.main = path, photos, main
         self._made = False
+        self._board: Any = None
 
     @property
     def model(self) -> Path:
@@ -94,6 +107,11 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
         write_json(self.path / "recipe.json", recipe)
 
+    def lengthen(self, recipe: dict[str, Any]) -> None:
+        """Write the recipe of a run that goes on for longer than it was to."""
+        if self.main:
+            write_json(self.path / "recipe.json", recipe)
+
     def checkpoints(self) -> list[Path]:
         """List the checkpoints' folders, oldest first."""
         found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
@@ -131,15 +149,20 @@ class RunFolder:
             return 0
         folder = checkpoints[-1]
         try:
+            step = _step_done(folder)
             for name, module in stage.modules.items():
-                module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+                state = load_file(regular(folder / f"{name}.safetensors"))
+                check_like(state, module.state_dict())
+                module.load_state_dict(state)
             for name, optimizer in stage.optimizers.items():
-                _unflatten(optimizer, load_file(folder / f"{name}.optimizer.safetensors"))
-            for name, value in load_file(folder / "buffers.safetensors").items():
+                _unflatten(optimizer, load_file(regular(folder / f"{name}.optimizer.safetensors")), step)
+            buffers = load_file(regular(folder / "buffers.safetensors"))
+            check_like(buffers, stage.buffers)
+            for name, value in buffers.items():
                 stage.buffers[name].copy_(value)
             if stage.tokenizer is not None:
                 stage.tokenizer = CaptionTokenizer.from_file(folder / "tokenizer.json")
-            return int(parse_json((folder / "state.json").read_text(encoding="utf-8"))["step"])
+            return step
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             mend = "if it is damaged, remove it to go on from the one before"
             raise InputError(f"cannot resume from {folder}: {first_line(error)}; {mend}") from error
@@ -150,6 +173,8 @@ class RunFolder:
         path.parent.mkdir(exist_ok=True)
         with written_whole(path) as part:
             sheet.save(part, format="PNG")
+        if self._board:
+            self._board.add_image("sheet", np.asarray(sheet.convert("RGB")), step, dataformats="HWC")
 
     @contextmanager
     def logging(self, steps: int, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
@@ -157,10 +182,11 @@ class RunFolder:
         if not self.main:
             yield lambda step, figures: None
             return
-        board = _tensorboard(self.path / "tensorboard", first)
-        self._forget_after(first)
-        last_time, last_step = time.perf_counter(), first
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines, _progress() as bar:
+        board = self._board = _tensorboard(self.path / "tensorboard", first)
+        before = self._forget_after(first)
+        began = last_time = time.perf_counter()
+        last_step, file = first, self.path / "metrics.jsonl"
+        with file.open("a", encoding="utf-8") as lines, _progress() as bar:
             task = bar.add_task("training", total=steps, completed=first, figures="")
 
             def log(step: int, figures: dict[str, float]) -> None:
@@ -168,27 +194,34 @@ class RunFolder:
                 now = time.perf_counter()
                 figures["images_per_second"] = (step - last_step) * self.photos / (now - last_time)
                 last_time, last_step = now, step
+                figures["hours"] = before + (now - began) // 36 / 100
                 rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-                lines.write(json.dumps({"step": step, **rounded}) + "\n")
-                lines.flush()
+                with naming(file):
+                    lines.write(json.dumps({"step": step, **rounded}) + "\n")
+                    lines.flush()
                 for name, value in figures.items() if board else ():
                     board.add_scalar(name, value, step)
-                shown = [n for n in figures if n != "learning_rate"]
+                shown = [n for n in figures if n not in ("learning_rate", "hours")]
                 text = "  ".join(f"{name.replace('_per_', '/')} {figures[name]:.3g}" for name in shown)
                 bar.update(task, completed=step, figures=text)
 
             try:
                 yield log
             finally:
+                self._board = None
                 if board:
                     board.close()
 
-    def _forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that will run again."""
+    def _forget_after(self, step: int) -> float:
+        """Drop the metrics of steps that will run again → the hours that the others took."""
         path = self.path / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            write_text(path, "".join(line + "\n" for line in lines if _step_of(line) <= step))
+        if not path.exists():
+            return 0.0
+        lines = read_text(path, errors="replace").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        write_text(path, "".join(line + "\n" for line in kept))
+        hours = parse_json(kept[-1]).get("hours", 0.0) if kept else 0.0
+        return float(hours) if isinstance(hours, int | float) else 0.0
 
 
 @contextmanager
@@ -246,7 +279,10 @@ def _step_of(line: str) -> float:
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # as of a full disk
+        raise OSError(f"cannot write {path.name}: {first_line(error)}") from error
 
 
 def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -257,7 +293,36 @@ def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+def _step_done(folder: Path) -> int:
+    """The number of steps in a checkpoint's state.json, which its folder's name has, too."""
+    step = parse_json(read_text(folder / "state.json"))["step"]
+    if type(step) is not int or folder.name != f"step-{step}":
+        raise ValueError(f"state.json says step {step!r:.40}")
+    return step
+
+
+def _check_moments(optimizer: Optimizer, tensors: dict[str, Tensor], most: int) -> None:
+    """Check an optimizer's state before it has it: the fused one writes past moments of another size.
+
+    A parameter has all of its moments, or none as long as it has learned nothing.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    begun = {key.split(".", 1)[0] for key in tensors}
+    expected = {}
+    for index, parameter in enumerate(parameters):
+        if str(index) in begun:
+            expected |= {f"{index}.{name}": parameter.detach() for name in ("exp_avg", "exp_avg_sq")}
+            expected[f"{index}.step"] = torch.empty(())
+    check_like(tensors, expected)
+    for name, value in tensors.items():
+        if name.endswith(".step") and not 1 <= value.item() <= most:
+            raise ValueError(f"{name} is {value.item()}; it must be 1 to {most}")
+        if name.endswith("_sq") and value.numel() and value.min() < 0:
+            raise ValueError(f"{name} is negative")
+
+
+def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor], step: int) -> None:
+    _check_moments(optimizer, tensors, step)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)

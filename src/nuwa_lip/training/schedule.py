@@ -6,9 +6,27 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
+STEPS = (ANY, 10**10)
+BOUNDS: Bounds = {
+    "steps": STEPS,
+    "batch_size": (ANY, 2**20),
+    "accumulate": (ANY, 2**20),
+    "learning_rate": (ANY, 1e3),
+    "final_learning_rate": (0, 1e3),
+    "warmup": (ANY, 1e3),
+    "betas": (0, 1),
+    "weight_decay": (0, 1e3),
+    "clip": (ANY, float("inf")),
+    "ema": (ANY, 1e3),
+    "seed": (ANY, float("inf")),
+    "log_every": STEPS,
+    "sheet_every": STEPS,
+    "checkpoint_every": STEPS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +68,7 @@ class Schedule:
     """Steps from one checkpoint to the next."""
 
     def __post_init__(self) -> None:
+        check_bounds(self, BOUNDS, "schedule.")
         for name in ("steps", "batch_size", "accumulate", "log_every", "sheet_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"schedule.{name} is {getattr(self, name)}; it must be 1 or more")

@@ -6,7 +6,30 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
+
+SIZE = (1, 2**16)
+BOUNDS: Bounds = {
+    "resolution": (ANY, 2**16),
+    "base_resolution": (ANY, 2**16),
+    "base_channels": (ANY, 2**16),
+    "base_attention": (ANY, 32),
+    "base_blocks": (1, 64),
+    "finer_channels": (ANY, 2**16),
+    "finer_attention": (ANY, 32),
+    "finer_blocks": (1, 64),
+    "head_width": SIZE,
+    "groups": SIZE,
+    "text_vocab": (1, 2**24),
+    "text_length": SIZE,
+    "text_width": SIZE,
+    "text_layers": (0, 256),
+    "text_heads": SIZE,
+    "pad_id": (0, 2**24),
+    "dropout": (0, 1),
+    "train_steps": (ANY, 10**6),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +78,7 @@ class GLIDEConfig:
     def __post_init__(self) -> None:
         for name in ("base_channels", "base_attention", "finer_channels", "finer_attention"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_bounds(self, BOUNDS)
         if self.base_resolution < 1 or self.resolution % self.base_resolution or self.factor < 2:
             raise InputError(
                 f"base_resolution {self.base_resolution} must divide resolution {self.resolution}, at least by two"
