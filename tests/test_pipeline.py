@@ -1,5 +1,6 @@
 """The pipeline: known pixels exact, nothing of the hole seen, candidates reproducible."""
 
+import copy
 import io
 import math
 import threading
@@ -318,6 +319,30 @@ def test_small_models_decode_on_one_core_in_a_new_thread_too(
         assert set(within) == {1 if small else 2} and after == [2, 2]
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("mps2s.embedding.weight", "numbers that are not finite"),
+        ("mps2s.decoder.norm.weight", "numbers that are not finite"),
+        ("dfvqgan.encoder.conv_out.bias", "numbers that are not finite"),
+        ("dfvqgan.last_layer", "pixels that are not finite"),
+        ("dfvqgan.quantiser.codebook", "not finite"),
+    ],
+)
+def test_weights_that_are_no_numbers_paint_nothing(
+    tiny_pipe: InpaintPipeline, place: str, says: str, number: float
+) -> None:
+    pipe = copy.deepcopy(tiny_pipe)
+    part = pipe
+    for name in place.split("."):
+        part = getattr(part, name)
+    part.fill_(number)
+    with pytest.raises(InputError, match=says) as caught:
+        repaint(pipe)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_context_can_be_chosen(tiny_pipe: InpaintPipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,15 @@ def test_apples_gpu_is_refused(tiny_pipe: InpaintPipeline, where: Any) -> None:
     assert tiny_pipe.device.type == "cpu"
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(tiny_pipe: InpaintPipeline, tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="cuda cannot be used, leave the model where it is: .+") as caught:
+        tiny_pipe.to("cuda")
+    assert "\n" not in str(caught.value) and tiny_pipe.device.type == "cpu"
+    with pytest.raises(InputError, match="such weights stay as they are"):
+        InpaintPipeline.from_pretrained(tiny_model, weights="int8").to("cuda")
+
+
 def test_half_precision_works_and_keeps_known_pixels(tiny_model: Path) -> None:
     pipe = InpaintPipeline.from_pretrained(tiny_model, torch_dtype=torch.bfloat16)
     assert pipe.to("cpu") is pipe and pipe.dfvqgan.dtype == torch.bfloat16

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import nuwa_lip
+from nuwa_lip.disk.shown import escaped
 from nuwa_lip.errors import InputError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -218,7 +219,7 @@ def _fail(error: Exception, code: int) -> None:
     if os.environ.get("NUWA_LIP_DEBUG") == "1":
         traceback.print_exception(error)
     # the exception's name helps only where the message was not written for the user
-    text = " ".join(str(error).split())
+    text = escaped(" ".join(str(error).split()))
     if code != 2:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     print(f"nuwa-lip: {text}", file=sys.stderr)
@@ -226,4 +227,4 @@ def _fail(error: Exception, code: int) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    print(f"nuwa-lip: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"nuwa-lip: warning: {escaped(' '.join(str(message).split()))}", file=sys.stderr)

@@ -22,12 +22,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nuwa_lip.assets import asset
 from nuwa_lip.disk import from_json, make_folder, read_object, temporary_folder, write_json, write_text
+from nuwa_lip.disk.tensors import read_tensors
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast import speed_up
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
@@ -54,7 +55,7 @@ class ModelParts(NamedTuple):
 
 
 def resolve(name: str | Path) -> Path:
-    """The folder of a bundled model, a local folder, or one downloaded by its hub id `organisation/name`.
+    """Find the folder of a bundled model, a local folder, or one downloaded by its hub id `organisation/name`.
 
     Raises:
         InputError: there is no such model, or it cannot be downloaded.
@@ -74,7 +75,7 @@ def resolve(name: str | Path) -> Path:
 
 
 def cached(repo_id: str, filename: str) -> Path | None:
-    """A file of the hub that is in the local cache already."""
+    """Find a file of the hub that is in the local cache already; None if it is not."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repo_id, filename)
@@ -82,7 +83,12 @@ def cached(repo_id: str, filename: str) -> Path | None:
 
 
 def download_file(url: str, path: Path, sha256: str) -> Path:
-    """Fetch one published file whose hash begins with `sha256`; `path` appears once it is whole.
+    """Fetch one published file; `path` appears once it is whole, and is returned.
+
+    Args:
+        url: its address.
+        path: where to put it.
+        sha256: how its hash begins.
 
     Raises:
         InputError: it cannot be fetched, or is another file.
@@ -133,7 +139,7 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps
 
 
 def read_sampling(name: str | Path) -> Sampling:
-    """How a model is sampled, without its weights.
+    """Read how a model is sampled, without its weights.
 
     Raises:
         InputError: as `load_model`.
@@ -194,7 +200,16 @@ def save_model(
 
 
 def push_to_hub(repo_id: str, *, private: bool | None = None, **parts: Any) -> str:
-    """Upload a model, given as to `save_model`, and return its address."""
+    """Upload a model, and return its address.
+
+    Args:
+        repo_id: "organisation/name".
+        private: whether others cannot see it; None: as the organisation has it.
+        parts: the model, as `save_model` takes it.
+
+    Raises:
+        InputError: the parts do not belong together, or the hub refuses.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
@@ -274,8 +289,15 @@ def _write_weights(
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """A safetensors file that those can read who may enter the folder; the library makes its owner's only."""
-    save_file(tensors, path, metadata={"format": "pt"})
+    """A safetensors file that those can read who may enter the folder; the library makes its owner's only.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path.name}: {first_line(error)}") from error
     path.chmod(path.parent.stat().st_mode & 0o666)
 
 
@@ -320,6 +342,8 @@ def _load(kind: type[Model], config_kind: type[Any], values: Any, folder: Path, 
             raise InputError(
                 f"{folder}: the weights of {name} have {key} too many; config.json and weights do not match"
             )
+        if state[key].is_floating_point() != expected[key].is_floating_point():
+            raise InputError(f"{folder}: {name}'s {key} is of {state[key].dtype}, not of {expected[key].dtype}")
         if state[key].shape != expected[key].shape:
             raise InputError(
                 f"{folder}: {name}'s {key} has shape {list(state[key].shape)}, "
@@ -352,11 +376,7 @@ def _read_weights(folder: Path, name: str, dtype: torch.dtype) -> dict[str, Tens
         files = sorted(set(weight_map.values()))
     state: dict[str, Tensor] = {}
     for file in files:
-        path = _present(folder / file)
-        try:
-            weights = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is damaged or not safetensors: {error}") from error
+        weights = read_tensors(_present(folder / file))
         # file by file: none is needed any more once it is converted
         state |= {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
     return state

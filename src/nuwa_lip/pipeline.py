@@ -32,7 +32,7 @@ from nuwa_lip.images.photo import Patch, Photo
 from nuwa_lip.images.seams import blend as blend_in
 from nuwa_lip.images.windows import View, look, put_back, share_windows, warn_if_enlarged, window_seed
 from nuwa_lip.pretrained import Pretrained
-from nuwa_lip.sampling import Sampling, candidate_seeds, sample
+from nuwa_lip.sampling import Sampling, candidate_seeds, read_scores, sample
 from nuwa_lip.sampling.clip import clip_scores, load_clip
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ class InpaintPipeline(Pretrained):
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
             images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, callback)
+            scores = read_scores(logp)
 
             box = window.within(photo.size)
             painted = [put_back(image, window, photo.size) for image in images]
@@ -206,7 +207,7 @@ class InpaintPipeline(Pretrained):
                 hidden = photo.hidden(mask, box)
                 known = photo.rgb(box, hidden)
                 painted = [blend_in(rgb, known, own, hidden) for rgb in painted]
-            for candidate, rgb, mean in zip(candidates, painted, logp.tolist(), strict=True):
+            for candidate, rgb, mean in zip(candidates, painted, scores, strict=True):
                 candidate.patches.append(Patch(box, own, rgb))
                 candidate.tokens += tokens
                 candidate.total += mean * tokens
@@ -219,7 +220,10 @@ class InpaintPipeline(Pretrained):
         sampling: Sampling,
         callback: Callable[[int, int], None] | None,
     ) -> tuple[list[Tensor], Tensor, int]:
-        """Fill one window: returns n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], and K."""
+        """Fill one window: returns n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], and K.
+
+        The log-probabilities are NaN if known latents are not finite, whose tokens mean nothing.
+        """
         mask = torch.from_numpy(view.mask)[None, None].to(self.device)  # [1, 1, S, S]
         image = torch.from_numpy(view.image).permute(2, 0, 1)[None].to(self.device) * 2 - 1
         image = image.masked_fill(mask, 0)
@@ -240,9 +244,10 @@ class InpaintPipeline(Pretrained):
                 graph=self.compiled,
                 callback=callback,
             )
+        finite = encoding.latents.masked_fill(encoding.token_mask, 0).isfinite().all()
         # one by one, because a candidate's picture must not depend on their number
         images = [self.dfvqgan.decode(one[None], encoding.skips) for one in tokens]
-        return images, logp, int(memory.token_mask.sum())
+        return images, torch.where(finite, logp, torch.nan), int(memory.token_mask.sum())
 
 
 def _call_back(function: Callback, pipe: InpaintPipeline, step: int, total: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from nuwa_lip import hub
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
 from nuwa_lip.fast.kernels import compile_step
@@ -92,7 +92,16 @@ class Pretrained:
             raise InputError(
                 "such weights stay as they are, on the CPU: load the model without `weights`, and move that"
             )
-        self.dfvqgan.to(*args, **kwargs)
+        try:
+            self.dfvqgan.to(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:  # of a library without this kind of device, or of a driver
+            if device is None or device.type in ("cpu", "meta"):
+                raise
+            raise InputError(
+                f"the device {device} cannot be used, leave the model where it is: {first_line(error)}"
+            ) from error
         self.mps2s.to(*args, **kwargs)
         disable_cudnn_attention(self.device)
         return self

@@ -126,3 +126,12 @@ def test_names_of_one_text_are_one_name(inpaint: Run, tmp_path: Path) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert _duration(seconds) == text
+
+
+def test_names_that_a_terminal_would_obey_are_spelled_out(inpaint: Run) -> None:
+    Path("photos/a.png").rename("photos/\x1b[2Ja.png")
+    Path("photos/b.png").write_text("no picture")
+    Path("photos/b.png").rename("photos/\x1b[2Jb.png")
+    done = inpaint()
+    assert done.code == 1 and "\x1b" not in done.out + done.err
+    assert r"\x1b[2Jb.png is not a picture" in done.err and r"photos/\x1b[2Ja.png: 60x40" in done.out

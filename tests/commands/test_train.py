@@ -454,3 +454,48 @@ def test_exported_files_are_split(words: Run, nuwa_lip: Run, tmp_path: Path, mon
     monkeypatch.undo()
     assert train._bytes(train.Options(data=("d",), out=Path("o"), max_file_mb=3)) == 3 * 2**20
     assert train._bytes(train.Options(data=("d",), out=Path("o"))) is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_held_out_photos_are_measured_with_every_sheet(stage: str, words: Run, nuwa_lip: Run, tmp_path: Path) -> None:
+    command = words(stage, "--schedule.steps", 3, "--schedule.log-every", 3, "--schedule.sheet-every", 2)
+    data = command[command.index("--data") + 1]
+    done = nuwa_lip(*command, "--validation", data)
+    assert done.code == 0, done.err
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [2, 3] and all(line["validation"] > 0 for line in lines)
+    assert all(line["hours"] >= 0 for line in lines)
+    plain = tmp_path / "plain"
+    assert nuwa_lip(*words(stage, "--schedule.steps", 3, out=plain)).code == 0
+    assert contents(plain / "model") == contents(tmp_path / "run/model"), "measuring changes nothing"
+
+
+def test_a_finished_run_is_lengthened(words: Run, nuwa_lip: Run, tmp_path: Path) -> None:
+    assert nuwa_lip(*words("mps2s", "--schedule.steps", 1)).code == 0
+    done = nuwa_lip(*words("mps2s", "--schedule.steps", 3, "--resume"))
+    assert done.code == 0, done.err
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
+    recipe = recipes.from_file("mps2s", tmp_path / "run/recipe.json")
+    assert recipe.schedule.steps == 3 and recipe.schedule.warmup == pytest.approx(0.05 / 3)
+    done = nuwa_lip(*words("mps2s", "--schedule.steps", 2, "--resume"))
+    assert done.code == 2 and "schedule.steps is 3, not 2" in done.err
+
+
+def test_a_run_that_is_stopped_names_its_checkpoint(
+    words: Run, nuwa_lip: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt("mps2s", 1, monkeypatch)
+    done = nuwa_lip(*words("mps2s", "--schedule.steps", 4))
+    assert done.code == 1 and f"{tmp_path}/run/checkpoints/step-2 has what was learned" in done.err
+    assert "--resume" in done.err.splitlines()[-2] and done.err.splitlines()[-1] == "nuwa-lip: stopped"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_lists_the_recipes(stage: str, nuwa_lip: Run) -> None:
+    done = nuwa_lip("train", stage, "--help")
+    assert done.code == 0 and all(name in done.out for name in recipes.STAGES[stage][1])
+
+
+def test_a_prior_has_no_validation(words: Run, nuwa_lip: Run, tmp_path: Path) -> None:
+    done = nuwa_lip(*words("mps2s", "--trained", "prior", "--validation", tmp_path))
+    assert done.code == 2 and "--validation is not for a prior" in done.err

@@ -33,11 +33,17 @@ def test_xmp_is_cleaned_of_orientation_and_thumbnails_and_nothing_else() -> None
     assert clean is not None and b"image>" not in clean and b"Thumbnails" not in clean and b"Extended" not in clean
     assert b'tiff:Orientation="1"' in clean and b"<tiff:Orientation>1</tiff:Orientation>" in clean
     assert b"<dc:title>A bear</dc:title>" in clean and clean.endswith(b"</x:xmpmeta>")
+    empty = b"<x><xmp:Thumbnails/><a>1</a><xmp:Thumbnails a='b' /></x>"
+    assert clean_xmp(empty) == b"<x><a>1</a></x>"
     plain = b"<x:xmpmeta><dc:title>Orientation 6</dc:title></x:xmpmeta>"
     assert clean_xmp(plain) == plain and clean_xmp(None) is None
 
 
-@pytest.mark.parametrize("packet", ["<x>é</x>".encode("utf-16"), b'<rdf:Description GImage:Data="/9j/4AAQ"/>'])
+@pytest.mark.parametrize(
+    "packet",
+    ["<x>é</x>".encode("utf-16"), b'<rdf:Description GImage:Data="/9j/4AAQ"/>', b"<xmp:Thumbnails>/9j/"]
+    + [b"<a:Thumbnails " * 10**5, b"<a:Thumbnails>" * 10**5],  # in no time
+)
 def test_xmp_that_cannot_be_cleaned_is_left_out_with_a_line(packet: bytes) -> None:
     with pytest.warns(UserWarning, match="XMP cannot be cleaned"):
         assert clean_xmp(packet) is None
@@ -102,8 +108,8 @@ def test_what_cannot_be_written_is_left_out_alone(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "x.tif").info["icc_profile"] == b"a profile"
 
 
-def test_srgb_is_what_others_assume_anyway(tmp_path: Path) -> None:
-    chunks = [(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 45455))]
+@pytest.mark.parametrize("chunks", [[(b"sRGB", b"\0"), (b"gAMA", bytes(4))], [(b"gAMA", struct.pack(">I", 45455))]])
+def test_srgb_is_what_others_assume_anyway(chunks: list[tuple[bytes, bytes]], tmp_path: Path) -> None:
     png.write_png(PICTURE, tmp_path / "in.png", chunks=chunks)
     image = read_image(tmp_path / "in.png")
     assert read_metadata(image)["colours"] == chunks

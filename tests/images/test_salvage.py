@@ -101,7 +101,7 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path: Path) ->
     few, many = scans(0), scans(MOST_SCANS)
     assert count_scans(many) == count_scans(few) + MOST_SCANS
     (tmp_path / "x.jpg").write_bytes(many)
-    with pytest.raises(InputError, match="x.jpg has 2[0-9]{2} scans, and photos about ten"):
+    with pytest.raises(InputError, match="x.jpg has 1[0-9]{2} scans, and photos about ten"):
         read_image(tmp_path / "x.jpg")
     # thumbnails, and whatever looks like a marker, are no scans of the photo
     (tmp_path / "x.jpg").write_bytes(saved("JPEG", exif=b"Exif\0\0" + b"\xff\xda" * 1000))

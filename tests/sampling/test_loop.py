@@ -20,7 +20,7 @@ from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.sampling import loop as sampling
 from nuwa_lip.sampling.draw import draw
-from nuwa_lip.sampling.loop import candidates_at_once, decoding_order, sample
+from nuwa_lip.sampling.loop import candidates_at_once, decoding_order, read_scores, sample
 from tests.small_models import HOLE, K, make_memories, make_model, seeded
 
 STEPS = (None, 1, 3, K)
@@ -404,3 +404,10 @@ def test_on_a_gpu_it_draws_the_same(model: MPS2S) -> None:
             there = sample(gpu, moved, generator=seeded(0), **options)
             assert torch.equal(here[0], there[0].cpu())
             torch.testing.assert_close(here[1], there[1].cpu(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_numbers_are_refused(number: float) -> None:
+    assert read_scores(torch.tensor([-1.5, 0.0])) == [-1.5, 0.0]
+    with pytest.raises(InputError, match="numbers that are not finite: its weights are damaged"):
+        read_scores(torch.tensor([-1.5, number]))

@@ -44,3 +44,12 @@ def test_fields_may_be_of_any_annotated_kind() -> None:
     for values in ({"style": "italic"}, {"style": None}, {"size": "3"}, {"size": True}, {"top_k": 1.5}):
         with pytest.raises(InputError, match=f"{next(iter(values))} is "):
             More(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 10**400, math.inf, 1_000_001])
+def test_guidance_that_would_make_logits_infinite_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match=r"guidance_scale is .*; it must be a finite number, at most 1,000,000"):
+        Sampling(guidance_scale=value)
+    with pytest.raises(InputError, match="temperature is"):
+        Sampling(temperature=10**400)
+    assert Sampling(guidance_scale=1e6).guided

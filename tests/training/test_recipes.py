@@ -20,7 +20,7 @@ from nuwa_lip.commands.train import Options
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.training.recipes import STAGES, Adversary, MPS2SRecipe, Schedule, from_file, named, to_json
+from nuwa_lip.training.recipes import STAGES, Adversary, MPS2SRecipe, Schedule, from_file, lengthened, named, to_json
 
 EVERY = [(stage, name) for stage, (_, group) in STAGES.items() for name in group]
 
@@ -220,3 +220,11 @@ def test_every_recipe_says_what_it_is_for() -> None:
     for stage, name in EVERY:
         make = STAGES[stage][1][name]
         assert make.__doc__ or make.__name__ == "<lambda>", name
+
+
+def test_a_longer_recipe_has_its_points_in_time_where_they_were() -> None:
+    recipe = dataclasses.replace(named("dfvqgan", "tiny"), adversary=Adversary(start=0.5, head_start=0.1))
+    longer = lengthened(recipe, 2 * recipe.schedule.steps)
+    assert longer.schedule.steps == 2 * recipe.schedule.steps and longer.unquantised == recipe.unquantised / 2
+    assert (longer.adversary.start, longer.adversary.head_start) == (0.25, 0.05)
+    assert longer.schedule.warmup * longer.schedule.steps == recipe.schedule.warmup * recipe.schedule.steps

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -349,3 +350,18 @@ def test_infinite_figures_do_not_break_the_file(tmp_path: Path) -> None:
     with RunFolder(tmp_path, photos=4).logging(steps=1, first=0) as log:
         log(1, {"gradient": math.inf})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["gradient"] == math.inf
+
+
+def test_sheets_go_to_tensorboard_and_hours_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, hours = RunFolder(tmp_path, photos=4), iter(range(9))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: 3600.0 * next(hours)))
+    with run.logging(steps=9, first=0) as log:
+        log(1, {"loss": 1.0})
+        run.write_sheet(1, Image.new("RGB", (3, 2)))
+        log(2, {"loss": 1.0})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"sheet" in events.read_bytes()
+    with run.logging(steps=9, first=1) as log:
+        log(2, {"loss": 1.0})
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["hours"]) for line in found] == [(1, 1.0), (2, 2.0)]

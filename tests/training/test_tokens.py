@@ -290,3 +290,34 @@ def test_a_token_is_defective_if_any_pixel_under_it_is(cells: int, levels: int, 
     for b, y, x in np.ndindex(2, cells, cells):
         cell = masks[b, 0, y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
         assert found[b, 0, y, x] == cell.any()
+
+
+def resaved(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], object]:
+    return lambda folder: np.save(folder / f"{name}.npy", change(np.load(folder / f"{name}.npy")))
+
+
+def said(**about: object) -> Callable[[Path], object]:
+    path = "tokens.json"
+    return lambda folder: (folder / path).write_text(json.dumps(json.loads((folder / path).read_text()) | about))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (resaved("tokens", lambda a: a + 64), "tokens.npy has tokens beyond its codes"),
+        (resaved("whole", lambda a: a - 64), "whole.npy has tokens beyond its codes"),
+        (resaved("tokens", lambda a: a.astype(np.float32)), "tokens.npy has torch.float32"),
+        (resaved("images", lambda a: a[..., :-1]), r"images.npy has torch.uint8 \[3, 32, 31\] a row"),
+        (resaved("masks", lambda a: a[:, :-1]), "masks.npy has"),
+        (said(captions=[1]), "captions is .1.; it must be list"),
+        (said(variants=0), "variants is 0"),
+        (said(variants=10**9), "variants is 1000000000; it must be"),
+    ],
+)
+def test_a_cache_of_other_contents_than_it_tells_is_refused(
+    spoil: Callable[[Path], object], says: str, written: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(written[0], tmp_path / "cache"))
+    spoil(folder)
+    with pytest.raises(InputError, match=f"is a damaged token cache.*{says}"):
+        TokenCache.open(folder, MPS2S_CONFIG)

@@ -68,8 +68,8 @@ def benchmark(
         splits: Take only one split of Karpathy's dataset_flickr30k.json.
         split: Which one.
         license: Take only photos whose stated licence contains one of these, such as /by/ /by-sa/ of COCO's.
-        rule: KIND-LOW-HIGH: a hole of LOW to HIGH per cent. Kinds: rectangles, strokes, centre (a box), border
-            (to paint outwards), and boxes or segments (of an annotated object).
+        rule: KIND-LOW-HIGH: a hole of LOW to HIGH per cent. Kinds: rectangles, block (one of them), strokes, centre (a
+            box), border (to paint outwards), and boxes or segments (of an annotated object).
         seed: Of the masks.
         size: Side of the centre square that is cut from each photo (the paper's is 256); 0 keeps the photo.
         limit: Number of photos, the first ones of the source.

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nuwa_lip.data.benchmark import read_benchmark
-from nuwa_lip.disk import write_text
+from nuwa_lip.disk import escaped, write_text
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.report import command_line, write_report
 
@@ -115,13 +115,14 @@ def rate(
     if not rates:
         raise InputError("the files hold no answer to any question")
     raters_shown = "1 rater" if len(answers) == 1 else f"{len(answers)} raters"
-    table = Table(title=f"{known.benchmark}: {raters_shown}")
+    table = Table(title=escaped(f"{known.benchmark}: {raters_shown}", "markup"))
     for heading in ("question", "preferred", "to", "rate", "the same", "photos", "answers"):
         table.add_column(heading)
     for r in rates:
         low, high = r.interval_95
         shown = f"{r.rate:.1%} [{low:.1%}, {high:.1%}]"
-        table.add_row(r.question, r.method, r.other, shown, f"{r.same:.1%}", str(r.photos), str(r.answers))
+        cells = (r.question, r.method, r.other, shown, f"{r.same:.1%}", r.photos, r.answers)
+        table.add_row(*(escaped(cell, "markup") for cell in cells))
     Console().print(table)
     print(f"benchmark sha256 {known.benchmark_sha256}; in brackets: Wilson's 95 % intervals over the photos")
     if json is not None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +20,7 @@ from nuwa_lip.commands.captions import caption_for, is_captions_file, read_capti
 from nuwa_lip.commands.drawn_hole import drawn_hole
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
 from nuwa_lip.commands.inpaint_folder import named, repaint_folder, warnings_named
-from nuwa_lip.disk import check_writable, write_json
+from nuwa_lip.disk import check_writable, escaped, write_json
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.images.files import (
     STANDARD,
@@ -245,7 +244,11 @@ class _Runner:
             check_kept(photo, name)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
-        say = partial(print, file=sys.stderr if job.out == STANDARD else sys.stdout)
+        stream = sys.stderr if job.out == STANDARD else sys.stdout
+
+        def say(text: str) -> None:
+            print(escaped(text), file=stream)
+
         say(f"{job.photo}: {width}x{height} {photo.mode}, hole {share} ({hole.reading}), seed {self.seed}")
         pipe = self.load()
         start = time.perf_counter()

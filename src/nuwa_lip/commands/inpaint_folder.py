@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
+from nuwa_lip.disk import escaped
 from nuwa_lip.errors import InputError, first_line
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -56,7 +57,7 @@ def repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, runn
     todo = [job for job in jobs if isinstance(job, InputError) or runner.replaces or not _is_done(job, runner)]
     kept, failed = len(jobs) - len(todo), 0
     if kept:
-        print(f"{out}: {kept} of {len(jobs)} photos have a result already; --overwrite repaints them too")
+        print(f"{escaped(out)}: {kept} of {len(jobs)} photos have a result already; --overwrite repaints them too")
     if any(isinstance(job, Job) for job in todo):
         runner.load()  # first, because every photo would complain about the same model
     start = time.monotonic()
@@ -70,7 +71,7 @@ def repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, runn
             except InputError as error:
                 failed += 1
                 runner.records.append(_record(job, error))
-                print(f"nuwa-lip: {error}", file=sys.stderr)
+                print(f"nuwa-lip: {escaped(error)}", file=sys.stderr)
             if number < len(todo) and isinstance(job, Job):
                 left = (time.monotonic() - start) / number * (len(todo) - number)
                 print(f"{number} of {len(todo)}, {_duration(left)} left", flush=True)
@@ -78,7 +79,7 @@ def repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, runn
         raise InputError(f"none of {failed} photos could be repainted")
     runner.report()
     if todo:
-        print(f"{out}: {len(todo) - failed} of {len(todo)} photos repainted")
+        print(f"{escaped(out)}: {len(todo) - failed} of {len(todo)} photos repainted")
     if failed:
         raise SystemExit(1)
 

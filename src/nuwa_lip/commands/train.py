@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
-from nuwa_lip.disk import parse_json
+from nuwa_lip.disk import parse_json, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.allocator import keep_freed_memory
 from nuwa_lip.hub import load_model
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from nuwa_lip.data.photos import Photos
     from nuwa_lip.training.stage import Stage
 
+FEW = 50
+"""Steps below which a budget is too small to learn much."""
 recipes.STAGES["glide"] = (GLIDERecipe, GLIDE_RECIPES)
 
 
@@ -38,10 +41,13 @@ class Options:
     """Stage 1 and GLIDE: shards (files, folders, patterns like 'photos-*.tar'). Later: token caches, one or more."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder."""
+    validation: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")] = ()
+    """Shards or token caches that are not learned from: metrics.jsonl has their loss with every sheet."""
     recipe: Path | None = None
     """A recipe.json, in place of a name."""
     resume: bool = False
-    """Go on from the last checkpoint in the run folder, if there is one."""
+    """Go on from the last checkpoint in the run folder, if there is one; with more --schedule.steps than it had, if
+    need be."""
     overwrite: bool = False
     """Replace the run in the run folder."""
     init_from: str | None = None
@@ -78,9 +84,12 @@ def dfvqgan(argv: list[str]) -> None:
             dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights, _bytes(options)
         )
 
+    def held(accelerator: Accelerator) -> Photos:
+        return _photos(dataclasses.replace(options, data=options.validation), recipe.model.resolution, accelerator)
+
     adversary = recipe.adversary
     later = adversary.start - adversary.head_start if adversary.weight > 0 else None
-    _run(options, recipe, prepare, later)
+    _run(options, recipe, prepare, later, held)
 
 
 def mps2s(argv: list[str]) -> None:
@@ -100,8 +109,14 @@ def mps2s(argv: list[str]) -> None:
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(weights.mps2s.config, **switches))
     if recipe.text_encoder is not None:
         recipe = dataclasses.replace(recipe, model=with_bert(recipe.model, Path(recipe.text_encoder)))
-    caches = [TokenCache.open(Path(folder), recipe.model) for folder in options.data]
-    cache = caches[0] if len(caches) == 1 else TokenCache.join(caches)
+    if options.validation and recipe.trained == "prior":
+        raise InputError("--validation is not for a prior, which is fitted to all that is there: leave it out")
+
+    def opened(folders: tuple[str, ...]) -> TokenCache:
+        caches = [TokenCache.open(Path(folder), recipe.model) for folder in folders]
+        return caches[0] if len(caches) == 1 else TokenCache.join(caches)
+
+    cache, others = opened(options.data), opened(options.validation) if options.validation else None
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         held = cache if options.cache == "none" else cache.load("cpu" if options.cache == "ram" else accelerator.device)
@@ -110,7 +125,7 @@ def mps2s(argv: list[str]) -> None:
             dataclasses.replace(recipe, schedule=schedule), held, accelerator, weights, _bytes(options)
         )
 
-    _run(options, recipe, prepare, None)
+    _run(options, recipe, prepare, None, lambda accelerator: others)
 
 
 def glide(argv: list[str]) -> None:
@@ -124,6 +139,8 @@ def glide(argv: list[str]) -> None:
     from nuwa_lip.baselines.glide.training import GLIDEStage
 
     need_diffusers()
+    if options.validation:
+        raise InputError("--validation is for DF-VQGAN and MP-S2S: leave it out")
     if options.max_file_mb is not None:
         raise InputError(f"--max-file-mb {options.max_file_mb} is for our own models; a GLIDE is one file")
     weights = load_glide(Path(options.init_from)) if options.init_from else None
@@ -172,8 +189,13 @@ def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
         raise InputError(f"train {stage} needs a recipe: {', '.join(names)}, or --recipe FILE")
     options, recipe = _cli(stage, base, rest)
     _check(options)
-    if stored and stored.is_file() and (changed := _difference(base, recipe)):
-        raise InputError(f"--resume follows {stored}, where {changed}: leave it out, or start anew with --init-from")
+    if stored and stored.is_file():
+        steps = max(base.schedule.steps, recipe.schedule.steps)
+        longer = dataclasses.replace(base, schedule=dataclasses.replace(base.schedule, steps=steps))
+        if changed := _difference(longer, recipe):
+            mend = "leave it out, or start anew with --init-from"
+            raise InputError(f"--resume follows {stored}, where {changed}: {mend}")
+        recipe = recipes.lengthened(base, steps) if steps > base.schedule.steps else recipe
     return options, recipe
 
 
@@ -213,7 +235,7 @@ def _cli(stage: str, base: Any, argv: list[str]) -> tuple[Options, Any]:
     return tyro.cli(
         take,
         prog=f"nuwa-lip train {stage} RECIPE",
-        description=inspect.getdoc(command),
+        description=f"{inspect.getdoc(command)}\n\nRecipes: {', '.join(recipes.STAGES[stage][1])}",
         args=argv,
         # a run that switched something off has that as its default when it is resumed, and the same words must do
         config=(tyro.conf.FlagCreatePairsOff,) if helping else (),
@@ -257,10 +279,12 @@ def _run(
     recipe: Any,
     prepare: Callable[[Accelerator], Callable[[recipes.Schedule], Stage]],
     later: float | None,
+    held: Callable[[Accelerator], Any] | None = None,
 ) -> None:
     """Settle the number of steps, write recipe.json, train."""
     from nuwa_lip.training.loop import make_accelerator, train
     from nuwa_lip.training.runs import RunFolder
+    from nuwa_lip.training.validation import held_out
 
     began = time.perf_counter()
     keep_freed_memory()
@@ -272,16 +296,27 @@ def _run(
     accelerator.wait_for_everyone()  # before one process writes what another one looks for
     budget = None if going_on else options.max_minutes
     try:
+        others = held(accelerator) if held is not None and options.validation else None
         schedule, stage = _settle(prepare(accelerator), recipe.schedule, accelerator, budget, later, began)
     except BaseException:
         run.abandon()  # what was found amiss leaves nothing written
         raise
+    written = recipes.to_json(dataclasses.replace(recipe, schedule=schedule))
     if not going_on:
-        run.begin(recipes.to_json(dataclasses.replace(recipe, schedule=schedule)))
+        run.begin(written)
+    elif read_object(options.out / "recipe.json").get("schedule", {}).get("steps") != schedule.steps:
+        run.lengthen(written)
     if accelerator.is_main_process:
         line = f"{options.out}: {schedule.steps} steps on {accelerator.device}"
         Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
-    train(stage, schedule, run, accelerator, going_on)
+    validate = None if others is None else held_out(others, accelerator)
+    try:
+        train(stage, schedule, run, accelerator, going_on, validate)
+    except KeyboardInterrupt:
+        if accelerator.is_main_process and (kept := run.checkpoints()):
+            line = f"{kept[-1]} has what was learned; the same words and --resume go on from there"
+            Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+        raise
     if accelerator.is_main_process:
         Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
 
@@ -305,6 +340,12 @@ def _settle(
         steps = steps_within(minutes, schedule, rehearsed, later, began)
         accelerator.free_memory()
         schedule = dataclasses.replace(schedule, steps=accelerator_agrees(accelerator, steps))
+        if schedule.steps < FEW:
+            warnings.warn(
+                f"--max-minutes {minutes:g} is time for {schedule.steps} steps, of which little is learned: give more "
+                "time, or a smaller --schedule.batch-size",
+                stacklevel=2,
+            )
     return schedule, build(schedule)
 
 

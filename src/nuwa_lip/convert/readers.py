@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nuwa_lip.convert.build import build, sizes_of, unbias
 from nuwa_lip.convert.names import from_diffusers_names, strip, unwrap
-from nuwa_lip.disk import parse_json
+from nuwa_lip.disk import parse_json, read_text
+from nuwa_lip.disk.tensors import read_tensors
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.dfvqgan import DFVQGAN
 
@@ -43,7 +42,7 @@ def load(source: Path, *, resolution: int = 256, groups: int = 32) -> DFVQGAN:
             "with safetensors.torch, save_file({k: v.contiguous() for k, v in torch.load(FILE, "
             "weights_only=True)['state_dict'].items()}, 'weights.safetensors'), and give that file"
         )
-    return from_taming(_read(source), resolution=resolution, groups=groups)
+    return from_taming(read_tensors(source), resolution=resolution, groups=groups)
 
 
 def from_diffusers_vqmodel(vqmodel: nn.Module, *, resolution: int = 256) -> DFVQGAN:
@@ -94,7 +93,7 @@ def _from_folder(folder: Path, resolution: int) -> DFVQGAN:
     if not (folder / "config.json").is_file() and (folder / "vqvae" / "config.json").is_file():
         folder = folder / "vqvae"  # a whole pipeline
     try:
-        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json(read_text(folder / "config.json"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not a folder of diffusers' VQModel: config.json: {error}") from error
     kind = config.get("_class_name") if isinstance(config, dict) else None
@@ -103,11 +102,4 @@ def _from_folder(folder: Path, resolution: int) -> DFVQGAN:
     weights = folder / "diffusion_pytorch_model.safetensors"
     if not weights.is_file():
         raise InputError(f"{folder} has no {weights.name}; save the model with safe_serialization=True")
-    return _from_diffusers(_read(weights), config, resolution)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or not safetensors: {error}") from error
+    return _from_diffusers(read_tensors(weights), config, resolution)

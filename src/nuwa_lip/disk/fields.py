@@ -48,7 +48,7 @@ def from_json(kind: type[Kind], values: Any, where: str) -> Kind:
         elif not fits(value, hints[name]):
             wanted = hints[name].__name__ if isinstance(hints[name], type) else str(hints[name]).replace("typing.", "")
             raise InputError(f"{where}: {name} is {value!r:.{SHOWN}}; it must be {wanted}")
-        built[name] = tuple(value) if isinstance(value, list) else value
+        built[name] = tuple(value) if isinstance(value, list) and get_origin(hints[name]) is not list else value
     try:
         return kind(**built)
     except Exception as error:  # of many kinds: a field is missing, a value is out of range
@@ -91,6 +91,8 @@ def fits(value: Any, hint: Any) -> bool:
     if kind is tuple:
         parts = parts[:1] * len(value) if parts[-1:] == (...,) and isinstance(value, list) else parts
         return isinstance(value, list) and len(value) == len(parts) and all(map(fits, value, parts))
+    if kind is list:
+        return isinstance(value, list) and all(fits(one, parts[0]) for one in value)
     if kind in (dict, Mapping):
         return isinstance(value, dict) and all(fits(one, parts[1]) for one in value.values())
     if isinstance(value, bool):

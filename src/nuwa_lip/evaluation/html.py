@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import base64
 import io
-from html import escape
 
 from PIL import Image
 
 from nuwa_lip.assets import asset
+from nuwa_lip.disk import escaped
 
 SIDE = 256
 """Largest side of a picture in a page, in pixels."""
 QUALITY = 88
 """Quality of the pictures' JPEG."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def escape(text: str) -> str:
+    """Give a text as HTML that shows it, and nothing that turns its letters around."""
+    return escaped(text, "page")
 
 
 def document(title: str, name: str, body: str) -> str:

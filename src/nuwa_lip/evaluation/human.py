@@ -18,7 +18,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from PIL import Image
 
 from nuwa_lip.baselines.methods import results
 from nuwa_lip.data.benchmark import Benchmark
-from nuwa_lip.disk import read_object
+from nuwa_lip.disk import escaped, read_object
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.html import data_uri, document, part
+from nuwa_lip.evaluation.html import data_uri, document, escape, part
 from nuwa_lip.evaluation.report import write_report
 from nuwa_lip.images.sheets import show_hole
 
@@ -151,7 +150,9 @@ def make_page(
             "left": Image.fromarray(repaint[pair.left](item)),
             "right": Image.fromarray(repaint[pair.right](item)),
         }
-        entry = {name: data_uri(picture, 384) for name, picture in pictures.items()} | {"caption": item.caption}
+        entry = {name: data_uri(picture, 384) for name, picture in pictures.items()} | {
+            "caption": escaped(item.caption)
+        }
         del entry["photo"]  # the original would tell which one is nearer to it
         shown.append(entry)
         digest.update(json.dumps(entry).encode())

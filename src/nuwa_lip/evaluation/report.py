@@ -16,7 +16,7 @@ from rich.table import Table
 
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
-from nuwa_lip.disk import write_text, written_whole
+from nuwa_lip.disk import escaped, write_text, written_whole
 from nuwa_lip.evaluation.images import Figures
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
 
@@ -51,10 +51,10 @@ ROWS = {  # JSON name → (shown as, decimals)
 
 def table(figures: Mapping[str, Figures], title: str) -> Table:
     """Make a table with a column a method; every figure has its 95 % interval by bootstrap over the photos."""
-    shown = Table(title=title)
+    shown = Table(title=escaped(title, "markup"))
     shown.add_column("figure")
     for name in figures:
-        shown.add_column(name, justify="right")
+        shown.add_column(escaped(name, "markup"), justify="right")
     known = [f.as_json() for f in figures.values()]
     for key, (label, digits) in ROWS.items():
         if any(key in f for f in known):

@@ -29,9 +29,13 @@ MOST = 2**26  # bytes of a text that is unpacked
 MARKER = 65533  # bytes that a JPEG's segment holds
 PACKED = 2**20  # bytes of a compressed profile or text of a PNG beyond which Pillow, among others, refuses the picture
 ORIENTATION = re.compile(rb"""(:Orientation\s*(?:=\s*["']|>)\s*)[0-9]+(?=\s*["'<])""")
-SMALL_PICTURES = re.compile(rb"<(\w+:Thumbnails)\b(?:[^>]*/>|.*?</\1\s*>)", re.DOTALL)
+SMALL_PICTURES = re.compile(rb"<(\w+:Thumbnails)\b")
 PICTURE_DATA = re.compile(rb"\b(?:GImage|GDepth|xmpGImg):(?:Data|image)\b")
-EXTENDED = re.compile(rb"""\s[\w]+:HasExtendedXMP\s*=\s*(["']).*?\1|<(\w+:HasExtendedXMP)>.*?</\2>""", re.DOTALL)
+EXTENDED = re.compile(rb"""\s\w+:HasExtendedXMP\s*=\s*["'][^"'<]*["']|<(\w+:HasExtendedXMP)>[^<]*</\1>""")
+SRGB = {(b"gAMA", struct.pack(">I", 45455))} | {
+    (b"cHRM", struct.pack(">8I", 31270, 32900, red, 33000, 30000, 60000, 15000, 6000)) for red in (64000, 63999)
+}
+"""Chunks that say what is meant where nothing is said."""
 HOLDS = {  # what each format has a place for
     "PNG": {"exif", "icc_profile", "dpi", "aspect", "xmp", "iptc", "comments", "texts", "colours"},
     "JPEG": {"exif", "icc_profile", "dpi", "aspect", "xmp", "iptc", "comments"},
@@ -109,9 +113,8 @@ def fitting(info: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     if isinstance(kept.get("aspect"), tuple) and "dpi" in kept:
         del kept["aspect"]  # two resolutions say the same
     lost = [key for key, value in given.items() if key not in kept and value and key not in SILENT]
-    if "colours" in lost and all(kind in (b"sRGB", b"gAMA", b"cHRM") for kind, _ in given["colours"]):
-        # where nothing is said sRGB is meant, and gAMA and cHRM repeat it for old programs
-        lost = [key for key in lost if key != "colours" or not any(kind == b"sRGB" for kind, _ in given["colours"])]
+    if "colours" in lost and _is_srgb(given["colours"]):
+        lost.remove("colours")
     if "aspect" in lost and "dpi" in kept:
         lost.remove("aspect")
     for big in (True, False):
@@ -121,6 +124,12 @@ def fitting(info: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
             why = "has not enough room for" if big else "has no place for"
             warnings.warn(f"{path}: {name} {why} {listed}, left out; {_better(lost, name)}", stacklevel=4)
     return kept
+
+
+def _is_srgb(chunks: list[tuple[bytes, bytes]]) -> bool:
+    """Whether chunks say what is meant where nothing is said; beside sRGB, gAMA and cHRM are for old programs."""
+    kinds = {kind for kind, _ in chunks}
+    return all(chunk in SRGB for chunk in chunks) or (b"sRGB" in kinds and kinds <= {b"sRGB", b"gAMA", b"cHRM"})
 
 
 def _better(lost: list[str], name: str) -> str:
@@ -194,12 +203,26 @@ def clean_xmp(packet: bytes | None) -> bytes | None:
     """
     if not packet:
         return None
-    packet = ORIENTATION.sub(rb"\g<1>1", SMALL_PICTURES.sub(b"", EXTENDED.sub(b"", packet)))
-    # of another encoding, or with pictures elsewhere than is usual
-    if b"\0" in packet.strip(b"\0") or PICTURE_DATA.search(packet):
+    clean = _without_small_pictures(packet)
+    # of another encoding, torn, or with pictures elsewhere than is usual
+    if clean is None or b"\0" in clean.strip(b"\0") or PICTURE_DATA.search(clean):
         warnings.warn("the photo's XMP cannot be cleaned of pictures of the old hole, and was left out", stacklevel=2)
         return None
-    return packet
+    return ORIENTATION.sub(rb"\g<1>1", EXTENDED.sub(b"", clean))
+
+
+def _without_small_pictures(packet: bytes) -> bytes | None:
+    """Cut thumbnails out of XMP; None if one of them has no end."""
+    parts, at = [], 0
+    while (start := SMALL_PICTURES.search(packet, at)) is not None:
+        parts.append(packet[at : start.start()])
+        at = packet.find(b">", start.end()) + 1
+        if at and packet[at - 2 : at] != b"/>":
+            end = packet.find(b"</" + start[1], at)
+            at = packet.find(b">", end) + 1 if end >= 0 else 0
+        if not at:
+            return None
+    return b"".join([*parts, packet[at:]])
 
 
 def _bytes(value: Any) -> bytes | None:

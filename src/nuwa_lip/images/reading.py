@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import sys
 import threading
 import warnings
@@ -15,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from nuwa_lip.disk import regular
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.deep import has_deep_colours, read_deep
 from nuwa_lip.images.metadata import read_chunks
@@ -146,10 +146,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     if path == STANDARD:
         yield io.BytesIO(sys.stdin.buffer.read())
         return
-    kind = path.stat().st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-        raise InputError(f"{path} is a pipe or a device: give a picture file, or - for standard input")
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         yield file
 
 

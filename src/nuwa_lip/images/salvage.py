@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 END_OF_JPEG = b"\xff\xd9"
 NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # all others belong to a scan
-MOST_SCANS = 200  # of a progressive JPEG; encoders make about ten
+MOST_SCANS = 100  # of a JPEG; encoders make about ten
 LEAST = 0.5  # share of a picture that has to be there
 PADDING = 2**16
 LOCK = threading.Lock()

@@ -19,6 +19,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from nuwa_lip.errors import InputError
 from nuwa_lip.images.photo import Photo
 
 CONTEXT = 1.5  # side of a window over the longer side of its hole: the hole is 44 % of the window, as in training
@@ -274,6 +275,9 @@ def put_back(image: Tensor, window: Box, size: tuple[int, int]) -> np.ndarray:
         image: [1, 3, S, S] in [-1, 1].
         window: the one that `look` has reduced.
         size: (H, W) of the photo.
+
+    Raises:
+        InputError: a pixel is no finite number.
     """
     rows, columns = window.within(size)
     # one axis after the other: a window may reach far beyond a strip of a photo
@@ -281,7 +285,12 @@ def put_back(image: Tensor, window: Box, size: tuple[int, int]) -> np.ndarray:
     image = image[:, :, rows.start - window.top : rows.stop - window.top]
     image = _resize(image, (image.shape[2], window.width))
     image = image[0, :, :, columns.start - window.left : columns.stop - window.left]
-    return ((image + 1) / 2).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    pixels = ((image + 1) / 2).permute(1, 2, 0).cpu().numpy()
+    if not np.isfinite(pixels).all():
+        raise InputError(
+            "the model has painted pixels that are not finite: its weights are damaged, or the dtype is too narrow"
+        )
+    return pixels.clip(0, 1)
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:

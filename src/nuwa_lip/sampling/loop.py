@@ -301,6 +301,20 @@ def _unconditional(memory: Memory | None, sampling: Sampling, photos: int) -> Me
     return memory
 
 
+def read_scores(logp: Tensor) -> list[float]:
+    """Bring the mean log-probabilities [n] of `sample` to the host, where looking at them makes no GPU wait.
+
+    Raises:
+        InputError: one of them is no finite number, as the logits were: what has been drawn means nothing.
+    """
+    scores = logp.tolist()
+    if not all(map(math.isfinite, scores)):
+        raise InputError(
+            "the model computes with numbers that are not finite: its weights are damaged, or its dtype is too narrow"
+        )
+    return scores
+
+
 def candidate_seeds(generator: Generators, count: int, photos: int = 1) -> list[list[int]]:
     """Return the seeds of each photo's `count` candidates, by the rule of `sample`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass
 from typing import get_type_hints
 
@@ -11,6 +11,9 @@ from nuwa_lip.disk import fits
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.groups import check_schedule
 from nuwa_lip.models.orders import check_order
+
+MAX_GUIDANCE = 1_000_000
+"""Far beyond what changes anything; without a limit the logits become infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +48,11 @@ class Sampling:
             value = getattr(self, field.name)
             if not fits(value, kinds[field.name]):
                 raise InputError(f"{field.name} is {value!r}; it must be {field.type}")
-        if not math.isfinite(self.guidance_scale):
-            raise InputError(f"guidance_scale is {self.guidance_scale}; it must be a finite number")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+        if not abs(self.guidance_scale) <= MAX_GUIDANCE:
+            raise InputError(
+                f"guidance_scale is {self.guidance_scale}; it must be a finite number, at most {MAX_GUIDANCE:,}"
+            )
+        if not 0 <= self.temperature <= sys.float_info.max:
             raise InputError(f"temperature is {self.temperature}; it must be a finite number, 0 or more")
         if self.top_k is not None and self.top_k < 0:
             raise InputError(f"top_k is {self.top_k}; it must be 1 or more, or None or 0 for all tokens")

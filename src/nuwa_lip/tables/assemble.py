@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from rich.table import Table as Shown
 
 from nuwa_lip.data.benchmark import Benchmark
+from nuwa_lip.disk import escaped
 from nuwa_lip.tables import paper
 from nuwa_lip.tables.claims import Verdict, judge
 from nuwa_lip.tables.layout import Column, Table
@@ -137,7 +138,7 @@ def as_csv(blocks: Sequence[Block]) -> str:
                 values += ["", "", ""] if cell is None else [cell.value, cell.low, cell.high]
             stated = [line.row.paper.get(column.key, "") for column in columns if column.paper]
             about = [block.name, block.source.sha256, line.row.name, line.row.label, line.n, len(line.trainings)]
-            writer.writerow([*about, *values, *stated])
+            writer.writerow([escaped(value, "cell") for value in (*about, *values, *stated)])
     return out.getvalue()
 
 
@@ -235,7 +236,7 @@ def as_text(block: Block, width: int) -> list[Shown]:
         tables[-1].append((column, wide))
         left -= GAP + wide
     shown = [_side_by_side(chosen) for chosen in tables]
-    shown[0].title = f"{block.table.title}: {block.name}"
+    shown[0].title = escaped(f"{block.table.title}: {block.name}", "markup")
     return shown
 
 
@@ -244,9 +245,9 @@ def _side_by_side(columns: Sequence[tuple[Sequence[str], int]]) -> Shown:
     pad = (0, GAP - 1, 0, 0)  # one more space stands where a line would
     shown = Shown(title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=pad)
     for i, ((heading, *_), wide) in enumerate(columns):
-        shown.add_column(heading, justify="right" if i else "left", width=wide)
+        shown.add_column(escaped(heading, "markup"), justify="right" if i else "left", width=wide)
     _, *rows = zip(*(column for column, _ in columns), strict=True)
     for label, *cells in rows:
         if any(cell != NONE for cell in cells):
-            shown.add_row(label, *cells)
+            shown.add_row(*(escaped(text, "markup") for text in (label, *cells)))
     return shown

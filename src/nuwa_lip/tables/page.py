@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 from PIL import Image
 
-from nuwa_lip.evaluation.html import data_uri, document
+from nuwa_lip.evaluation.html import data_uri, document, escape
 from nuwa_lip.evaluation.report import ROWS
 from nuwa_lip.tables import paper
 from nuwa_lip.tables.assemble import Block, about, headings, made_by, texts
@@ -35,7 +34,7 @@ def page(blocks: Sequence[Block], folders: Sequence[RowFolder], chosen: Sequence
     title = _title(blocks[0])
     legend = "<p>A click on a heading sorts. ↓: lower is better, ↑: higher is better, –: not measured.</p>"
     source = f"<p>The paper's figures: {escape(paper.SOURCE)}.</p><details><summary>Made by</summary>"
-    source += f"<pre>{escape(chr(10).join(made_by(blocks, command)))}</pre></details>"
+    source += f"<pre>{chr(10).join(map(escape, made_by(blocks, command)))}</pre></details>"
     return document(title, "table", f"<h1>{escape(title)}</h1>{legend}" + "".join(parts) + source)
 
 
@@ -85,7 +84,7 @@ def _item(index: int, block: Block, folder: RowFolder, keys: Sequence[str]) -> s
         figures[line.row.name] = own
         if line.row.name in item.results:
             shown.append(_figure(item.results[line.row.name], line.row.label, own))
-    data = escape(json.dumps(figures), quote=True)
+    data = escape(json.dumps(figures))
     about_photo = f"{index:05d}: {escape(item.caption)}"
     about_photo += f"<br><small>{escape(item.credit)}</small>" if item.credit else ""
     return (

@@ -158,6 +158,13 @@ class DFVQGANStage(Stage[DFVQGAN]):
             losses["perceptual"] = lpips(self.q, output.image, part.image).mean()
         return losses
 
+    @torch.no_grad()
+    def held_out_loss(self, step: int, batch: PhotoBatch) -> Tensor:
+        """Compute L_V + L_P of held-out photos, without the codebook's terms and the adversary."""
+        part = self.prepare(step, batch)
+        with self.accelerator.autocast():
+            return self._reconstruction(self.losses(part, self.average.model(*part)))
+
     def _reconstruction(self, losses: dict[str, Tensor]) -> Tensor:
         """What the decoder's last layer sees of L_V + L_P."""
         perceptual = losses.get("perceptual", torch.zeros_like(losses["pixel"]))

@@ -4,7 +4,7 @@ A run is a function of its recipe: all random numbers are drawn from (seed, step
 is interrupted and resumed ends with the same weights, on a CPU to the bit. A run folder holds
 
     recipe.json      the recipe as run; `--recipe` loads it back, `--resume` follows it
-    metrics.jsonl    one line every `log_every` steps; TensorBoard gets the same figures
+    metrics.jsonl    one line every `log_every` steps; TensorBoard gets the same figures, and the sheets
     sheets/          samples drawn with the averaged weights
     checkpoints/     step-N/ with safetensors and state.json, written under a temporary name and renamed
     model/           a model folder with the averaged weights of the last checkpoint
@@ -32,7 +32,14 @@ RESERVE = 0.06
 """Share of a budget that is kept for checkpoints, sheets and a busy machine, which the timed steps do not show."""
 
 
-def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Accelerator, resume: bool) -> None:
+def train(
+    stage: Stage,
+    schedule: Schedule,
+    run: RunFolder,
+    accelerator: Accelerator,
+    resume: bool,
+    validate: Callable[[Stage], dict[str, float]] | None = None,
+) -> None:
     """Train a stage to the end of its schedule; Ctrl-C stops it after a last checkpoint.
 
     Args:
@@ -41,6 +48,7 @@ def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Acceler
         run: the run folder.
         accelerator: device, precision and processes.
         resume: go on from the last checkpoint.
+        validate: figures of photos that are held out, which are asked for with every sheet.
 
     Raises:
         KeyboardInterrupt: the training was stopped, after its checkpoint was written.
@@ -60,16 +68,18 @@ def train(stage: Stage, schedule: Schedule, run: RunFolder, accelerator: Acceler
             last = done == schedule.steps or stopping
             saving = done % schedule.checkpoint_every == 0 or last
             logging = done % schedule.log_every == 0 or last
-            if logging or saving:
+            drawing = done % schedule.sheet_every == 0 or last
+            held_out = validate(stage) if validate and drawing else {}
+            if logging or saving or held_out:
                 values = {name: float(value) for name, value in figures.items()}
                 _check_finite(done, values)
-            if logging:
-                log(done, {"learning_rate": rate, **values})
+            if logging or held_out:
+                log(done, {"learning_rate": rate, **values, **held_out})
             if accelerator.is_main_process:
                 if saving:
                     run.checkpoint(done, stage)
                     stage.export(run.model)
-                if done % schedule.sheet_every == 0 or last:
+                if drawing:
                     run.write_sheet(done, stage.sheet())
             accelerator.wait_for_everyone()
             if stopping:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nuwa_lip.fast import speed_up
@@ -154,13 +154,26 @@ class MPS2SStage(Stage[MPS2S]):
             counts,
         )
 
-    def loss(self, part: tuple[Tensor, ...], pace: Pace | None = None) -> Tensor:
-        """Eq. 15, nats for each token that is asked for."""
+    @torch.no_grad()
+    def held_out_loss(self, step: int, batch: TokenBatch) -> Tensor:
+        """Compute Eq. 15 of held-out photos, one token at a time."""
+        part = self.prepare(batch, np.random.default_rng([8, *self.seeds(step)]))
+        with self.accelerator.autocast():
+            return self.loss(part, model=self.average.model)
+
+    def loss(self, part: tuple[Tensor, ...], pace: Pace | None = None, model: nn.Module | None = None) -> Tensor:
+        """Compute Eq. 15, nats for each token that is asked for.
+
+        Args:
+            part: what `prepare` returns.
+            pace: how many tokens are predicted together; None: one at a time.
+            model: the one that predicts; None: the one that learns.
+        """
         *inputs, tokens, defective, order, counts = part
         each = counts.tolist()
         order = order[:, : max(each)]
         rows = None if pace is None else rows_of_each([pace.sizes(count) for count in each])
-        logits, _ = self.model(*inputs, tokens, defective, order, rows)
+        logits, _ = (model or self.model)(*inputs, tokens, defective, order, rows)
         real = torch.arange(order.shape[1], device=order.device) < counts[:, None]
         return mps2s_loss(logits, target_tokens(tokens, order), real)
 

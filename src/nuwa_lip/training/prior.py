@@ -57,6 +57,14 @@ class PriorStage(MPS2SStage):
         part = self.word_pieces(captions), batch.whole.to(self.accelerator.device)
         return self.learn(step, [part], lambda part: {"loss": self.prior_loss(*part)})
 
+    def held_out_loss(self, step: int, batch: TokenBatch) -> Tensor:
+        """Compute nothing: a prior is fitted to all that is there.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("--validation is not for the recipe prior: leave it out")
+
     def prior_loss(self, text_ids: Tensor, tokens: Tensor) -> Tensor:
         """Nats for each token of the whole photo, when only the caption and the region are known."""
         prior = self.unwrapped_prior

@@ -340,6 +340,18 @@ def named(stage: str, name: str) -> Any:
     return recipes[name]()
 
 
+def lengthened(recipe: Any, steps: int) -> Any:
+    """Give a recipe more steps; what a share of the steps says stays at the step where it was."""
+    share = recipe.schedule.steps / steps
+    schedule = dataclasses.replace(recipe.schedule, steps=steps, warmup=recipe.schedule.warmup * share)
+    changes: dict[str, Any] = {"schedule": schedule}
+    if isinstance(recipe, DFVQGANRecipe):
+        adversary = recipe.adversary
+        starts = {"start": adversary.start * share, "head_start": adversary.head_start * share}
+        changes |= {"adversary": dataclasses.replace(adversary, **starts), "unquantised": recipe.unquantised * share}
+    return dataclasses.replace(recipe, **changes)
+
+
 def to_json(recipe: Any) -> dict[str, Any]:
     """Turn a recipe into the content of its recipe.json."""
     stage = next(name for name, (kind, _) in STAGES.items() if isinstance(recipe, kind))

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -30,6 +31,7 @@ from torch.optim import Optimizer
 
 from nuwa_lip.disk import (
     make_folder,
+    naming,
     parse_json,
     read_text,
     regular,
@@ -61,6 +63,7 @@ class RunFolder:
     def __init__(self, path: Path, photos: int, main: bool = True) -> None:
         self.path, self.photos, self.main = path, photos, main
         self._made = False
+        self._board: Any = None
 
     @property
     def model(self) -> Path:
@@ -103,6 +106,11 @@ class RunFolder:
             else:
                 (self.path / name).unlink(missing_ok=True)
         write_json(self.path / "recipe.json", recipe)
+
+    def lengthen(self, recipe: dict[str, Any]) -> None:
+        """Write the recipe of a run that goes on for longer than it was to."""
+        if self.main:
+            write_json(self.path / "recipe.json", recipe)
 
     def checkpoints(self) -> list[Path]:
         """List the checkpoints' folders, oldest first."""
@@ -165,6 +173,8 @@ class RunFolder:
         path.parent.mkdir(exist_ok=True)
         with written_whole(path) as part:
             sheet.save(part, format="PNG")
+        if self._board:
+            self._board.add_image("sheet", np.asarray(sheet.convert("RGB")), step, dataformats="HWC")
 
     @contextmanager
     def logging(self, steps: int, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
@@ -172,10 +182,11 @@ class RunFolder:
         if not self.main:
             yield lambda step, figures: None
             return
-        board = _tensorboard(self.path / "tensorboard", first)
-        self._forget_after(first)
-        last_time, last_step = time.perf_counter(), first
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines, _progress() as bar:
+        board = self._board = _tensorboard(self.path / "tensorboard", first)
+        before = self._forget_after(first)
+        began = last_time = time.perf_counter()
+        last_step, file = first, self.path / "metrics.jsonl"
+        with file.open("a", encoding="utf-8") as lines, _progress() as bar:
             task = bar.add_task("training", total=steps, completed=first, figures="")
 
             def log(step: int, figures: dict[str, float]) -> None:
@@ -183,27 +194,34 @@ class RunFolder:
                 now = time.perf_counter()
                 figures["images_per_second"] = (step - last_step) * self.photos / (now - last_time)
                 last_time, last_step = now, step
+                figures["hours"] = before + (now - began) // 36 / 100
                 rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-                lines.write(json.dumps({"step": step, **rounded}) + "\n")
-                lines.flush()
+                with naming(file):
+                    lines.write(json.dumps({"step": step, **rounded}) + "\n")
+                    lines.flush()
                 for name, value in figures.items() if board else ():
                     board.add_scalar(name, value, step)
-                shown = [n for n in figures if n != "learning_rate"]
+                shown = [n for n in figures if n not in ("learning_rate", "hours")]
                 text = "  ".join(f"{name.replace('_per_', '/')} {figures[name]:.3g}" for name in shown)
                 bar.update(task, completed=step, figures=text)
 
             try:
                 yield log
             finally:
+                self._board = None
                 if board:
                     board.close()
 
-    def _forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that will run again."""
+    def _forget_after(self, step: int) -> float:
+        """Drop the metrics of steps that will run again → the hours that the others took."""
         path = self.path / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            write_text(path, "".join(line + "\n" for line in lines if _step_of(line) <= step))
+        if not path.exists():
+            return 0.0
+        lines = read_text(path, errors="replace").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        write_text(path, "".join(line + "\n" for line in kept))
+        hours = parse_json(kept[-1]).get("hours", 0.0) if kept else 0.0
+        return float(hours) if isinstance(hours, int | float) else 0.0
 
 
 @contextmanager
@@ -261,7 +279,10 @@ def _step_of(line: str) -> float:
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # as of a full disk
+        raise OSError(f"cannot write {path.name}: {first_line(error)}") from error
 
 
 def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ BOUNDS: Bounds = {
     "weight_decay": (0, 1e3),
     "clip": (ANY, float("inf")),
     "ema": (ANY, 1e3),
-    "seed": (ANY, 2**63),
+    "seed": (ANY, float("inf")),
     "log_every": STEPS,
     "sheet_every": STEPS,
     "checkpoint_every": STEPS,

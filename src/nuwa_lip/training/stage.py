@@ -142,6 +142,18 @@ class Stage(ABC, Generic[Model]):
             return figures
         return {name: self.accelerator.reduce(value, "mean") for name, value in figures.items()}
 
+    def held_out_loss(self, step: int, batch: Any) -> Tensor:
+        """Compute the loss of a batch that is not learned from, with the averaged weights.
+
+        Args:
+            step: seeds what is drawn.
+            batch: as `step` takes it.
+
+        Raises:
+            InputError: this training has none.
+        """
+        raise InputError("--validation is for DF-VQGAN and MP-S2S: leave it out")
+
     @abstractmethod
     def sheet(self) -> Image.Image:
         """Draw samples to look at, with the averaged weights."""

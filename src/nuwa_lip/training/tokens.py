@@ -27,7 +27,8 @@ from torch import Tensor
 from nuwa_lip.data.augment import Augmentation, augment
 from nuwa_lip.data.masks import MaskRecipe, random_masks
 from nuwa_lip.data.photos import PhotoSet
-from nuwa_lip.disk import parse_json, write_text, written_folder
+from nuwa_lip.disk import clean, from_json, parse_json, read_text, regular, write_text, written_folder
+from nuwa_lip.disk.fields import Bounds, check_bounds
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, MPS2SConfig
@@ -36,6 +37,7 @@ from nuwa_lip.training.stage import generator_for
 
 FORMAT_VERSION = 2
 ARRAYS = ("images", "masks", "tokens", "whole")
+BOUNDS: Bounds = {"resolution": (1, 2**16), "grid": (1, 2**10), "codebook_size": (1, 2**24), "variants": (1, 10**6)}
 
 
 class TokenBatch(NamedTuple):
@@ -51,6 +53,22 @@ class TokenBatch(NamedTuple):
     """int64 [B, h, w]: ζ^y everywhere."""
     captions: list[str]
     """One of each photo's captions; "" for a photo without any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What tokens.json says of the arrays beside it."""
+
+    resolution: int
+    grid: tuple[int, int]
+    codebook_size: int
+    variants: int
+    captions: list[list[str]]
+
+    def __post_init__(self) -> None:
+        check_bounds(self, BOUNDS)
+        if self.resolution % self.grid[0]:
+            raise InputError(f"resolution {self.resolution} is not a multiple of grid {self.grid}")
 
 
 @dataclass(frozen=True)
@@ -71,11 +89,15 @@ class TokenCache:
     def open(cls, folder: Path, model: MPS2SConfig) -> TokenCache:
         """Open a cache for a model.
 
+        Args:
+            folder: of the cache.
+            model: whose sizes it must have.
+
         Raises:
             InputError: it is missing, damaged, of a newer version, or of other sizes than the model's.
         """
         about = _read_about(folder)
-        found = (about["resolution"], tuple(about["grid"]), about["codebook_size"])
+        found = (about.resolution, about.grid, about.codebook_size)
         wanted = (model.image_size, tuple(model.grid), model.codebook_size)
         if found != wanted:
             raise InputError(
@@ -83,16 +105,17 @@ class TokenCache:
                 f"{found[2]} codes; the recipe's model has {wanted[0]}, {wanted[1][0]} x {wanted[1][1]} and {wanted[2]}"
             )
         arrays = {name: _map(folder / f"{name}.npy") for name in ARRAYS}
-        captions, variants = about["captions"], about["variants"]
+        captions, variants = [[clean(text) for text in texts] for texts in about.captions], about.variants
         if any(len(array) != len(captions) * variants for array in arrays.values()):
             raise InputError(
                 f"{folder} is a damaged token cache: its files do not hold {len(captions)} x {variants} rows"
             )
+        _check_arrays(folder, arrays, about)
         return cls(folder, **arrays, captions=captions, variants=variants, factor=found[0] // found[1][0])
 
     @classmethod
     def join(cls, caches: Sequence[TokenCache]) -> TokenCache:
-        """Several caches as one, held in memory.
+        """Join several caches into one, held in memory.
 
         Raises:
             InputError: they have not equally many variants of a photo.
@@ -109,7 +132,7 @@ class TokenCache:
         return dataclasses.replace(first, **arrays, captions=captions)
 
     def load(self, device: torch.device | str) -> TokenCache:
-        """The same, held in memory of a device."""
+        """Copy the cache into the memory of a device."""
         held = {name: getattr(self, name).to(device, copy=True) for name in ARRAYS}
         return dataclasses.replace(self, **held)
 
@@ -224,9 +247,15 @@ def write_cache(
 
 
 def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """ζ^x of the photo with its hole where known and ζ^y of the complete photo where defective, and ζ^y everywhere.
+    """Encode ζ^x of the photo with its hole where known and ζ^y of the complete photo where defective, and ζ^y.
 
-    Each is int64 [B, h, w].
+    Args:
+        model: the tokenizer.
+        image: complete photos, float32 [B, 3, H, W] in [-1, 1].
+        mask: holes, bool [B, 1, H, W].
+
+    Returns:
+        Both, int64 [B, h, w] on the model's device.
     """
     device = model.last_layer.device
     if mask.all():  # nothing is known: one pass will do
@@ -284,7 +313,20 @@ def _new(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
     return file
 
 
-def _read_about(folder: Path) -> dict[str, Any]:
+def _check_arrays(folder: Path, arrays: dict[str, Tensor], about: About) -> None:
+    """Refuse arrays of other shapes and types than tokens.json tells, and tokens that are no codes."""
+    size = about.resolution
+    rows = {"images": (3, size, size), "masks": (-(-size * size // 8),), "tokens": about.grid, "whole": about.grid}
+    for name, array in arrays.items():
+        dtype = torch.uint8 if name in ("images", "masks") else torch.int32
+        if array.dtype != dtype or array.shape[1:] != rows[name]:
+            found = f"{array.dtype} {[*array.shape[1:]]} a row, not {dtype} {[*rows[name]]}"
+            raise InputError(f"{folder} is a damaged token cache: {name}.npy has {found}")
+        if dtype == torch.int32 and len(array) and not 0 <= int(array.min()) <= int(array.max()) < about.codebook_size:
+            raise InputError(f"{folder} is a damaged token cache: {name}.npy has tokens beyond its codes")
+
+
+def _read_about(folder: Path) -> About:
     """tokens.json, with all of its fields there.
 
     Raises:
@@ -294,7 +336,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} is not a token cache (it has no tokens.json): make one with nuwa-lip tokenize")
     try:
-        about = parse_json(path.read_text(encoding="utf-8"))
+        about = parse_json(read_text(path))
         version = int(about["format_version"])
         missing = [
             name for name in ("resolution", "grid", "codebook_size", "variants", "captions") if name not in about
@@ -307,13 +349,14 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is a token cache of version {version}: make it anew with nuwa-lip tokenize")
     if missing:
         raise InputError(f"{folder} is a damaged token cache: {path.name} has no {missing[0]}")
-    return about
+    known = {field.name: about[field.name] for field in dataclasses.fields(About)}
+    return from_json(About, known, f"{folder} is a damaged token cache: {path.name}")
 
 
 def _map(path: Path) -> Tensor:
     try:
         # copy-on-write, because torch wants writable memory
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+        return torch.from_numpy(np.load(regular(path), mmap_mode="c", allow_pickle=False))
     except (OSError, EOFError, ValueError, TypeError) as error:
         reason = "it is missing" if isinstance(error, FileNotFoundError) else first_line(error)
         raise InputError(f"{path.parent} is a damaged token cache: {path.name}: {reason}") from error
