@@ -6,6 +6,7 @@ import base64
 import concurrent.futures
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,7 @@ def test_a_model_that_is_not_there_is_said_to_be_missing() -> None:
 
     with TestClient(create_app(["no-such-model"]), base_url="http://localhost") as client:
         while (answer := client.get("/readyz")).json()["status"] == "loading":
-            pass
+            time.sleep(0.01)
         assert answer.status_code == 503 and "no-such-model" in answer.json()["detail"]
         assert client.post("/v1/inpaint", **form()).status_code == 503
 

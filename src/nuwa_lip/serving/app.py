@@ -19,7 +19,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.serving import compatible, version1
 from nuwa_lip.serving.figures import Figures
 from nuwa_lip.serving.guard import LOOPBACK, Guard, problem
-from nuwa_lip.serving.jobs import Closing, Full, Worker
+from nuwa_lip.serving.jobs import Closed, Full, Worker
 from nuwa_lip.serving.limits import USUAL, Limits
 from nuwa_lip.serving.notes import hooked
 from nuwa_lip.serving.reading import TooLarge
@@ -119,8 +119,8 @@ def _explain_errors(app: FastAPI) -> None:
         answer.headers["retry-after"] = str(error.seconds)
         return answer
 
-    @app.exception_handler(Closing)
-    async def closing(_: Request, error: Closing) -> JSONResponse:
+    @app.exception_handler(Closed)
+    async def closed(_: Request, error: Closed) -> JSONResponse:
         return problem(503, str(error), "server_error")
 
     @app.exception_handler(StarletteHTTPException)

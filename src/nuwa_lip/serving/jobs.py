@@ -33,8 +33,8 @@ class Full(Exception):
         self.seconds = seconds
 
 
-class Closing(Exception):
-    """The server is shutting down and takes no more jobs."""
+class Closed(Exception):
+    """The server takes no more jobs: it is shutting down, or could not load its model."""
 
 
 class Stopped(Exception):
@@ -191,10 +191,12 @@ class Worker:
 
         Raises:
             Full: as many wait as may.
-            Closing: the server is shutting down.
+            Closed: the server takes none.
         """
+        if self.failure is not None:
+            raise Closed(f"the model could not be loaded: {self.failure}")
         if self._closing:
-            raise Closing("the server is shutting down")
+            raise Closed("the server is shutting down")
         if self.waiting >= self.limits.queue:
             raise Full(max(1, math.ceil(self._pace)))
 
@@ -203,7 +205,7 @@ class Worker:
 
         Raises:
             Full: as many wait as may.
-            Closing: the server is shutting down.
+            Closed: the server takes none.
         """
         self.check()
         self.jobs[job.id] = job
@@ -228,6 +230,8 @@ class Worker:
         except Exception as error:
             log.exception("the model could not be loaded")
             self.failure = str(error)
+            for job in list(self.jobs.values()):
+                job.change(state="failed", error=f"the model could not be loaded: {error}", fault=True)
             return
         self.ready = True
         while (job := self._queue.get()) is not None:
