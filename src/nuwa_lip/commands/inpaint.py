@@ -141,6 +141,8 @@ def inpaint(
     _check(more)
     if mask is not None and (more.box or more.circle):
         raise InputError(f"--box and --circle are for photos without a mask: leave them out, or --mask {mask}")
+    if more.json is not None and more.json in (photo, mask, out, Path(prompt)):
+        raise InputError(f"--json {more.json} is another file of this command: choose another name")
     if photo.is_dir():
         if STANDARD in (out, mask):
             raise InputError("a folder of photos needs a folder for the results, -o FOLDER, and masks that are files")
