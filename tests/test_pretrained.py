@@ -50,3 +50,19 @@ def test_saving_and_loading_gives_the_same_pictures(tiny_pipe: InpaintPipeline, 
     assert repaint(again).tobytes() == repaint(tiny_pipe).tobytes()
     assert again.sampling == tiny_pipe.sampling and again.card == tiny_pipe.card
     assert torch.equal(again.tokenizer(["a bear"]), tiny_pipe.tokenizer(["a bear"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ((5,), "the model is 5"),
+        ((None,), "the model is None"),
+        (("nuwa-lip-mini", "float16"), "torch_dtype is 'float16'"),
+        (("nuwa-lip-mini", torch.int8), "torch_dtype is torch.int8"),
+        (("nuwa-lip-mini", None, ["int8"]), "there are no weights called"),
+    ],
+)
+def test_arguments_of_another_type_are_named(given: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        InpaintPipeline.from_pretrained(*given)
+    assert "\n" not in str(caught.value)

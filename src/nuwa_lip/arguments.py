@@ -24,6 +24,7 @@ NOT_HERE = {
     "negative_prompt": "the model knows no such prompt: leave it out, and say in `prompt` what is to be seen",
 }
 """Arguments of diffusers' inpainting pipelines that mean nothing here, and why."""
+MAX_COUNT = 100_000
 DEFAULTS = {"strength": 1}
 """Those of them whose default is not None or "" alone."""
 
@@ -41,7 +42,9 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def check(count: int, padding: int | None, output_type: str, rank: str, callback: object = None) -> None:
+def check(
+    count: int, padding: int | None, output_type: str, rank: str, callback: object = None, composite: object = True
+) -> None:
     """Check the arguments that are plain numbers, names and functions.
 
     Args:
@@ -50,12 +53,13 @@ def check(count: int, padding: int | None, output_type: str, rank: str, callback
         output_type: "pil", "np" or "pt".
         rank: "likelihood" or "clip".
         callback: `callback_on_step_end`, a function.
+        composite: True or False.
 
     Raises:
         InputError: one of these is of another type, or out of range.
     """
-    if not _is_whole(count) or count < 1:
-        raise InputError(f"num_images_per_prompt is {_shown(count)}; it must be 1 or more, a whole number")
+    if not _is_whole(count) or not 1 <= count <= MAX_COUNT:
+        raise InputError(f"num_images_per_prompt is {_shown(count)}; it must be a whole number, 1 to {MAX_COUNT:,}")
     if padding is not None and (not _is_whole(padding) or padding < 0):
         raise InputError(f"padding_mask_crop is {_shown(padding)}; it must be 0 or more, a whole number")
     if not isinstance(output_type, str) or output_type not in ("pil", "np", "pt"):
@@ -64,6 +68,8 @@ def check(count: int, padding: int | None, output_type: str, rank: str, callback
         raise InputError(f"rank is {_shown(rank)}; it must be 'likelihood' or 'clip'")
     if callback is not None and not callable(callback):
         raise InputError(f"callback_on_step_end is {_shown(callback)}; it must be a function")
+    if not isinstance(composite, bool):
+        raise InputError(f"composite is {_shown(composite)}; it must be True or False")
 
 
 def _is_whole(value: object) -> bool:

@@ -160,7 +160,7 @@ class InpaintPipeline(Pretrained):
             blend=blend,
         )
         sampling = replace(self.sampling, **given)
-        arguments.check(num_images_per_prompt, padding_mask_crop, output_type, rank, callback_on_step_end)
+        arguments.check(num_images_per_prompt, padding_mask_crop, output_type, rank, callback_on_step_end, composite)
         arguments.refuse(height=height, width=width, strength=strength, negative_prompt=negative_prompt)
         tasks = arguments.read_tasks(image, mask_image, prompt, output_type, mask_orientation)
         seeds = candidate_seeds(generator, num_images_per_prompt, len(tasks))

@@ -58,6 +58,12 @@ class Pretrained:
         Raises:
             InputError: there is no such model, a part of it is missing, or there is no such form.
         """
+        if not isinstance(name, (str, Path)):
+            raise InputError(f"the model is {name!r}: give a bundled name, a model folder, or a hub id")
+        if torch_dtype is not None and not (isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point):
+            raise InputError(f"torch_dtype is {torch_dtype!r}: give a floating-point type, such as torch.bfloat16")
+        if weights is not None and not isinstance(weights, str):
+            raise InputError(f"there are no weights called {weights!r}: give a name, or None")
         parts = hub.load_model(name, dtype=torch_dtype or torch.float32)
         if parts.mps2s is None or parts.tokenizer is None:
             raise InputError(f"{name} holds a DF-VQGAN only (stage 1)")

@@ -94,7 +94,7 @@ def read_hole(mask: Picture | None, photo: Photo, *, invert: bool = False, orien
     Raises:
         InputError: the mask cannot be read, has another size, or leaves nothing to repaint.
     """
-    if orientation not in (None, *ORIENTATIONS):
+    if orientation is not None and not (isinstance(orientation, str) and orientation in ORIENTATIONS):
         raise InputError(f"the mask's orientation is {orientation!r}; it must be 'displayed' or 'stored'")
     if mask is None:
         if invert:

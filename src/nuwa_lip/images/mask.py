@@ -62,6 +62,10 @@ def read_mask(mask: Picture, photo: Photo) -> Reading:
 
 def _as_image(values: np.ndarray) -> Image.Image:
     """Bring an array [H, W, C] to the picture that a file of these channels holds."""
+    if values.dtype.kind not in "biuf":
+        raise InputError(
+            f"mask_image has type {values.dtype}: give bool, uint8 with 255 = repaint, or floating point from 0 to 1"
+        )
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * 255
     elif values.dtype.kind == "f":

@@ -35,8 +35,11 @@ def as_array(values: Any, name: str) -> np.ndarray:
     if isinstance(values, np.ndarray):
         array = values
     elif hasattr(values, "detach"):
-        tensor = values.detach().cpu()
-        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        try:
+            tensor = values.detach().cpu()
+            array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        except (TypeError, RuntimeError) as error:  # sparse, or without data
+            raise InputError(f"{name} is a tensor that cannot be read: {first_line(error)}") from error
         if array.ndim > 2:
             array = np.moveaxis(array, -3, -1)
     else:
