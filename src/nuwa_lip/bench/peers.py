@@ -46,10 +46,10 @@ def optional(bench: Bench, package: str, make: Callable[[], T], what: str = "") 
         return None
 
 
-def _build(make: Callable[[], Any], dtype: torch.dtype, device: torch.device = CPU) -> Any:
+def _build(dtype: torch.dtype, make: Callable[..., Any], *args: Any, device: torch.device = CPU, **sizes: Any) -> Any:
     """Make a model whose weights are noise; initial values of a billion weights would take minutes."""
     with device, Uninitialised():
-        model: nn.Module = make()
+        model: nn.Module = make(*args, **sizes)
     fill(model)
     return model.to(dtype)
 
@@ -109,7 +109,7 @@ def t5(config: MPS2SConfig, dtype: torch.dtype, device: torch.device = CPU) -> A
         pad_token_id=0,
         eos_token_id=None,
     )
-    model = _build(lambda: T5ForConditionalGeneration(sizes), dtype, device)
+    model = _build(dtype, T5ForConditionalGeneration, sizes, device=device)
     model.config.num_layers = max(encoder, decoder)  # transformers 5 sizes the decoder's cache by the encoder's depth
     patches = (config.image_size // config.patch_size) ** 2
     model.memory_shape = (1, config.text_length + patches + config.grid[0] * config.grid[1], config.width)
@@ -184,49 +184,47 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
     channels = (8, 8) if small else (128, 256, 256, 512, 768)
     side = 32 if small else 256
     transformer = _build(
-        lambda: UVit2DModel(
-            hidden_size=width,
-            use_bias=False,
-            hidden_dropout=0.0,
-            cond_embed_dim=wide,
-            micro_cond_encode_dim=micro,
-            micro_cond_embed_dim=5 * micro,
-            encoder_hidden_size=wide,
-            vocab_size=8256,
-            codebook_size=8192,
-            in_channels=wide,
-            block_out_channels=wide,
-            num_res_blocks=1 if small else 3,
-            downsample=False,
-            upsample=False,
-            block_num_heads=2 if small else 12,
-            num_hidden_layers=depth,
-            num_attention_heads=2 if small else 16,
-            attention_dropout=0.0,
-            intermediate_size=64 if small else 2816,
-            layer_norm_eps=1e-6,
-            ln_elementwise_affine=True,
-            sample_size=16,
-        ),
         dtype,
+        UVit2DModel,
+        hidden_size=width,
+        use_bias=False,
+        hidden_dropout=0.0,
+        cond_embed_dim=wide,
+        micro_cond_encode_dim=micro,
+        micro_cond_embed_dim=5 * micro,
+        encoder_hidden_size=wide,
+        vocab_size=8256,
+        codebook_size=8192,
+        in_channels=wide,
+        block_out_channels=wide,
+        num_res_blocks=1 if small else 3,
+        downsample=False,
+        upsample=False,
+        block_num_heads=2 if small else 12,
+        num_hidden_layers=depth,
+        num_attention_heads=2 if small else 16,
+        attention_dropout=0.0,
+        intermediate_size=64 if small else 2816,
+        layer_norm_eps=1e-6,
+        ln_elementwise_affine=True,
+        sample_size=16,
     )
     vq = _build(
-        lambda: VQModel(
-            down_block_types=("DownEncoderBlock2D",) * len(channels),
-            up_block_types=("UpDecoderBlock2D",) * len(channels),
-            block_out_channels=channels,
-            layers_per_block=1 if small else 2,
-            latent_channels=64,
-            sample_size=32,
-            num_vq_embeddings=8192,
-            norm_num_groups=8 if small else 32,
-            mid_block_add_attention=False,
-            lookup_from_codebook=True,
-            force_upcast=False,
-        ),
         dtype,
+        VQModel,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1 if small else 2,
+        latent_channels=64,
+        sample_size=32,
+        num_vq_embeddings=8192,
+        norm_num_groups=8 if small else 32,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+        force_upcast=False,
     )
-    text = _build(lambda: _clip_text(True, small), dtype)
+    text = _build(dtype, _clip_text, True, small)
     pipe: Any = AmusedInpaintPipeline(vq, None, text, transformer, AmusedScheduler(mask_token_id=8255))
 
     def embed(ids: Tensor) -> dict[str, Tensor]:
@@ -255,31 +253,29 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
     side, wide = (64, 32) if small else (256, 768)
     options: dict[str, Any] = {"norm_num_groups": 8} if small else {}
     unet = _build(
-        lambda: UNet2DConditionModel(
-            sample_size=64,
-            in_channels=9,
-            out_channels=4,
-            cross_attention_dim=wide,
-            attention_head_dim=8,
-            block_out_channels=(16, 16, 16, 16) if small else (320, 640, 1280, 1280),
-            layers_per_block=1 if small else 2,
-            **options,
-        ),
         dtype,
+        UNet2DConditionModel,
+        sample_size=64,
+        in_channels=9,
+        out_channels=4,
+        cross_attention_dim=wide,
+        attention_head_dim=8,
+        block_out_channels=(16, 16, 16, 16) if small else (320, 640, 1280, 1280),
+        layers_per_block=1 if small else 2,
+        **options,
     )
     vae = _build(
-        lambda: AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(8, 8, 8, 8) if small else (128, 256, 512, 512),
-            layers_per_block=1 if small else 2,
-            latent_channels=4,
-            norm_num_groups=8 if small else 32,
-            sample_size=512,
-        ),
         dtype,
+        AutoencoderKL,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8) if small else (128, 256, 512, 512),
+        layers_per_block=1 if small else 2,
+        latent_channels=4,
+        norm_num_groups=8 if small else 32,
+        sample_size=512,
     )
-    text = _build(lambda: _clip_text(False, small), dtype)
+    text = _build(dtype, _clip_text, False, small)
     pipe: Any = StableDiffusionInpaintPipeline(
         vae=vae,
         text_encoder=text,
