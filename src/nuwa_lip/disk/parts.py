@@ -216,8 +216,12 @@ def _sweep_files(folder: Path) -> None:
 def _new_part(path: Path) -> tuple[Path, int]:
     """Make a temporary folder and lock it → the folder, and what to close; a lock ends with its process, however."""
     while True:
-        part = _beside(path)
-        part.mkdir()
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.mkdir()
+        except FileExistsError:  # of another process, on a file system without locks
+            part = _beside(path)
+            part.mkdir()
         handle = os.open(part, os.O_RDONLY) if fcntl else os.open(os.devnull, os.O_RDONLY)
         if fcntl:
             with suppress(OSError):  # a file system without locks
