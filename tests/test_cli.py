@@ -234,6 +234,5 @@ def test_a_value_may_look_like_an_option(nuwa_lip: Run, tmp_path: Path) -> None:
 
 
 def test_what_a_terminal_would_obey_is_spelled_out(nuwa_lip: Callable[..., Any]) -> None:
-    words = ("--mask", "x.png", "--prompt", "", "-o", "o.png")
-    done = nuwa_lip("inpaint", "no\x1b[2Jphoto\u202e.png", *words)
+    done = nuwa_lip("data", "benchmark", "--verify", "no\x1b[2Jphoto\u202e.png")
     assert done.code == 2 and r"no\x1b[2Jphoto\u202e.png" in done.err and "\x1b" not in done.err

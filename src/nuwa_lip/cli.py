@@ -218,6 +218,8 @@ def _unknown(name: str, group: Mapping[str, tuple[str, str]]) -> str:
 def _fail(error: Exception, code: int) -> None:
     if os.environ.get("NUWA_LIP_DEBUG") == "1":
         traceback.print_exception(error)
+    for note in getattr(error, "__notes__", ()):
+        print(f"nuwa-lip: {escaped(note)}", file=sys.stderr)
     # the exception's name helps only where the message was not written for the user
     text = escaped(" ".join(str(error).split()))
     if code != 2:

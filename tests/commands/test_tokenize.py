@@ -95,6 +95,7 @@ def test_a_full_disk(nuwa_lip: Run, given: list[Any], tmp_path: Path, monkeypatc
     done = nuwa_lip("tokenize", *given, "-o", tmp_path / "tokens")
     assert done.code == 1 and done.out == "" and list(tmp_path.iterdir()) == []
     assert done.err.splitlines()[-1] == "nuwa-lip: OSError: [Errno 28] No space left on device"
+    assert f"nuwa-lip: {tmp_path / 'tokens'} could not be written" in done.err
 
 
 def test_damaged_photos_are_named(nuwa_lip: Run, given: list[Any], tmp_path: Path) -> None:

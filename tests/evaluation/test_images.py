@@ -129,6 +129,17 @@ def test_pictures_of_a_model_are_not_those_of_one_trained_again(
         evaluate.images(benchmark.folder, model=str(model), save_images=kept, limit=2)
 
 
+def test_a_baselines_pictures_are_kept_for_other_commands(benchmark: Benchmark, tmp_path: Path) -> None:
+    kept, page = tmp_path / "kept", tmp_path / "page.html"
+    evaluate.images(benchmark.folder, baseline="telea", save_baseline=kept, limit=2)
+    assert sorted(path.name for path in kept.iterdir()) == ["00000.png", "00001.png", "run.json"]
+    evaluate.images(benchmark.folder, results=kept, limit=2)
+    with pytest.raises(InputError, match="kept .*another run"):
+        evaluate.images(benchmark.folder, baseline="navier-stokes", save_baseline=kept, limit=2)
+    with pytest.raises(InputError, match="--save-baseline keeps a baseline's pictures; give --baseline"):
+        evaluate.images(benchmark.folder, results=kept, save_baseline=page)
+
+
 def test_two_methods_of_one_name_are_refused(benchmark: Benchmark, tmp_path: Path) -> None:
     results = save_results(benchmark, tmp_path / "opencv-telea")
     with pytest.raises(InputError, match="opencv-telea"):

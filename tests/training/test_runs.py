@@ -365,3 +365,12 @@ def test_sheets_go_to_tensorboard_and_hours_go_on(tmp_path: Path, monkeypatch: p
         log(2, {"loss": 1.0})
     found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["hours"]) for line in found] == [(1, 1.0), (2, 2.0)]
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, photos=4).logging(steps=2, first=0):
+        with pytest.raises(InputError, match="another process is writing to"):
+            with RunFolder(tmp_path, photos=4).logging(steps=2, first=0):
+                raise AssertionError("it is being written")
+    with RunFolder(tmp_path, photos=4).logging(steps=2, first=0) as log:
+        log(1, {"loss": 1.0})

@@ -44,6 +44,7 @@ def images(
     rank: Literal["likelihood", "clip"] = "likelihood",
     sheet: Path | None = None,
     save_images: Path | None = None,
+    save_baseline: Path | None = None,
     metrics: str = "",
     inception: Path | None = None,
     vgg: Path | None = None,
@@ -79,6 +80,7 @@ def images(
         rank: What is best: the model's likelihood, or CLIP's similarity to the caption.
         sheet: Where to write a PNG with 24 random rows: photo, hole, result(s), caption.
         save_images: Keep the model's pictures in this folder; a run that was stopped goes on from them.
+        save_baseline: The same for the baseline's pictures; --results and `evaluate human make` read both folders.
         metrics: More figures, with commas: fid, kid, lpips, clip (need the extra `evaluate` and weights).
         inception: Weights for fid and kid, safetensors or .pth; otherwise from torch's cache.
         vgg: Weights for lpips, safetensors or .pth; otherwise from the hub's or torch's cache.
@@ -98,6 +100,8 @@ def images(
     ):
         if given and model is None:
             raise InputError(f"{what}; give --model")
+    if save_baseline is not None and baseline is None:
+        raise InputError("--save-baseline keeps a baseline's pictures; give --baseline")
     check_least(0, seed=seed)
     check_least(1, best_of=best_of, workers=workers)
     check_least(2, limit=limit)
@@ -123,6 +127,7 @@ def images(
         best_of=best_of,
         rank=rank,
         save_images=save_images,
+        save_baseline=save_baseline,
         extras=extras,
         weights=jobs.Weights(inception=inception, vgg=vgg, clip=clip, download=download),
     )

@@ -84,6 +84,7 @@ def tokenize(
         augmentation=augmentation,
         seed=seed,
         batch_size=batch_size,
+        replace=overwrite,
         progress=lambda batches: track(batches, "encoding", console=console, transient=True),
     )
     line = f"{out}: {len(photos)} photos, {variants} variants of each"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from nuwa_lip.disk import read_object
+from nuwa_lip.disk import make_folder, read_object, write_json, written_whole
+from nuwa_lip.disk.tensors import read_tensors
 from nuwa_lip.errors import InputError
 from nuwa_lip.models.bert import SIZES
 
@@ -42,17 +43,18 @@ def cut(source: Path, out: Path, captions: Iterable[str], length: int = 64) -> i
     if content.get("model", {}).get("type") != "WordPiece":
         raise InputError(f"{source / 'tokenizer.json'} is not a WordPiece tokenizer, as a BERT has")
     kept = _pieces_in_use(content, captions)
-    weights = load_file(source / "model.safetensors")
+    weights = read_tensors(source / "model.safetensors")
     state = {name: value for name, value in weights.items() if value.is_floating_point()}
     state[WORDS] = state[WORDS][torch.tensor(list(kept.values()))].contiguous()
     length = min(length, len(state[POSITIONS]))
     state[POSITIONS] = state[POSITIONS][:length].contiguous()
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "tokenizer.json").write_text(json.dumps(_tokenizer(content, kept, length)), encoding="utf-8")
+    make_folder(out)
+    with written_whole(out / "model.safetensors") as part:
+        save_file(state, part, metadata={"format": "pt"})
+    write_json(out / "tokenizer.json", _tokenizer(content, kept, length), indent=None)
     sizes = {name: about[name] for name in SIZES if name in about}
     sizes |= {"vocab_size": len(kept), "max_position_embeddings": length}
-    (out / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "config.json", {"model_type": "bert", **sizes})
     return len(kept)
 
 

@@ -3,6 +3,7 @@
 from nuwa_lip.disk.fields import fits, from_json
 from nuwa_lip.disk.parts import (
     check_writable,
+    held,
     make_folder,
     naming,
     temporary_folder,
@@ -21,6 +22,7 @@ __all__ = [
     "escaped",
     "fits",
     "from_json",
+    "held",
     "inside",
     "lines_of",
     "make_folder",

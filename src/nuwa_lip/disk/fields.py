@@ -74,7 +74,7 @@ def check_bounds(config: Any, bounds: Bounds, prefix: str = "") -> None:
         for number in value if several else [] if value is None else [value]:
             if not isinstance(number, Real) or isinstance(number, bool):
                 raise InputError(f"{prefix}{name} is {value!r:.{SHOWN}}; it must be a number")
-            if not low <= number <= high:
+            if not (low <= number and number <= high):  # type: ignore[operator]
                 least = "" if low == ANY else f"{low} or more, and "
                 raise InputError(f"{prefix}{name} is {value!r:.{SHOWN}}; it must be {least}{high} at most")
 

@@ -39,7 +39,7 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     Raises:
         InputError: a file has appeared there, and is not to be replaced.
-        OSError: it cannot be written; the error names `path`.
+        OSError: it cannot be written; a note names `path`.
     """
     _sweep_files(path.parent)
     part = _beside(path)
@@ -65,7 +65,7 @@ def written_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
         InputError: no folder can be made there, another process writes the same one, or one has appeared there and is
             not to be replaced.
-        OSError: it cannot be written; the error names `folder`.
+        OSError: it cannot be written; a note names `folder`.
     """
     with temporary_folder(folder) as part:
         yield part
@@ -86,7 +86,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: no folder can be made there, or another process makes one for the same `path`.
-        OSError: it cannot be written; the error names `path`.
+        OSError: it cannot be written; a note names `path`.
     """
     path = path.absolute()
     near = next(folder for folder in path.parents if folder.exists())
@@ -105,13 +105,35 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder, as long as its files are written one by one; a process that ends holds nothing any more.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl and handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another process is writing to {folder}: wait for its end") from None
+            except OSError:  # a file system without locks
+                pass
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+@contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give errors that name no file, such as that of a full disk, the name of this one."""
+    """Give errors that name no file, such as that of a full disk, a note with the name of this one."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
+        if error.errno is not None and error.filename is None and not hasattr(error, "__notes__"):
+            error.add_note(f"{path} could not be written")
         raise
 
 
@@ -194,8 +216,12 @@ def _sweep_files(folder: Path) -> None:
 def _new_part(path: Path) -> tuple[Path, int]:
     """Make a temporary folder and lock it → the folder, and what to close; a lock ends with its process, however."""
     while True:
-        part = _beside(path)
-        part.mkdir()
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.mkdir()
+        except FileExistsError:  # of another process, on a file system without locks
+            part = _beside(path)
+            part.mkdir()
         handle = os.open(part, os.O_RDONLY) if fcntl else os.open(os.devnull, os.O_RDONLY)
         if fcntl:
             with suppress(OSError):  # a file system without locks

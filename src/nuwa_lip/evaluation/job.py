@@ -93,6 +93,9 @@ class Job:
     best_of: int = 1
     rank: Literal["likelihood", "clip"] = "likelihood"
     save_images: Path | None = None
+    """Where the model's pictures are kept."""
+    save_baseline: Path | None = None
+    """Where the baseline's are."""
     extras: tuple[str, ...] = ()
     """Figures beside the usual ones: `images.EXTRAS`."""
     weights: Weights = field(default_factory=Weights)
@@ -132,10 +135,14 @@ class Job:
             found.append(repaint)
         if self.results is not None:
             found.append(methods.results(self.results))
-        if self.baseline in methods.BASELINES:
-            found.append(methods.baseline(self.baseline))
-        elif self.baseline is not None:
-            found.append(registry.load(self.baseline, self.baseline_options))
+        if self.baseline is not None:
+            plain = self.baseline in methods.BASELINES
+            repaint = methods.baseline(self.baseline) if plain else registry.load(self.baseline, self.baseline_options)
+            if self.save_baseline is not None:
+                options = {} if plain else {"options": str(self.baseline_options)}
+                run: dict[str, object] = {"baseline": self.baseline, **options, "benchmark_sha256": source.sha256}
+                repaint = methods.kept(repaint, self.save_baseline, run)
+            found.append(repaint)
         return dict(zip(self.names(), found, strict=True))
 
     def _run(self, model: str, source: Benchmark) -> dict[str, object]:

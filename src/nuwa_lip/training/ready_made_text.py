@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from nuwa_lip.disk import read_object
+from nuwa_lip.disk.tensors import read_tensors
 from nuwa_lip.models import MPS2S, MPS2SConfig
 from nuwa_lip.models.bert import BertText
 from nuwa_lip.models.text import describe_bert
@@ -37,7 +37,7 @@ def with_bert(config: MPS2SConfig, folder: Path) -> MPS2SConfig:
 def start_from_bert(model: MPS2S, folder: Path) -> CaptionTokenizer:
     """Give a model the weights of a BERT → its tokenizer."""
     assert isinstance(model.text, BertText)
-    model.text.load_bert(load_file(folder / "model.safetensors"))
+    model.text.load_bert(read_tensors(folder / "model.safetensors"))
     return CaptionTokenizer.from_file(folder / "tokenizer.json")
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nuwa_lip.disk import (
+    held,
     make_folder,
     naming,
     parse_json,
@@ -182,6 +183,10 @@ class RunFolder:
         if not self.main:
             yield lambda step, figures: None
             return
+        with held(self.path):
+            yield from self._logging(steps, first)
+
+    def _logging(self, steps: int, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
         board = self._board = _tensorboard(self.path / "tensorboard", first)
         before = self._forget_after(first)
         began = last_time = time.perf_counter()
@@ -308,7 +313,7 @@ def _check_moments(optimizer: Optimizer, tensors: dict[str, Tensor], most: int) 
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     begun = {key.split(".", 1)[0] for key in tensors}
-    expected = {}
+    expected: dict[str, Tensor] = {}
     for index, parameter in enumerate(parameters):
         if str(index) in begun:
             expected |= {f"{index}.{name}": parameter.detach() for name in ("exp_avg", "exp_avg_sq")}

@@ -198,11 +198,12 @@ def write_cache(
     seed: int,
     batch_size: int = 32,
     progress: Callable[[range], Any] = iter,
+    replace: bool = True,
 ) -> None:
     """Make a token cache.
 
     Args:
-        folder: folder of the cache; what is there is replaced.
+        folder: folder of the cache.
         model: the frozen model, on the device to compute on.
         photos: photos a little larger than the model's resolution, so that crops keep their sharpness.
         variants: number of crops and holes of each photo.
@@ -211,13 +212,14 @@ def write_cache(
         seed: of all of it; the same arguments give the same cache.
         batch_size: crops encoded at a time.
         progress: wraps the range of batches, to show it.
+        replace: replace what is in the folder at the end.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: it cannot be written there, or there is something that is not to be replaced.
     """
     size, grid = model.config.resolution, model.config.grid
     count = len(photos) * variants
-    with written_folder(folder) as part:
+    with written_folder(folder, replace=replace) as part:
         with (
             _new(part / "images.npy", np.uint8, (count, 3, size, size)) as images,
             _new(part / "masks.npy", np.uint8, (count, -(-size * size // 8))) as bits,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from nuwa_lip.training.stage import Stage
@@ -27,7 +28,7 @@ def held_out(source: Any, accelerator: Accelerator) -> Callable[[Stage], dict[st
         schedule = stage.recipe.schedule
         place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
         batches = source.batches(schedule.batch_size, seed=0, **place)
-        losses = [stage.held_out_loss(FAR + i, next(batches)) for i in range(BATCHES)]
-        return {"validation": float(stage.mean({"loss": sum(losses) / BATCHES})["loss"])}
+        losses = torch.stack([stage.held_out_loss(FAR + i, next(batches)) for i in range(BATCHES)])
+        return {"validation": float(stage.mean({"loss": losses.mean()})["loss"])}
 
     return validate
