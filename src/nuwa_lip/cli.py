@@ -25,6 +25,7 @@ from nuwa_lip.errors import InputError
 COMMANDS: dict[str, tuple[str, str]] = {
     "inpaint": ("nuwa_lip.commands.inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
     "demo": ("nuwa_lip.commands.demo:demo", "repaint the bundled photos and show the result as one sheet"),
+    "verify": ("nuwa_lip.commands.verify:verify", "say what of a photo was changed, and that nothing else was"),
     "serve": ("nuwa_lip.commands.serve:serve", "paint in a browser, and serve the HTTP API"),
     "data shards": ("nuwa_lip.commands.data:shards", "make WebDataset shards of captioned photos"),
     "data shapes": ("nuwa_lip.commands.data:shapes", "draw the synthetic captioned set of coloured shapes"),

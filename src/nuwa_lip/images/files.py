@@ -112,14 +112,11 @@ def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:
         InputError: the format cannot hold the picture, or the file exists.
         OSError: the file cannot be written, as on a full disk.
     """
-    image, deep, kept = _prepared(image, path)
     if path == STANDARD:
-        with tempfile.TemporaryDirectory() as folder:
-            part = Path(folder, "x.png")
-            _write(image, deep, "PNG", kept, part)
-            sys.stdout.buffer.write(part.read_bytes())
-            sys.stdout.buffer.flush()
+        sys.stdout.buffer.write(as_png(image))
+        sys.stdout.buffer.flush()
         return
+    image, deep, kept = _prepared(image, path)
     try:
         with written_whole(path, replace=replace) as part:
             _write(image, deep, _format(path), kept, part)
@@ -131,6 +128,15 @@ def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:
         if isinstance(error, OSError) and error.strerror:
             raise
         raise InputError(f"cannot write {path}: {error}") from error  # the format cannot hold the picture
+
+
+def as_png(image: Image.Image) -> bytes:
+    """Give the PNG file of a picture, as `save_image` would write it."""
+    with tempfile.TemporaryDirectory() as folder:
+        image, deep, kept = _prepared(image, STANDARD)
+        part = Path(folder, "x.png")
+        _write(image, deep, "PNG", kept, part)
+        return part.read_bytes()
 
 
 def keep_private(path: Path, original: Path) -> None:

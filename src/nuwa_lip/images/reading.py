@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,13 +29,25 @@ LONGEST_TEXT = 2**26  # bytes of a profile or text in a PNG; Pillow refuses the 
 LOCK = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Content:
+    """Holds a picture file that is in memory already."""
+
+    name: str
+    """What messages call it."""
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def readable_endings() -> set[str]:
     """Return the endings of file names, in small letters, that Pillow knows a decoder for."""
     known = Image.registered_extensions()
     return {ending for ending, name in known.items() if name in Image.OPEN and name not in (*PROGRAMS, *STUBS)}
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path | Content) -> Image.Image:
     """Read a picture file with Pillow; an animated one gives its first frame, 16-bit colours are read with 8 bits.
 
     Of a file that breaks off what decodes is used, if that is at least half of it. `-` is standard input.
@@ -48,7 +61,7 @@ def read_image(path: Path) -> Image.Image:
     return image
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: Path | Content) -> Photo:
     """Read a photo as `read_image` does, 16-bit colours and transparency with all their bits.
 
     Raises:
@@ -77,7 +90,7 @@ def _with_alpha(pixels: np.ndarray, clear: int | tuple[int, ...]) -> np.ndarray:
     return np.concatenate([pixels, alpha[..., None]], -1)
 
 
-def _read(path: Path) -> tuple[Image.Image, np.ndarray | None]:
+def _read(path: Path | Content) -> tuple[Image.Image, np.ndarray | None]:
     """Read a picture, and its 16-bit colours [H, W, C] if it has any."""
     content = b""
     try:
@@ -115,7 +128,7 @@ def _read(path: Path) -> tuple[Image.Image, np.ndarray | None]:
     return image, deep
 
 
-def _decode(path: Path, file: BinaryIO) -> tuple[Image.Image, np.ndarray | None]:
+def _decode(path: Path | Content, file: BinaryIO) -> tuple[Image.Image, np.ndarray | None]:
     """Decode an open file, whatever Pillow raises."""
     with _all_texts(), warnings.catch_warnings():
         # up to twice Pillow's limit is a large photo; beyond, Pillow refuses
@@ -141,8 +154,11 @@ def _decode(path: Path, file: BinaryIO) -> tuple[Image.Image, np.ndarray | None]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path | Content) -> Iterator[BinaryIO]:
     """Open a file, or standard input; nothing that never ends, such as a pipe or a device."""
+    if isinstance(path, Content):
+        yield io.BytesIO(path.data)
+        return
     if path == STANDARD:
         yield io.BytesIO(sys.stdin.buffer.read())
         return
@@ -161,7 +177,7 @@ def _all_texts() -> Iterator[None]:
             PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
-def _check_scans(path: Path, file: BinaryIO) -> None:
+def _check_scans(path: Path | Content, file: BinaryIO) -> None:
     """Refuse a JPEG of so many scans over all its pixels that decoding takes minutes."""
     at = file.tell()
     file.seek(0)

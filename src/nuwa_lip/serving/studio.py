@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.serving.jobs import Job, Painted
 from nuwa_lip.serving.limits import Limits
 from nuwa_lip.serving.notes import noted
-from nuwa_lip.serving.reading import TooLarge, as_png, open_picture
+from nuwa_lip.serving.reading import TooLarge, check_pixels
 from nuwa_lip.serving.schema import Options
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Studio:
         self.models, self.limits, self.options = tuple(models), limits, options
         self.loaded: dict[str, InpaintPipeline] = {}
         self.device: str | None = None
+        self._reading = threading.Lock()  # decoders set aside warnings, which all threads share
 
     def pipeline(self, name: str | None = None) -> InpaintPipeline:
         """Give a model's pipeline, loaded once; in the worker's thread only.
@@ -99,21 +101,24 @@ class Studio:
         """
         self.check(options.model)
         notes: list[str] = []
-        with noted(notes):
+        with self._reading, noted(notes):
             photo, hole = self._read(image, mask, options, alpha_is_hole)
         return Order(photo, hole, options, notes)
 
     def _read(self, image: bytes, mask: bytes | None, options: Options, alpha_is_hole: bool) -> tuple[Photo, Hole]:
         from nuwa_lip.images.hole import Hole, examine, grow, read_hole
-        from nuwa_lip.images.photo import as_photo
+        from nuwa_lip.images.reading import Content, read_image, read_photo
 
         if options.num_images_per_prompt > self.limits.candidates:
             raise InputError(
                 f"num_images_per_prompt is {options.num_images_per_prompt}; this server paints at most "
                 f"{self.limits.candidates}"
             )
-        photo = as_photo(open_picture(image, "image", self.limits))
-        layer = None if mask is None else open_picture(mask, "mask", self.limits)
+        for name, content in (("image", image), ("mask", mask)):
+            if content is not None:
+                check_pixels(content, name, self.limits)
+        photo = read_photo(Content("image", image))
+        layer = None if mask is None else read_image(Content("mask", mask))
         if alpha_is_hole and layer is not None:
             if not layer.has_transparency_data:
                 raise InputError("mask has no transparency: what is transparent in it is repainted")
@@ -136,9 +141,9 @@ class Studio:
         """
         import torch
 
-        from nuwa_lip.images.photo import as_photo
+        from nuwa_lip.images.compare import differences
+        from nuwa_lip.images.files import as_png
         from nuwa_lip.images.windows import find_windows
-        from nuwa_lip.serving.reading import changed_outside
 
         options = order.options
         pipe = self.pipeline(options.model)
@@ -162,11 +167,22 @@ class Studio:
                 callback_on_step_end=after_step,
                 **options.sampling(),
             )
-        order.known_changed = max(changed_outside(order.photo, as_photo(im), order.hole.mask) for im in out.images)
+            files = [as_png(image) for image in out.images]
+        known = ~order.hole.mask
+        results = [stored(image) for image in out.images]
+        order.known_changed = max(int((differences(order.photo, result) & known).sum()) for result in results)
         return [
-            Painted(as_png(image), seed, score)
-            for image, seed, score in zip(out.images, out.seeds, out.scores, strict=True)
+            Painted(content, seed, score) for content, seed, score in zip(files, out.seeds, out.scores, strict=True)
         ]
+
+
+def stored(image: Image.Image) -> Photo:
+    """Give the pixels that a result's file holds, of 16-bit colours all bits."""
+    from nuwa_lip.images.photo import as_photo
+    from nuwa_lip.images.pictures import DEEP
+
+    photo = as_photo(image)
+    return replace(photo, pixels=image.info[DEEP]) if DEEP in image.info else photo
 
 
 def extended(photo: Photo, mask: Image.Image | None, options: Options, limits: Limits) -> tuple[Photo, Hole]:

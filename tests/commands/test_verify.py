@@ -1,0 +1,63 @@
+"""`nuwa-lip verify`: a result of `inpaint` holds, a changed pixel is found and named."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def repainted(nuwa_lip: Run, tiny_model: Path, photo_file: Path, mask_file: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "result.png"
+    words = ("--mask", mask_file, "--prompt", "x", "--seed", 0, "--model", tiny_model, "-o", out)
+    assert nuwa_lip("inpaint", photo_file, *words).code == 0
+    return out
+
+
+def test_a_result_holds(nuwa_lip: Run, repainted: Path, photo_file: Path, mask_file: Path) -> None:
+    done = nuwa_lip("verify", repainted, "--original", photo_file, "--mask", mask_file)
+    known = int((np.asarray(Image.open(mask_file).convert("L")) < 128).sum())
+    assert done.code == 0 and f"outside the hole: 0 of {known} pixels changed" in done.out
+    same = nuwa_lip("verify", photo_file, "--original", photo_file)
+    assert same.code == 0 and "0 of 2400 pixels differ" in same.out
+
+
+def test_a_changed_pixel_is_named(nuwa_lip: Run, repainted: Path, photo_file: Path, mask_file: Path) -> None:
+    pixels = np.array(Image.open(repainted))
+    hole = np.asarray(Image.open(mask_file).convert("L")) >= 128
+    y, x = np.argwhere(~hole)[5]
+    pixels[y, x, 1] ^= 1
+    Image.fromarray(pixels).save(repainted)
+    done = nuwa_lip("verify", repainted, "--original", photo_file, "--mask", mask_file)
+    assert done.code == 1 and f"1x1+{x}+{y}" in done.err and "1 of" in done.out
+
+
+def test_a_turned_photo_is_compared_as_it_is_seen(nuwa_lip: Run, photo_file: Path, tmp_path: Path) -> None:
+    photo = Image.open(photo_file)
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = 6
+    photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=tags)
+    assert "0 of 2400 pixels differ" in nuwa_lip("verify", photo_file, "--original", tmp_path / "turned.png").out
+
+
+def test_transparency_is_the_mask(nuwa_lip: Run, tmp_path: Path) -> None:
+    before = np.full((8, 9, 4), 255, np.uint8)
+    before[2:5, 3:6, 3] = 0
+    after = before.copy()
+    after[2:5, 3:6] = (1, 2, 3, 255)
+    Image.fromarray(before).save(tmp_path / "before.png")
+    Image.fromarray(after).save(tmp_path / "after.png")
+    done = nuwa_lip("verify", tmp_path / "after.png", "--original", tmp_path / "before.png")
+    assert done.code == 0 and "all within 3x3+3+2" in done.out and "outside the hole: 0 of 63" in done.out
+
+
+@pytest.mark.parametrize(("mode", "size"), [("L", (60, 40)), ("RGB", (60, 41))])
+def test_what_cannot_be_compared_is_said(nuwa_lip: Run, photo_file: Path, tmp_path: Path, mode: str, size: Any) -> None:
+    Image.new(mode, size).save(tmp_path / "other.png")
+    done = nuwa_lip("verify", tmp_path / "other.png", "--original", photo_file)
+    assert done.code == 2 and "60x40 RGB" in done.err and len(done.err.splitlines()) == 1
