@@ -137,7 +137,8 @@ def test_what_has_appeared_meanwhile_stays(links: bool, tmp_path: Path, monkeypa
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
-    for write in (written_whole, written_folder):
-        with pytest.raises(OSError, match="No space left on device") as caught, write(tmp_path / "name.x"):
-            raise OSError(28, "No space left on device")
-        assert caught.value.__notes__ == [f"{tmp_path / 'name.x'} could not be written"]
+    with pytest.raises(OSError, match=r"No space left on device: '.*name\.x'"), written_whole(tmp_path / "name.x"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="No space left on device") as caught, written_folder(tmp_path / "name.x"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.__notes__ == [f"{tmp_path / 'name.x'} could not be written"]

@@ -44,12 +44,15 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
     _sweep_files(path.parent)
     part = _beside(path)
     try:
-        with naming(path):
-            yield part
-            if replace:
-                os.replace(part, path)
-            else:
-                _appear(part, path)
+        yield part
+        if replace:
+            os.replace(part, path)
+        else:
+            _appear(part, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # as of a full disk
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -15,6 +15,8 @@ OBEYED = re.compile(
     "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"  # bidi marks and ends of lines
     "\ud800-\udfff\ufeff]"  # halves of characters, as from names that are no UTF-8
 )
+MARKUP = re.compile(r"(\\*)(\[[a-z#/@][^[]*?\])|(\\+\[)")
+"""What rich takes for a tag, with the backslashes before it, and other brackets that it would take a backslash from."""
 FORMULA = ("=", "+", "-", "@")
 
 
@@ -28,9 +30,7 @@ def escaped(text: object, place: Literal["line", "markup", "page", "cell"] = "li
     """
     plain = OBEYED.sub(lambda found: ascii(found[0])[1:-1], str(text))
     if place == "markup":
-        from rich.markup import escape
-
-        return escape(plain)
+        return MARKUP.sub(_as_it_is, plain)
     if place == "page":
         return html.escape(plain)
     if place == "cell" and isinstance(text, str) and plain.startswith(FORMULA) and not _is_number(plain):
@@ -41,6 +41,11 @@ def escaped(text: object, place: Literal["line", "markup", "page", "cell"] = "li
 def clean(text: str) -> str:
     """Replace what UTF-8 cannot hold, halves of characters: from a command line, a file name, or JSON's escapes."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _as_it_is(found: re.Match[str]) -> str:
+    backslashes, tag, bracket = found.groups()
+    return f"\\{bracket}" if tag is None else f"{2 * backslashes}\\{tag}"
 
 
 def _is_number(text: str) -> bool:
