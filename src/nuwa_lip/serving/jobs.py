@@ -164,7 +164,7 @@ class Worker:
         prepare: called first in the thread, such as to load the model.
     """
 
-    def __init__(self, limits: Limits, prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, limits: Limits, prepare: Callable[[], object] = lambda: None) -> None:
         self.limits = limits
         self.jobs: dict[str, Job] = {}
         self.ready = False
@@ -230,8 +230,8 @@ class Worker:
         except Exception as error:
             log.exception("the model could not be loaded")
             self.failure = str(error)
-            for job in list(self.jobs.values()):
-                job.change(state="failed", error=f"the model could not be loaded: {error}", fault=True)
+            for waiting in list(self.jobs.values()):
+                waiting.change(state="failed", error=f"the model could not be loaded: {error}", fault=True)
             return
         self.ready = True
         while (job := self._queue.get()) is not None:
