@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import uvicorn
 
+from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.serving.app import create_app
 
 
@@ -40,3 +42,19 @@ def ready(address: str) -> bool:
         return httpx.get(f"{address}/readyz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+@contextmanager
+def held() -> Iterator[threading.Event]:
+    """Let every painting wait until the event is set, so that what comes meanwhile comes in time on any machine."""
+    go, fill = threading.Event(), InpaintPipeline._fill
+
+    def wait_and_fill(*words: Any, **options: Any) -> Any:
+        assert go.wait(60)
+        return fill(*words, **options)
+
+    with mock.patch.object(InpaintPipeline, "_fill", wait_and_fill):
+        try:
+            yield go
+        finally:
+            go.set()

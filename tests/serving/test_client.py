@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nuwa_lip.serving.client import Client, Refused
-from tests.running_server import running
+from tests.running_server import held, running
 from tests.serving.test_app import HOLE, MASK, PHOTO, PIXELS
 
 
@@ -33,9 +33,10 @@ def test_results_are_as_asked_for(client: Client, tmp_path: Path) -> None:
 
 
 def test_a_job_can_be_followed_and_cancelled(client: Client, tiny_model: Path) -> None:
-    first = client.start(PHOTO, MASK, "", num_inference_steps=64)
-    second = client.start(PHOTO, MASK, "", num_inference_steps=64)
-    client.cancel(second)
+    with held() as go:
+        first, second = (client.start(PHOTO, MASK, "") for _ in range(2))
+        client.cancel(second)
+        go.set()
     assert [*client.follow(first)][-1].state == "done"
     assert [*client.follow(second)][-1].state == "cancelled"
     assert client.models() == [str(tiny_model)]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.evaluation.test_pages import CHROMIUM, PHONE
-from tests.running_server import running
+from tests.running_server import held, running
 from tests.serving.test_app import png
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
@@ -168,7 +168,7 @@ def test_masks_come_in_and_transparency_is_one(visit: Visit) -> None:
     page.wait_for_timeout(300)
     assert ((saved(page, "#save-mask")[..., 0] >= 128) == (hole == 255)).all()
     page.set_input_files("#mask-file", {"name": "m.png", "mimeType": "image/png", "buffer": png(hole[1:])})
-    page.wait_for_function("document.querySelector('#message').textContent.includes('400x299')")
+    expect(page.locator("#message")).to_contain_text("400x299")
     transparent = visit(png(np.dstack([PIXELS, 255 - hole])))
     transparent.wait_for_timeout(300)
     assert ((saved(transparent, "#save-mask")[..., 0] >= 128) == (hole == 255)).all()
@@ -188,26 +188,26 @@ def test_the_photo_is_extended(visit: Visit) -> None:
 def test_what_is_wrong_is_said(visit: Visit) -> None:
     page = visit()
     page.click("#run")
-    page.wait_for_function("document.querySelector('#message').textContent.includes('Draw over')")
+    expect(page.locator("#message")).to_contain_text("Draw over")
     page.set_input_files("#file", {"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"})
-    page.wait_for_function("document.querySelector('#message').textContent.includes('notes.png')")
+    expect(page.locator("#message")).to_contain_text("notes.png")
     drag(page, (100, 150), (200, 120))
     page.click("summary")
     page.fill("#count", "8")
     page.route("**/v1/jobs", lambda route: route.fulfill(status=429, json={"detail": "try again in 3 s"}))
     page.click("#run")
-    page.wait_for_function("document.querySelector('#message').textContent.includes('try again in 3 s')")
+    expect(page.locator("#message")).to_contain_text("try again in 3 s")
 
 
 def test_a_painting_is_cancelled(visit: Visit) -> None:
     page = visit()
     drag(page, (100, 150), (300, 120))
-    page.click("summary")
-    page.fill("#steps", "64")
-    page.fill("#count", "8")
-    page.click("#run")
-    page.click("#cancel")
-    page.wait_for_selector("#work", state="hidden")
+    with held() as go:
+        page.click("#run")
+        with page.expect_response(lambda response: response.request.method == "DELETE"):
+            page.click("#cancel")
+        go.set()
+        page.wait_for_selector("#work", state="hidden")
     assert page.locator("#results button").count() == 0 and page.is_enabled("#run")
 
 
@@ -235,3 +235,14 @@ def mask_of(page: Page) -> bytes:
         page.click("#save-mask")
     assert re.fullmatch(r"holiday_mask\.png", download.value.suggested_filename)
     return Path(download.value.path()).read_bytes()
+
+
+def test_the_description_of_the_api_is_a_page(visit: Visit, address: str) -> None:
+    page = visit(None)
+    page.goto(f"{address}/docs")
+    page.wait_for_selector("section")
+    text = page.inner_text("main")
+    for path in ("POST /v1/inpaint", "GET /v1/jobs/{job_id}/events", "POST /api/v1/inpaint", "POST /v1/images/edits"):
+        assert path in text
+    page.click("summary >> nth=0")
+    assert "num_images_per_prompt" in page.inner_text("main")

@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 import nuwa_lip
 from nuwa_lip.assets import asset
@@ -68,6 +68,8 @@ def create_app(
         summary="Language-guided inpainting that keeps every known pixel.",
         version=nuwa_lip.__version__,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load their programs from elsewhere; ours is api.html
+        redoc_url=None,
     )
     app.state.studio, app.state.figures, app.state.limits = studio, figures, limits
     app.add_middleware(Guard, hosts=hosts, tokens=tokens, largest=limits.megabytes * 10**6)
@@ -92,6 +94,11 @@ def create_app(
     async def metrics(request: Request) -> Response:
         """Give the server's figures in Prometheus' format."""
         return Response(figures.text(request.app.state.worker), media_type=figures.media_type)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        """Show the description of the API."""
+        return FileResponse(asset("page/api.html"))
 
     app.mount("/", StaticFiles(directory=asset("page"), html=True))
     return app

@@ -102,11 +102,8 @@ async def openai(request: Request) -> Response:
         model=model if model in request.app.state.studio.models else None,  # their clients name models of theirs
         num_images_per_prompt=int(count),
     )
-    job = await submit(request, image, files.get("mask"), options, alpha_is_hole=True)
-    height, width = job.order.photo.size
-    if fields.get("size", "auto") not in ("auto", f"{width}x{height}"):
-        job.cancel()
-        raise InputError(f"size is {fields['size']!r}; results have the photo's, {width}x{height}: leave it out")
+    size = fields.get("size", "auto")
+    job = await submit(request, image, files.get("mask"), options, alpha_is_hole=True, size=size)
     await wait(request, job)
     data = [{"b64_json": base64.b64encode(result.content).decode()} for result in job.results]
     return JSONResponse({"created": int(time.time()), "data": data})

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +15,15 @@ OPEN = ("/healthz", "/readyz")
 """Paths that need no token: a load balancer asks them."""
 PRIVATE = ("/v1/", "/api/", "/metrics")
 """Paths that need one, where tokens are given; the page itself asks for it."""
+
+
+HEADERS = {
+    "content-security-policy": "default-src 'self'; script-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self' blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+"""Of every answer: nothing comes from elsewhere, and no other page shows this one within itself."""
 
 
 class _TooMuch(Exception):
@@ -57,6 +66,8 @@ class Guard:
         async def watched(message: Message) -> None:
             nonlocal begun
             begun = True
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         try:

@@ -29,23 +29,21 @@ if TYPE_CHECKING:
 class Order:
     """Holds a request that was read and found right."""
 
-    photo: Photo
-    hole: Hole
+    photo: Photo | None
+    hole: Hole | None
     options: Options
     notes: list[str] = field(default_factory=list)
     """What the user should know of it, such as that the hole is large."""
+    hole_pixels: int = 0
+    """Pixels to repaint."""
+    known_pixels: int = 0
+    """Pixels that are kept."""
     known_changed: int | None = None
-    """Pixels outside the hole that a result changed, once it is painted."""
+    """Of these, how many a result changed, once it is painted."""
 
-    @property
-    def hole_pixels(self) -> int:
-        """Count the pixels to repaint."""
-        return int(self.hole.mask.sum())
-
-    @property
-    def known_pixels(self) -> int:
-        """Count the pixels that are kept."""
-        return self.hole.mask.size - self.hole_pixels
+    def release(self) -> None:
+        """Let the photo go, so that jobs which are remembered hold their results alone."""
+        self.photo = self.hole = None
 
 
 class Studio:
@@ -103,7 +101,8 @@ class Studio:
         notes: list[str] = []
         with self._reading, noted(notes):
             photo, hole = self._read(image, mask, options, alpha_is_hole)
-        return Order(photo, hole, options, notes)
+        hidden = int(hole.mask.sum())
+        return Order(photo, hole, options, notes, hidden, hole.mask.size - hidden)
 
     def _read(self, image: bytes, mask: bytes | None, options: Options, alpha_is_hole: bool) -> tuple[Photo, Hole]:
         from nuwa_lip.images.hole import Hole, examine, grow, read_hole
@@ -145,9 +144,10 @@ class Studio:
         from nuwa_lip.images.files import as_png
         from nuwa_lip.images.windows import find_windows
 
-        options = order.options
+        options, photo, hole = order.options, order.photo, order.hole
+        assert photo is not None and hole is not None
         pipe = self.pipeline(options.model)
-        windows = len(find_windows(order.hole.mask, pipe.resolution, options.padding_mask_crop))
+        windows = len(find_windows(hole.mask, pipe.resolution, options.padding_mask_crop))
         done, last = 0, 0
 
         def after_step(_: object, step: int, steps: int, __: object) -> None:
@@ -161,16 +161,16 @@ class Studio:
         with noted(order.notes):
             out = pipe(
                 options.prompt,
-                order.photo,
-                order.hole,
+                photo,
+                hole,
                 generator=torch.Generator().manual_seed(seed),
                 callback_on_step_end=after_step,
                 **options.sampling(),
             )
             files = [as_png(image) for image in out.images]
-        known = ~order.hole.mask
+        known = ~hole.mask
         results = [stored(image) for image in out.images]
-        order.known_changed = max(int((differences(order.photo, result) & known).sum()) for result in results)
+        order.known_changed = max(int((differences(photo, result) & known).sum()) for result in results)
         return [
             Painted(content, seed, score) for content, seed, score in zip(files, out.seeds, out.scores, strict=True)
         ]

@@ -129,7 +129,13 @@ async def _submit(request: Request) -> Job:
 
 
 async def submit(
-    request: Request, image: bytes, mask: bytes | None, options: Options, *, alpha_is_hole: bool = False
+    request: Request,
+    image: bytes,
+    mask: bytes | None,
+    options: Options,
+    *,
+    alpha_is_hole: bool = False,
+    size: str = "auto",
 ) -> Job:
     """Check a request and queue it.
 
@@ -139,6 +145,7 @@ async def submit(
         mask: the mask's file.
         options: the rest.
         alpha_is_hole: see `Studio.read`.
+        size: "auto", or what the client takes the photo's size for, "WIDTHxHEIGHT".
 
     Raises:
         InputError: the request cannot be used.
@@ -148,7 +155,16 @@ async def submit(
     try:
         state.worker.check()  # before the work of decoding
         order = await asyncio.to_thread(state.studio.read, image, mask, options, alpha_is_hole=alpha_is_hole)
-        job = Job(lambda job: state.studio.paint(order, job), state.limits.seconds, order, state.figures.count)
+        assert order.photo is not None
+        height, width = order.photo.size
+        if size not in ("auto", f"{width}x{height}"):
+            raise InputError(f"size is {size!r}; results have the photo's, {width}x{height}: leave it out")
+
+        def at_its_end(job: Job) -> None:
+            order.release()
+            state.figures.count(job)
+
+        job = Job(lambda job: state.studio.paint(order, job), state.limits.seconds, order, at_its_end)
         return state.worker.submit(job)
     except Full:
         state.figures.refused.inc()

@@ -6,8 +6,7 @@ export async function ask(path, { token, ...options } = {}) {
   let answer;
   try {
     answer = await fetch(path, { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
   if (answer.ok) return answer;
@@ -20,13 +19,13 @@ export async function models(token) {
 }
 
 // Start a job, and call `heard` with it at each change until it is over.
-export async function paint(fields, { token, heard, signal }) {
+export async function paint(fields, { token, heard }) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) if (value !== null && value !== "") form.append(name, value);
-  const begun = await (await ask("v1/jobs", { method: "POST", body: form, token, signal })).json();
+  const begun = await (await ask("v1/jobs", { method: "POST", body: form, token })).json();
   heard(begun);
   // by fetch, because an EventSource cannot bear a token
-  const events = await ask(`v1/jobs/${begun.id}/events`, { token, signal });
+  const events = await ask(`v1/jobs/${begun.id}/events`, { token });
   let job = begun;
   let rest = "";
   const reader = events.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -37,7 +37,7 @@ async function guarded(action) {
   try {
     await action();
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message || String(error));
+    say(error.message || String(error));
   } finally {
     refresh();
   }
@@ -100,8 +100,7 @@ async function run(prompt) {
   const picture = await mask.picture(width, height);
   if (!picture.count) throw new Error("Draw over what is to be repainted first.");
   const token = $("token").value;
-  const stop = new AbortController();
-  state.job = { stop };
+  state.job = {};
   forget();
   refresh();
   try {
@@ -119,7 +118,7 @@ async function run(prompt) {
         blend: $("blend").value,
         extend: state.extend.some(Boolean) ? state.extend.join(",") : "",
       },
-      { token, heard: hear, signal: stop.signal },
+      { token, heard: hear },
     );
     if (job.state !== "done") return;
     for (const candidate of job.images) {
@@ -137,7 +136,10 @@ async function run(prompt) {
 }
 
 function hear(job) {
-  if (state.job) state.job.id = job.id;
+  if (state.job && !state.job.id) {
+    state.job.id = job.id;
+    if (state.job.cancelled) guarded(stop); // asked for before the server had given it a name
+  }
   const { progress, seconds_left: left, state: now, ahead } = job;
   if (now === "waiting") $("progress").removeAttribute("value");
   else $("progress").value = progress;
@@ -171,6 +173,12 @@ function choose(i) {
   }
   stage.redraw();
   refresh();
+}
+
+async function stop() {
+  if (!state.job) return;
+  state.job.cancelled = true;
+  if (state.job.id) await cancel(state.job.id, $("token").value);
 }
 
 async function accept() {
@@ -286,7 +294,7 @@ $("panel").addEventListener("submit", (event) => {
   if (!state.job && state.file) guarded(() => run($("prompt").value));
 });
 $("erase").addEventListener("click", () => guarded(() => run("")));
-$("cancel").addEventListener("click", () => guarded(() => state.job?.id && cancel(state.job.id, $("token").value)));
+$("cancel").addEventListener("click", () => guarded(stop));
 $("accept").addEventListener("click", () => guarded(accept));
 $("extend-button").addEventListener("click", () => {
   const pixels = Math.round(Number($("extend").value));
