@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint clean
+.PHONY: help demo serve test lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -13,6 +13,9 @@ help:  ## list these commands
 
 demo: .venv/.installed  ## repaint the bundled photos with the bundled model
 	@$(BIN)/nuwa-lip demo
+
+serve: .venv/.installed-serve  ## paint in the browser
+	@$(BIN)/nuwa-lip serve
 
 test: lint  ## style, types and all tests
 	$(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -35,7 +38,12 @@ $(BIN)/python:
 	$(PIP) install --editable .
 	@touch $@
 
+.venv/.installed-serve: pyproject.toml | $(BIN)/python
+	@echo "Installing with the server into .venv (torch is large: a minute or two) ..."
+	$(PIP) install --editable '.[serve]'
+	@touch .venv/.installed $@
+
 .venv/.installed-test: pyproject.toml | $(BIN)/python
 	@echo "Installing with the test tools into .venv (torch is large: a minute or two) ..."
 	$(PIP) install --editable '.[test]'
-	@touch .venv/.installed $@
+	@touch .venv/.installed .venv/.installed-serve $@
