@@ -31,9 +31,11 @@ from nuwa_lip.images.files import (
     read_image,
     read_photo,
     save_image,
+    xmp_room,
 )
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
 from nuwa_lip.images.photo import Photo
+from nuwa_lip.images.provenance import Statement, hash_known, mark, public_name
 from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
@@ -92,6 +94,8 @@ class Options:
     """How the mask lies upon a photo that its EXIF turns; by default as it fits, as displayed if it fits both ways."""
     save_mask: bool = False
     """Write the hole as the mask was read, as OUT-mask.png."""
+    provenance: bool = True
+    """Do not say in the results' XMP that they were repainted, by which model, from which seed and known pixels."""
     json: Path | None = None
     """Write what was done as JSON: names, sizes, holes, seeds, scores, seconds, and what failed."""
     rank: Literal["likelihood", "clip"] = "likelihood"
@@ -256,11 +260,14 @@ class _Runner:
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
+        statement = None
+        if options.provenance:
+            statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
         if options.grid:
-            self._save(_grid(photo, hole, result, job.prompt), job.out, job)
+            self._save(_grid(photo, hole, result, job.prompt), job.out, job, statement)
             say(f"{job.out}: the sheet")
         for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
-            self._save(image, name, job)
+            self._save(image, name, job, statement and replace(statement, seed=seed))
             say(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
         for name in _masks(job, options):  # last, because it is of no use without a result
             self._save(Image.fromarray(hole.mask), name, job)
@@ -271,7 +278,9 @@ class _Runner:
             | {"scores": result.scores, "seconds": round(seconds, 3)}
         )
 
-    def _save(self, image: Image.Image, name: Path, job: Job) -> None:
+    def _save(self, image: Image.Image, name: Path, job: Job, statement: Statement | None = None) -> None:
+        if statement is not None:
+            mark(image, statement, xmp_room(name))
         save_image(image, name, replace=self.replaces)
         keep_private(name, job.photo)
 
