@@ -192,6 +192,8 @@ def _failure(image: Image.Image, name: str, kept: dict[str, Any]) -> Exception |
     try:
         _write(Image.new(image.mode, (1, 1)), None, name, kept, io.BytesIO())
     except Exception as error:  # values of a wrong type raise many kinds
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise  # the machine's, which would stop the picture itself too
         return error
     return None
 
