@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from nuwa_lip.commands.captions import caption_for, is_captions_file, read_capti
 from nuwa_lip.commands.drawn_hole import drawn_hole
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
 from nuwa_lip.commands.inpaint_folder import named, repaint_folder, warnings_named
+from nuwa_lip.commands.sidecar import check_sidecars, hash_inputs, write_sidecar
 from nuwa_lip.disk import check_writable, escaped, write_json
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.images.files import (
@@ -96,6 +97,8 @@ class Options:
     """Write the hole as the mask was read, as OUT-mask.png."""
     provenance: bool = True
     """Do not say in the results' XMP that they were repainted, by which model, from which seed and known pixels."""
+    sidecar: bool = False
+    """Write beside each result, as OUT.png.json, all that it was made from, for `inpaint --from OUT.png.json`."""
     json: Path | None = None
     """Write what was done as JSON: names, sizes, holes, seeds, scores, seconds, and what failed."""
     rank: Literal["likelihood", "clip"] = "likelihood"
@@ -158,8 +161,17 @@ def inpaint(
         prompt = caption
     if photo == mask == STANDARD:
         raise InputError("photo and mask cannot both come from standard input: name a file for one of them")
-    job = Job(photo=photo, mask=mask, prompt=prompt, out=out)
-    runner = _Runner(more)
+    repaint_one(Job(photo=photo, mask=mask, prompt=prompt, out=out), more)
+
+
+def repaint_one(job: Job, options: Options) -> None:
+    """Repaint one photo.
+
+    Raises:
+        InputError: an option, or what the job names, cannot be used.
+    """
+    _check(options)
+    runner = _Runner(options)
     check_names([(job, runner.files(job))])
     with warnings_named(None):
         runner.repaint(job)
@@ -238,6 +250,8 @@ class _Runner:
         names = _results(job, self.options)
         for name in self.files(job):
             check_output(name, self.replaces, exact=name in names, force=self.options.force, new_folder=True)
+        if self.options.sidecar:
+            check_sidecars(job, names, self.replaces)
         with results_folder(job.out.parent):
             self._repaint(job, names)
 
@@ -260,6 +274,7 @@ class _Runner:
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
+        inputs = hash_inputs(job) if options.sidecar else {}
         statement = None
         if options.provenance:
             statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
@@ -268,6 +283,8 @@ class _Runner:
             say(f"{job.out}: the sheet")
         for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
             self._save(image, name, job, statement and replace(statement, seed=seed))
+            if options.sidecar:
+                write_sidecar(job, name, asdict(replace(options, seed=seed)), inputs)
             say(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
         for name in _masks(job, options):  # last, because it is of no use without a result
             self._save(Image.fromarray(hole.mask), name, job)
