@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inpaint": ("nuwa_lip.commands.inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
     "demo": ("nuwa_lip.commands.demo:demo", "repaint the bundled photos and show the result as one sheet"),
     "verify": ("nuwa_lip.commands.verify:verify", "say what of a photo was changed, and that nothing else was"),
+    "inpaint --from": ("nuwa_lip.commands.repeat:repeat", "make a result again from its sidecar, to the byte"),
     "serve": ("nuwa_lip.commands.serve:serve", "paint in a browser, and serve the HTTP API"),
     "data shards": ("nuwa_lip.commands.data:shards", "make WebDataset shards of captioned photos"),
     "data shapes": ("nuwa_lip.commands.data:shapes", "draw the synthetic captioned set of coloured shapes"),
@@ -118,7 +119,8 @@ def run(argv: list[str]) -> None:
     for words in (2, 1):
         name = " ".join(argv[:words])
         # the first word of several commands may be one itself, which takes options only
-        misspelt = words == 1 and len(group) > 1 and len(argv) > 1 and not argv[1].startswith("-")
+        several = sum(" --" not in one for one in group) > 1
+        misspelt = words == 1 and several and len(argv) > 1 and not argv[1].startswith("-")
         if name in COMMANDS and not misspelt:
             return _call(name, argv[words:])
     rest = argv[1:] if group else argv

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 
 from nuwa_lip.images.files import read_image, read_photo
 from nuwa_lip.images.png import write_png
+from nuwa_lip.images.provenance import Statement, hash_known, read_statement
 from nuwa_lip.pipeline import InpaintPipeline
 from tests.folders import contents
 
@@ -202,3 +203,26 @@ def test_refusals_come_before_the_model_is_loaded(
     ):
         done = inpaint(*words, *more)
         assert done.code == 2 and says in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif"])
+def test_every_result_states_model_seed_and_known_pixels(
+    ending: str, inpaint: Run, tiny_model: Path, photo_file: Path, mask_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"out{ending}"
+    done = inpaint(photo_file, "--mask", mask_file, "-o", out, "-n", 2, "--grid", "--save-mask")
+    known = hash_known(read_photo(photo_file), np.asarray(read_image(mask_file)) > 0)
+    said = {path.stem: read_statement(read_photo(path).info) for path in tmp_path.glob("out*.*")}
+    seeds = {
+        line.split(":")[0].rsplit("/")[-1]: int(line.split()[-1]) for line in done.out.splitlines() if "score" in line
+    }
+    assert sorted(seeds.values()) == [0, 1]
+    assert said.pop("out-mask") is None and said.pop("out") == Statement(tiny_model.name, 0, known), "the sheet"
+    assert said == {name.removesuffix(ending): Statement(tiny_model.name, seed, known) for name, seed in seeds.items()}
+
+
+def test_a_switch_leaves_the_statement_out(inpaint: Run, photo_file: Path, mask_file: Path, tmp_path: Path) -> None:
+    words = (photo_file, "--mask", mask_file, "-o")
+    assert inpaint(*words, tmp_path / "a.png").code == inpaint(*words, tmp_path / "b.png", "--no-provenance").code == 0
+    said, silent = (read_photo(tmp_path / name) for name in ("a.png", "b.png"))
+    assert (said.pixels == silent.pixels).all() and "xmp" in said.info and "xmp" not in silent.info

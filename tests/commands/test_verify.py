@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from nuwa_lip.images.files import read_photo, save_image
+from nuwa_lip.images.provenance import REPAINTED, read_statement
+
 Run = Callable[..., Any]
 
 
@@ -61,3 +64,29 @@ def test_what_cannot_be_compared_is_said(nuwa_lip: Run, photo_file: Path, tmp_pa
     Image.new(mode, size).save(tmp_path / "other.png")
     done = nuwa_lip("verify", tmp_path / "other.png", "--original", photo_file)
     assert done.code == 2 and "60x40 RGB" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_a_result_states_what_it_is(nuwa_lip: Run, repainted: Path, tiny_model: Path, mask_file: Path) -> None:
+    done = nuwa_lip("verify", repainted, "--mask", mask_file)
+    assert done.code == 0 and f"by {tiny_model.name}, seed 0" in done.out and "all pixels are as stated" in done.out
+    assert REPAINTED.rpartition("/")[-1] in done.out and str(tiny_model.parent) not in done.out
+    photo = read_photo(repainted)
+    statement = read_statement(photo.info)
+    assert statement is not None and statement.known in done.out
+    photo.pixels[-1, -1] ^= 1
+    save_image(photo.shown(photo.pixels), repainted)
+    assert nuwa_lip("verify", repainted).code == 0
+    done = nuwa_lip("verify", repainted, "--mask", mask_file)
+    assert done.code == 1 and "outside the hole" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_what_states_nothing_is_said(nuwa_lip: Run, photo_file: Path, mask_file: Path, tmp_path: Path) -> None:
+    done = nuwa_lip("verify", photo_file)
+    assert (done.code, done.out) == (1, "") and "states nothing" in done.err and len(done.err.splitlines()) == 1
+    photo = read_photo(photo_file)
+    photo.info["xmp"] = f'<x:xmpmeta><a iptc:DigitalSourceType="{REPAINTED}"/></x:xmpmeta>'.encode()
+    save_image(photo.shown(photo.pixels), tmp_path / "other.png")
+    done = nuwa_lip("verify", tmp_path / "other.png")
+    assert done.code == 0 and REPAINTED.rpartition("/")[-1] in done.out and "seed" not in done.out
+    done = nuwa_lip("verify", tmp_path / "other.png", "--mask", mask_file)
+    assert done.code == 2 and "give --original" in done.err

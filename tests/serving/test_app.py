@@ -18,6 +18,7 @@ from PIL import Image
 
 from nuwa_lip.images.files import as_png
 from nuwa_lip.images.pictures import DEEP
+from nuwa_lip.images.provenance import Statement, hash_known, read_statement
 from nuwa_lip.images.reading import Content, read_photo
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.serving.limits import Limits
@@ -83,7 +84,7 @@ def test_the_result_is_that_of_the_pipeline_and_keeps_every_known_pixel(
         assert (read(http.get(one["url"]).content) == painted).all()
 
 
-def test_json_and_a_plain_png_say_the_same_as_the_form(http: httpx.Client) -> None:
+def test_json_and_a_plain_png_say_the_same_as_the_form(http: httpx.Client, tiny_model: Path) -> None:
     body = {"image": base64.b64encode(PHOTO).decode(), "prompt": "x", "seed": 1}
     body["mask"] = "data:image/png;base64," + base64.b64encode(MASK).decode()
     wanted = {"accept": "image/png"}
@@ -91,6 +92,8 @@ def test_json_and_a_plain_png_say_the_same_as_the_form(http: httpx.Client) -> No
     by_form = http.post("/v1/inpaint", **form(prompt="x", seed=1), headers=wanted)
     assert by_json.headers["content-type"] == "image/png" and by_json.headers["x-seed"] == "1"
     assert by_json.content == by_form.content
+    photo, before = (read_photo(Content("x", data)) for data in (by_json.content, PHOTO))
+    assert read_statement(photo.info) == Statement(tiny_model.name, 1, hash_known(before, HOLE))
     assert (read(by_json.content)[~HOLE] == PIXELS[~HOLE]).all()
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from nuwa_lip.commands.captions import caption_for, is_captions_file, read_capti
 from nuwa_lip.commands.drawn_hole import drawn_hole
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
 from nuwa_lip.commands.inpaint_folder import named, repaint_folder, warnings_named
+from nuwa_lip.commands.sidecar import check_sidecars, hash_inputs, write_sidecar
 from nuwa_lip.disk import check_writable, escaped, write_json
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.images.files import (
@@ -31,9 +32,11 @@ from nuwa_lip.images.files import (
     read_image,
     read_photo,
     save_image,
+    xmp_room,
 )
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
 from nuwa_lip.images.photo import Photo
+from nuwa_lip.images.provenance import Statement, hash_known, mark, public_name
 from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
@@ -92,6 +95,10 @@ class Options:
     """How the mask lies upon a photo that its EXIF turns; by default as it fits, as displayed if it fits both ways."""
     save_mask: bool = False
     """Write the hole as the mask was read, as OUT-mask.png."""
+    provenance: bool = True
+    """Do not say in the results' XMP that they were repainted, by which model, from which seed and known pixels."""
+    sidecar: bool = False
+    """Write beside each result, as OUT.png.json, all that it was made from, for `inpaint --from OUT.png.json`."""
     json: Path | None = None
     """Write what was done as JSON: names, sizes, holes, seeds, scores, seconds, and what failed."""
     rank: Literal["likelihood", "clip"] = "likelihood"
@@ -154,8 +161,17 @@ def inpaint(
         prompt = caption
     if photo == mask == STANDARD:
         raise InputError("photo and mask cannot both come from standard input: name a file for one of them")
-    job = Job(photo=photo, mask=mask, prompt=prompt, out=out)
-    runner = _Runner(more)
+    repaint_one(Job(photo=photo, mask=mask, prompt=prompt, out=out), more)
+
+
+def repaint_one(job: Job, options: Options) -> None:
+    """Repaint one photo.
+
+    Raises:
+        InputError: an option, or what the job names, cannot be used.
+    """
+    _check(options)
+    runner = _Runner(options)
     check_names([(job, runner.files(job))])
     with warnings_named(None):
         runner.repaint(job)
@@ -234,6 +250,8 @@ class _Runner:
         names = _results(job, self.options)
         for name in self.files(job):
             check_output(name, self.replaces, exact=name in names, force=self.options.force, new_folder=True)
+        if self.options.sidecar:
+            check_sidecars(job, names, self.replaces)
         with results_folder(job.out.parent):
             self._repaint(job, names)
 
@@ -256,11 +274,17 @@ class _Runner:
         start = time.perf_counter()
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
+        inputs = hash_inputs(job) if options.sidecar else {}
+        statement = None
+        if options.provenance:
+            statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
         if options.grid:
-            self._save(_grid(photo, hole, result, job.prompt), job.out, job)
+            self._save(_grid(photo, hole, result, job.prompt), job.out, job, statement)
             say(f"{job.out}: the sheet")
         for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
-            self._save(image, name, job)
+            self._save(image, name, job, statement and replace(statement, seed=seed))
+            if options.sidecar:
+                write_sidecar(job, name, asdict(replace(options, seed=seed)), inputs)
             say(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
         for name in _masks(job, options):  # last, because it is of no use without a result
             self._save(Image.fromarray(hole.mask), name, job)
@@ -271,7 +295,9 @@ class _Runner:
             | {"scores": result.scores, "seconds": round(seconds, 3)}
         )
 
-    def _save(self, image: Image.Image, name: Path, job: Job) -> None:
+    def _save(self, image: Image.Image, name: Path, job: Job, statement: Statement | None = None) -> None:
+        if statement is not None:
+            mark(image, statement, xmp_room(name))
         save_image(image, name, replace=self.replaces)
         keep_private(name, job.photo)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 import sys
@@ -18,7 +19,7 @@ from nuwa_lip.disk import check_writable, written_whole
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.images import png
 from nuwa_lip.images.exif import describing_tags
-from nuwa_lip.images.metadata import NAMES, fitting, jpeg_options, png_options, state_aspect
+from nuwa_lip.images.metadata import NAMES, XMP_ROOM, fitting, jpeg_options, png_options, state_aspect
 from nuwa_lip.images.photo import Photo, upright
 from nuwa_lip.images.pictures import DEEP, reduce_depth
 from nuwa_lip.images.reading import STANDARD
@@ -95,6 +96,11 @@ def check_fits(path: Path, size: tuple[int, int]) -> None:
 def check_kept(photo: Photo, path: Path) -> None:
     """Say before the work, in warnings, what of a photo the file will not keep."""
     _prepared(photo.shown(photo.pixels[:1, :1]), path)
+
+
+def xmp_room(path: Path) -> float:
+    """Return how many bytes of XMP a file holds."""
+    return XMP_ROOM if _format(path) == "JPEG" else math.inf
 
 
 def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:
@@ -186,6 +192,8 @@ def _failure(image: Image.Image, name: str, kept: dict[str, Any]) -> Exception |
     try:
         _write(Image.new(image.mode, (1, 1)), None, name, kept, io.BytesIO())
     except Exception as error:  # values of a wrong type raise many kinds
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise  # the machine's, which would stop the picture itself too
         return error
     return None
 

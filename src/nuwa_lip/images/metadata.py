@@ -27,6 +27,7 @@ XMP_KEYWORD = b"XML:com.adobe.xmp"
 RAW_PROFILE = b"Raw profile type "  # ImageMagick's way to put EXIF, IPTC and XMP into texts
 MOST = 2**26  # bytes of a text that is unpacked
 MARKER = 65533  # bytes that a JPEG's segment holds
+XMP_ROOM = MARKER - 29  # bytes of XMP that a JPEG holds
 PACKED = 2**20  # bytes of a compressed profile or text of a PNG beyond which Pillow, among others, refuses the picture
 ORIENTATION = re.compile(rb"""(:Orientation\s*(?:=\s*["']|>)\s*)[0-9]+(?=\s*["'<])""")
 SMALL_PICTURES = re.compile(rb"<(\w+:Thumbnails)\b")
@@ -142,7 +143,7 @@ def _better(lost: list[str], name: str) -> str:
 def _fits(key: str, value: Any, name: str) -> bool:
     """Whether a format that has a place for something has room for it."""
     if name == "JPEG":
-        room = {"exif": MARKER - 6, "xmp": MARKER - 29, "iptc": MARKER - 26, "icc_profile": 255 * (MARKER - 14)}
+        room = {"exif": MARKER - 6, "xmp": XMP_ROOM, "iptc": MARKER - 26, "icc_profile": 255 * (MARKER - 14)}
         if key == "comments":
             return all(len(one) <= MARKER for one in value)
         if key == "dpi":

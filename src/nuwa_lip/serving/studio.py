@@ -142,6 +142,7 @@ class Studio:
 
         from nuwa_lip.images.compare import differences
         from nuwa_lip.images.files import as_png
+        from nuwa_lip.images.provenance import Statement, hash_known, mark, public_name
         from nuwa_lip.images.windows import find_windows
 
         options, photo, hole = order.options, order.photo, order.hole
@@ -167,6 +168,10 @@ class Studio:
                 callback_on_step_end=after_step,
                 **options.sampling(),
             )
+            model = public_name(self.models[0] if options.model is None else options.model)
+            known_before = hash_known(order.photo, order.hole.mask)
+            for image, own in zip(out.images, out.seeds, strict=True):
+                mark(image, Statement(model, own, known_before))
             files = [as_png(image) for image in out.images]
         known = ~hole.mask
         results = [stored(image) for image in out.images]
