@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("nuwa_lip.commands.demo:demo", "repaint the bundled photos and show the result as one sheet"),
     "verify": ("nuwa_lip.commands.verify:verify", "say what of a photo was changed, and that nothing else was"),
     "inpaint --from": ("nuwa_lip.commands.repeat:repeat", "make a result again from its sidecar, to the byte"),
+    "models": ("nuwa_lip.commands.models:models", "list the models that are at hand"),
+    "pull": ("nuwa_lip.commands.models:pull", "fetch a model of the Hugging Face hub"),
     "serve": ("nuwa_lip.commands.serve:serve", "paint in a browser, and serve the HTTP API"),
     "data shards": ("nuwa_lip.commands.data:shards", "make WebDataset shards of captioned photos"),
     "data shapes": ("nuwa_lip.commands.data:shapes", "draw the synthetic captioned set of coloured shapes"),
@@ -211,9 +213,8 @@ def _joined(argv: list[str]) -> list[str]:
 
 def _unknown(name: str, group: Mapping[str, tuple[str, str]]) -> str:
     """Say that there is no such command, within a group or (if that is empty) at all, and what may be meant."""
-    close = difflib.get_close_matches(
-        name, group or sorted({*COMMANDS, *(command.split()[0] for command in COMMANDS)}), n=1
-    )
+    names = group or sorted({*COMMANDS, *(command.split()[0] for command in COMMANDS)})
+    close = [] if name.startswith("-") else difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(group or COMMANDS)}"
     return f"there is no command '{name}'; {hint}"
 
