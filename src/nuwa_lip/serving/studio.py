@@ -169,7 +169,7 @@ class Studio:
                 **options.sampling(),
             )
             model = public_name(self.models[0] if options.model is None else options.model)
-            known_before = hash_known(order.photo, order.hole.mask)
+            known_before = hash_known(photo, hole.mask)
             for image, own in zip(out.images, out.seeds, strict=True):
                 mark(image, Statement(model, own, known_before))
             files = [as_png(image) for image in out.images]
