@@ -193,7 +193,14 @@ def _call(name: str, argv: list[str]) -> None:
         return command(argv)
     import tyro
 
-    tyro.cli(command, prog=f"nuwa-lip {name}", args=_joined(argv), config=(tyro.conf.FlagCreatePairsOff,))
+    texts = importlib.import_module("nuwa_lip.commands.help")  # by name, as the commands are, which stand above
+    tyro.cli(
+        texts.with_joined_lines(command),
+        prog=f"nuwa-lip {name}",
+        args=_joined(argv),
+        config=(tyro.conf.FlagCreatePairsOff,),
+        registry=texts.registry(),
+    )
 
 
 def _joined(argv: list[str]) -> list[str]:
