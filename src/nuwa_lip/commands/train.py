@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
-from nuwa_lip.commands import help
+from nuwa_lip.cli import help
 from nuwa_lip.disk import parse_json, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.allocator import keep_freed_memory

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import tyro
 
-from nuwa_lip.commands.help import field_texts, registry, with_joined_lines
+from nuwa_lip.cli.help import field_texts, registry, with_joined_lines
 
 
 @dataclass(frozen=True, kw_only=True)

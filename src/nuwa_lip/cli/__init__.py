@@ -193,13 +193,14 @@ def _call(name: str, argv: list[str]) -> None:
         return command(argv)
     import tyro
 
-    texts = importlib.import_module("nuwa_lip.commands.help")  # by name, as the commands are, which stand above
+    from nuwa_lip.cli.help import registry, with_joined_lines
+
     tyro.cli(
-        texts.with_joined_lines(command),
+        with_joined_lines(command),
         prog=f"nuwa-lip {name}",
         args=_joined(argv),
         config=(tyro.conf.FlagCreatePairsOff,),
-        registry=texts.registry(),
+        registry=registry(),
     )
 
 
