@@ -18,8 +18,9 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from nuwa_lip.disk import regular
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.deep import has_deep_colours, read_deep
+from nuwa_lip.images.exif import TURNED, decode
 from nuwa_lip.images.metadata import read_chunks
-from nuwa_lip.images.photo import Photo, as_photo
+from nuwa_lip.images.photo import Photo, as_photo, stored
 from nuwa_lip.images.salvage import MOST_SCANS, count_scans, salvage
 
 PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program carry out
@@ -80,7 +81,7 @@ def read_photo(path: Path | Content) -> Photo:
         photo.mode, deep = "RGBA", _with_alpha(deep, clear)
     elif deep.shape[2] == 2:
         photo.mode = "LA"
-    photo.pixels = deep
+    photo.pixels = stored(deep, photo.orientation) if TURNED in image.info else deep
     return photo
 
 
@@ -142,7 +143,7 @@ def _decode(path: Path | Content, file: BinaryIO) -> tuple[Image.Image, np.ndarr
             # a phone's MPO has previews and depth maps behind the photo
             animated = getattr(image, "is_animated", False) and image.format != "MPO"
             deep = has_deep_colours(image)
-            image.load()
+            decode(image)
         pixels = read_deep(file, image) if deep else None
         if image.format == "PNG":
             image.info["chunks"] = list(read_chunks(file))
