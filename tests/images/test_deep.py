@@ -1,5 +1,6 @@
 """16-bit colours: every bit comes out as it went in, from every layout that Pillow opens."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_a_turned_tiff_is_held_as_it_is_stored(kind: type, orientation: int, tmp
     assert tuple(map(round, again.info["dpi"])) == ((144, 72) if orientation >= 5 else (72, 144))
     with Image.open(tmp_path / "in.tif") as opened:
         assert as_photo(opened).orientation == orientation
+
+
+@pytest.mark.parametrize(("ending", "bits"), [("avif", 10), ("avif", 12), ("avif", 8), ("jp2", 16), ("jp2", 8)])
+def test_bits_that_pillow_cuts_are_named(ending: str, bits: int, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    values = np.random.default_rng(0).integers(0, 2**bits, (60, 90, 3)).astype(np.uint8 if bits == 8 else np.uint16)
+    words = [cv2.IMWRITE_AVIF_DEPTH, bits] if ending == "avif" else []
+    assert cv2.imwrite(str(tmp_path / f"in.{ending}"), values, words)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read_photo(tmp_path / f"in.{ending}").pixels.dtype == np.uint8
+    said = [str(warning.message).split("; ")[0].split(" has ")[1] for warning in caught]
+    assert said == ([] if bits == 8 else [f"{bits}-bit colours"])
 
 
 def test_a_tiff_of_the_other_byte_order(tmp_path: Path) -> None:

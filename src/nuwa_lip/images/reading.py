@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from nuwa_lip.disk import regular
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.deep import has_deep_colours, read_deep
+from nuwa_lip.images.deep import cut_depth, has_deep_colours, read_deep
 from nuwa_lip.images.exif import TURNED, decode
 from nuwa_lip.images.metadata import read_chunks
 from nuwa_lip.images.photo import Photo, as_photo, stored
@@ -147,10 +147,11 @@ def _decode(path: Path | Content, file: BinaryIO) -> tuple[Image.Image, np.ndarr
         pixels = read_deep(file, image) if deep else None
         if image.format == "PNG":
             image.info["chunks"] = list(read_chunks(file))
+        bits = 16 if deep and pixels is None else cut_depth(file, image)
     if animated:
         warnings.warn(f"{path} has several frames; only the first is used", stacklevel=4)
-    if deep and pixels is None:
-        warnings.warn(f"{path} has 16-bit colours; they are read with 8 bits", stacklevel=4)
+    if bits is not None:
+        warnings.warn(f"{path} has {bits}-bit colours; they are read with 8 bits", stacklevel=4)
     return image, pixels
 
 
