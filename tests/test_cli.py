@@ -1,6 +1,8 @@
 """The command: finds what is meant, one line and the right exit code for whatever goes wrong."""
 
+import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +42,16 @@ def test_a_group_lists_its_own(group: str, words: tuple[str, ...], nuwa_lip: Run
 def test_every_command_has_help_with_an_example(name: str, nuwa_lip: Run) -> None:
     done = nuwa_lip(*name.split(), "--help")
     assert done.code == 0 and f"nuwa-lip {name} " in done.out.replace("usage: nuwa-lip", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_breaks_lines_only_where_they_are_full(name: str, nuwa_lip: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = [line for line in nuwa_lip(*name.split(), "--help").out.splitlines() if re.match(r"  +\S", line)]
+    for before, line in itertools.pairwise(lines):
+        column = re.search(r"\S", line).start()  # where the text of an option stands, below its name or beside it
+        if column > 4 and re.match(r"  \S", before[column - 2 :]):
+            assert len(before.rstrip()) + 1 + len(line.split()[0]) > 98, before
 
 
 def test_version(nuwa_lip: Run) -> None:

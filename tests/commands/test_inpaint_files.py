@@ -144,6 +144,8 @@ def test_what_was_done_as_json(inpaint: Run, photo_file: Path, mask_file: Path, 
     (record,) = json.loads((tmp_path / "x.json").read_text())
     assert record["results"] == [str(tmp_path / f"out-{i}.png") for i in (1, 2)] and sorted(record["seeds"]) == [0, 1]
     assert record["scores"] == sorted(record["scores"], reverse=True) and record["hole"] == pytest.approx(1 / 12)
+    done = inpaint(photo_file, "--mask", mask_file, "-o", tmp_path / "new.png", "--json", "-")
+    assert done.code == 2 and "--json - is standard output" in done.err and not (tmp_path / "new.png").exists()
     done = inpaint(photo_file, "--mask", mask_file, "-o", tmp_path / "new.png", "--json", mask_file)
     assert done.code == 2 and "is another file of this command" in done.err and not (tmp_path / "new.png").exists()
     assert (record["width"], record["height"], record["mode"], record["prompt"]) == (60, 40, "RGB", "a bear")

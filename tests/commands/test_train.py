@@ -237,6 +237,14 @@ def test_help_shows_every_field(stage: str, nuwa_lip: Run, monkeypatch: pytest.M
         assert f"--{flag}" in done.out, flag
 
 
+@pytest.mark.parametrize(("stage", "name"), [(s, n) for s, (_, named) in recipes.STAGES.items() for n in named])
+def test_what_a_negative_flag_switches_off_is_a_question(stage: str, name: str, nuwa_lip: Run) -> None:
+    """`--no-flip` before "Mirror half of the photos" says the contrary of what it does."""
+    shown = " ".join(nuwa_lip("train", stage, name, "--help").out.split())
+    for flag, word in re.findall(r"--([\w.-]*\bno-[\w-]+) (\w+)", shown):
+        assert word in ("Whether", "Off", "On"), flag
+
+
 DOCUMENTS = [Path(__file__).parents[2] / name for name in ("README.md", "docs/training.md")]
 
 

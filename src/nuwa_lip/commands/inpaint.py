@@ -202,6 +202,8 @@ def _check(options: Options) -> None:
         raise InputError(f"--top-p {options.top_p} is not above 0 and at most 1")
     if options.seed is not None and options.seed > MAX_SEED:
         raise InputError(f"--seed {options.seed} is too large: {MAX_SEED} at most")
+    if options.json == STANDARD:
+        raise InputError("--json - is standard output, where the report is: name a file")
     if options.json is not None:
         check_writable(options.json)
 

@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 
 from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
+from nuwa_lip.cli import help
 from nuwa_lip.disk import parse_json, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.allocator import keep_freed_memory
@@ -244,8 +245,8 @@ def _cli(stage: str, base: Any, argv: list[str]) -> tuple[Options, Any]:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Lets a field of any contents (`model.text_encoder`) be given as JSON."""
-    registry = tyro.constructors.ConstructorRegistry()
+    """The rules of help, and one that lets a field of any contents (`model.text_encoder`) be given as JSON."""
+    registry = help.registry()
 
     @registry.primitive_rule
     def _(

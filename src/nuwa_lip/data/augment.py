@@ -33,11 +33,11 @@ class Augmentation:
     scale: tuple[float, float] = (0.65, 1.0)
     """Least and largest area of the crop, as a share of the photo's largest square."""
     flip: bool = True
-    """Mirror half of the photos, except those whose caption speaks of left or right."""
+    """Whether half of the photos are mirrored, except those whose caption speaks of left or right."""
     colour: float = 0.1
     """Strength of brightness, contrast and saturation changes; 0 for none."""
     stretch: bool = True
-    """Stretch photos of unknown shape to a plausible one; otherwise they are taken for squares."""
+    """Whether photos of unknown shape are stretched to a plausible one; otherwise they are taken for squares."""
 
     def __post_init__(self) -> None:
         check_bounds(self, BOUNDS, "augmentation.")

@@ -28,6 +28,18 @@ TURNS = {
 """Orientation → what turns the stored pixels upright."""
 
 
+TURNED = "turned by Pillow"
+"""Key of an image's info: the orientation of a TIFF, which Pillow turns as it decodes it and then forgets."""
+
+
+def decode(image: Image.Image) -> None:
+    """Decode a picture that is only opened so far, whatever Pillow raises."""
+    before = read_orientation(image) if image.format == "TIFF" else 1  # a PNG would be decoded for it, errors unseen
+    image.load()
+    if before not in (1, read_orientation(image)):
+        image.info[TURNED] = before
+
+
 def read_orientation(image: Image.Image) -> int:
     """Read the orientation, 1 to 8; 1 where there is none, or none that can be read."""
     try:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.exif import read_exif, without_orientation
+from nuwa_lip.images.exif import TURNED, read_exif, without_orientation
 from nuwa_lip.images.metadata import read_metadata
 from nuwa_lip.images.pictures import BY_CHANNELS, DEEP, as_array, load, to_bytes
 
@@ -182,6 +182,11 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[::-1] if orientation == 8 else array
 
 
+def stored(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Return a view of upright [H, W, ...] as it is stored with an orientation (1 to 8)."""
+    return upright(array, {6: 8, 8: 6}.get(orientation, orientation))  # the others undo themselves
+
+
 def as_photo(image: Picture | Photo) -> Photo:
     """Read a Pillow image, an array [H, W] or [H, W, C], or a tensor [C, H, W]; a `Photo` stays as it is.
 
@@ -227,6 +232,9 @@ def _from_pil(image: Image.Image) -> Photo:
     pixels = _pixels(image)
     if mode == "I;16":  # in whatever order of bytes; Pillow's own conversion cuts to 8 bits
         pixels = pixels.astype(np.uint16, copy=False)
+    if TURNED in image.info:
+        orientation = image.info[TURNED]
+        pixels = stored(pixels, orientation)
     return Photo(
         pixels=pixels[..., None] if pixels.ndim == 2 else pixels,
         mode=mode,

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from nuwa_lip.errors import InputError, first_line
-from nuwa_lip.images.exif import turn_upright
+from nuwa_lip.images.exif import decode, turn_upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ def load(image: Image.Image, name: str) -> Image.Image:
         InputError: it is damaged, closed, or has no pixels.
     """
     try:
-        image.load()
+        decode(image)
     except Exception as error:  # decoders of damaged files raise anything
         raise InputError(f"{name} cannot be decoded: {first_line(error)}") from error
     if not image.width * image.height:

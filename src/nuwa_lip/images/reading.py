@@ -17,9 +17,10 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from nuwa_lip.disk import regular
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.deep import has_deep_colours, read_deep
+from nuwa_lip.images.deep import cut_depth, has_deep_colours, read_deep
+from nuwa_lip.images.exif import TURNED, decode
 from nuwa_lip.images.metadata import read_chunks
-from nuwa_lip.images.photo import Photo, as_photo
+from nuwa_lip.images.photo import Photo, as_photo, stored
 from nuwa_lip.images.salvage import MOST_SCANS, count_scans, salvage
 
 PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program carry out
@@ -80,7 +81,7 @@ def read_photo(path: Path | Content) -> Photo:
         photo.mode, deep = "RGBA", _with_alpha(deep, clear)
     elif deep.shape[2] == 2:
         photo.mode = "LA"
-    photo.pixels = deep
+    photo.pixels = stored(deep, photo.orientation) if TURNED in image.info else deep
     return photo
 
 
@@ -142,14 +143,15 @@ def _decode(path: Path | Content, file: BinaryIO) -> tuple[Image.Image, np.ndarr
             # a phone's MPO has previews and depth maps behind the photo
             animated = getattr(image, "is_animated", False) and image.format != "MPO"
             deep = has_deep_colours(image)
-            image.load()
+            decode(image)
         pixels = read_deep(file, image) if deep else None
         if image.format == "PNG":
             image.info["chunks"] = list(read_chunks(file))
+        bits = 16 if deep and pixels is None else cut_depth(file, image)
     if animated:
         warnings.warn(f"{path} has several frames; only the first is used", stacklevel=4)
-    if deep and pixels is None:
-        warnings.warn(f"{path} has 16-bit colours; they are read with 8 bits", stacklevel=4)
+    if bits is not None:
+        warnings.warn(f"{path} has {bits}-bit colours; they are read with 8 bits", stacklevel=4)
     return image, pixels
 
 

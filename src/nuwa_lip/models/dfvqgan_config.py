@@ -50,7 +50,7 @@ class DFVQGANConfig:
     attention_levels: tuple[int, ...] = ()
     """Levels whose residual blocks each have attention beside them."""
     mid_attention: bool = True
-    """Attention between the two residual blocks of the middle."""
+    """Whether there is attention between the two residual blocks of the middle."""
     groups: int = 32
     """Groups of the group norms; divides every number of channels."""
     latent_channels: int = 256
@@ -60,7 +60,7 @@ class DFVQGANConfig:
     codebook_dim: int = 256
     """n_z, width of a code."""
     normalise_codes: bool = False
-    """Compare latents and codes on the unit sphere (with a small `codebook_dim`: LlamaGen's recipe)."""
+    """Whether latents and codes are compared on the unit sphere (with a small `codebook_dim`: LlamaGen's recipe)."""
     commitment: float = 0.25
     """β of Eq. 13."""
     relative_estimation: bool = True

@@ -75,16 +75,16 @@ class MPS2SConfig:
     layer_scale: float = 0.1
     """Initial factor on what a layer adds."""
     rotary: bool = False
-    """Attention also knows how far apart two tokens stand (rotary positions in two dimensions), which learned
+    """Whether attention also knows how far apart two tokens stand (rotary positions in two dimensions), which learned
     positions alone take many photos to find out."""
     pointer: bool = False
-    """A row of the decoder begins with the token encoder's state of the position that it is to predict: a short
-    way, by which small trainings learn from the surroundings first."""
+    """Whether a row of the decoder begins with the token encoder's state of the position that it is to predict: a
+    short way, by which small trainings learn from the surroundings first."""
     caption_prior: int = 0
     """Regions on a side in which a caption alone tilts the decoder's output (`CaptionPrior`); 0: none."""
     caption_shift: bool = False
-    """Every block of the decoder also adds a projection of the caption's mean state to its input: a short way for
-    what holds for all of the hole (a kind, a class), beside the attention to single words."""
+    """Whether every block of the decoder also adds a projection of the caption's mean state to its input: a short way
+    for what holds for all of the hole (a kind, a class), beside the attention to single words."""
     perspectives: tuple[str, ...] = PERSPECTIVES
     """What the decoder sees (Table 4); the others are not built."""
     pad_id: int = 0

@@ -40,7 +40,7 @@ class Sampling:
     schedule: str = "cosine"
     """How many tokens each step decides, and which: one of `groups.SCHEDULES`."""
     blend: bool = False
-    """Fit the colours of what is painted to the known pixels at the hole's edge; for the pipeline."""
+    """Whether the colours of what is painted are fitted to the known pixels at the hole's edge; for the pipeline."""
 
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))

@@ -48,7 +48,7 @@ class DFVQGANRecipe:
     adversary: Adversary = Adversary()
     """The discriminator, and when it begins."""
     decoder_only: bool = False
-    """Leave encoder and codes as they are, so that tokens keep their meaning and a trained stage 2 its worth."""
+    """Whether encoder and codes stay as they are, so that tokens keep their meaning and a trained stage 2 its worth."""
     unquantised: float = 0.0
     """Share of the steps, the first ones, in which latents are decoded as they are; then codes start from
     latents. Helps small codebooks: what no code stands for at the start is never learned."""

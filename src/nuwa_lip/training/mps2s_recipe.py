@@ -33,10 +33,10 @@ class MPS2SRecipe:
     parallel: float = 0.0
     """Share of the steps that train deciding several tokens at once, 2 to 32 on average, for parallel steps."""
     start_from_codes: bool = False
-    """Token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes meet few
-    photos."""
+    """Whether token embeddings begin as a projection of the codebook, alike where codes are: a help where many codes
+    meet few photos."""
     gradient_checkpointing: bool = False
-    """Keep only what goes into the blocks, and run them again for their gradients: less memory, more time."""
+    """Whether only the blocks' inputs are kept, and they run again for their gradients: less memory, more time."""
     caption_dropout: float = 0.1
     """Share of the captions replaced by "", for guidance."""
     text_encoder: str | None = None

@@ -197,7 +197,15 @@ def _call(name: str, argv: list[str]) -> None:
         return command(argv)
     import tyro
 
-    tyro.cli(command, prog=f"nuwa-lip {name}", args=_joined(argv), config=(tyro.conf.FlagCreatePairsOff,))
+    from nuwa_lip.cli.help import registry, with_joined_lines
+
+    tyro.cli(
+        with_joined_lines(command),
+        prog=f"nuwa-lip {name}",
+        args=_joined(argv),
+        config=(tyro.conf.FlagCreatePairsOff,),
+        registry=registry(),
+    )
 
 
 def _joined(argv: list[str]) -> list[str]:
