@@ -105,8 +105,7 @@ def test_files_keep_mode_and_profile_and_are_upright(
     hole[5:15, 20:30] = True
     Image.fromarray(hole).save(tmp_path / "mask.png")
     done = inpaint(photo, "--mask", tmp_path / "mask.png", "-o", out)
-    both = orientation in (2, 3, 4) and ending == "png"  # Pillow turns a TIFF when it reads it
-    assert done.code == 0 and ("the mask fits both ways" in done.err) == both
+    assert done.code == 0 and ("the mask fits both ways" in done.err) == (orientation in (2, 3, 4))
     after = pixels(out)
     assert (after[~hole] == before[~hole]).all() and (after[hole] != before[hole]).any()
     written = Image.open(out)
