@@ -245,6 +245,15 @@ def test_a_value_may_look_like_an_option(nuwa_lip: Run, tmp_path: Path) -> None:
     assert "none.png" in nuwa_lip(*words).err
 
 
+def test_a_file_named_like_an_option_is_told(nuwa_lip: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("--photo.png").touch()
+    words = ("--mask", "m.png", "--prompt", "", "-o", "o.png")
+    done = nuwa_lip("inpaint", "--photo.png", *words)
+    assert done.code == 2 and done.err.endswith("--photo.png is taken for an option; the file is ./--photo.png\n")
+    assert "--photo.png is not a picture" in nuwa_lip("inpaint", "./--photo.png", *words).err
+
+
 def test_what_a_terminal_would_obey_is_spelled_out(nuwa_lip: Callable[..., Any]) -> None:
     done = nuwa_lip("data", "benchmark", "--verify", "no\x1b[2Jphoto\u202e.png")
     assert done.code == 2 and r"no\x1b[2Jphoto\u202e.png" in done.err and "\x1b" not in done.err

@@ -52,8 +52,12 @@ def test_a_turned_tiff_is_held_as_it_is_stored(kind: type, orientation: int, tmp
     assert photo.orientation == orientation and (photo.pixels == values).all()
     stored = np.zeros((6, 9), bool)
     stored[1:3, 2:4] = True
-    hole = as_hole(stored, photo, orientation="stored")
-    assert (hole.mask == upright(stored, orientation)).all()
+    Image.fromarray(stored).save(tmp_path / "mask.tif", tiffinfo={ExifTags.Base.Orientation: orientation})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that it fits both ways
+        tagged = read_image(tmp_path / "mask.tif")
+        for mask, how in ((stored, "stored"), (tagged, "stored"), (tagged, None)):
+            assert (as_hole(mask, photo, orientation=how).mask == upright(stored, orientation)).all()
     save_image(photo.shown(photo.pixels), tmp_path / "out.tif")
     again = read_photo(tmp_path / "out.tif")
     assert again.orientation == 1 and (again.pixels == upright(values, orientation)).all()

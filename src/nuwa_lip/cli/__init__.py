@@ -199,13 +199,21 @@ def _call(name: str, argv: list[str]) -> None:
 
     from nuwa_lip.cli.help import registry, with_joined_lines
 
-    tyro.cli(
-        with_joined_lines(command),
-        prog=f"nuwa-lip {name}",
-        args=_joined(argv),
-        config=(tyro.conf.FlagCreatePairsOff,),
-        registry=registry(),
-    )
+    try:
+        tyro.cli(
+            with_joined_lines(command),
+            prog=f"nuwa-lip {name}",
+            args=_joined(argv),
+            config=(tyro.conf.FlagCreatePairsOff,),
+            registry=registry(),
+        )
+    except SystemExit as error:
+        for word in argv:
+            if error.code == 2 and word.startswith("-") and os.path.isfile(word):
+                print(
+                    f"nuwa-lip: {escaped(word)} is taken for an option; the file is ./{escaped(word)}", file=sys.stderr
+                )
+        raise
 
 
 def _joined(argv: list[str]) -> list[str]:

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.images.exif import read_orientation
+from nuwa_lip.images.exif import TURNED, read_orientation
 from nuwa_lip.images.mask import MIDDLE, read_mask
-from nuwa_lip.images.photo import Photo, upright
+from nuwa_lip.images.photo import Photo, stored, upright
 
 if TYPE_CHECKING:
     from nuwa_lip.images.pictures import Picture
@@ -103,7 +103,13 @@ def read_hole(mask: Picture | None, photo: Photo, *, invert: bool = False, orien
     white, reading, note = read_mask(mask, photo)
     if note is not None:
         warnings.warn(note, stacklevel=4)
-    own = read_orientation(mask) if isinstance(mask, Image.Image) and orientation != "stored" else 1
+    own = 1
+    if isinstance(mask, Image.Image):
+        own = read_orientation(mask)
+        if TURNED in mask.info:
+            own = mask.info[TURNED]
+            white = stored(white, own)
+    own = 1 if orientation == "stored" else own
     white, turned = _lay(upright(white, own), photo, orientation, sure=own != 1)
     if turned:
         reading = f"{reading}, turned as the photo"
@@ -123,7 +129,7 @@ def _lay(mask: np.ndarray, photo: Photo, orientation: str | None, sure: bool) ->
         orientation: as for `as_hole`.
         sure: it lies as the photo is displayed, because an orientation of its own has turned it.
     """
-    displayed, stored = photo.size, photo.pixels.shape[:2]
+    displayed, lying = photo.size, photo.pixels.shape[:2]
     if orientation != "stored" and mask.shape == displayed:
         other = upright(mask, photo.orientation)
         if orientation is None and not sure and not np.array_equal(mask, other) and other.shape == displayed:
@@ -133,9 +139,9 @@ def _lay(mask: np.ndarray, photo: Photo, orientation: str | None, sure: bool) ->
                 stacklevel=5,
             )
         return mask, False
-    if orientation != "displayed" and not sure and mask.shape == stored:
+    if orientation != "displayed" and not sure and mask.shape == lying:
         return upright(mask, photo.orientation), photo.orientation != 1
-    height, width = stored if orientation == "stored" else displayed
+    height, width = lying if orientation == "stored" else displayed
     own = " as its own EXIF turns it" if sure else ""
     where = "" if orientation is None else f" as it is {orientation}"
     size = f"{mask.shape[1]}x{mask.shape[0]}{own}"
