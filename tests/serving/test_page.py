@@ -165,12 +165,12 @@ def test_masks_come_in_and_transparency_is_one(visit: Visit) -> None:
     hole[40:90, 60:160] = 255
     page = visit()
     page.set_input_files("#mask-file", {"name": "m.png", "mimeType": "image/png", "buffer": png(hole)})
-    page.wait_for_timeout(300)
+    expect(page.locator("#undo")).to_be_enabled()
     assert ((saved(page, "#save-mask")[..., 0] >= 128) == (hole == 255)).all()
     page.set_input_files("#mask-file", {"name": "m.png", "mimeType": "image/png", "buffer": png(hole[1:])})
     expect(page.locator("#message")).to_contain_text("400x299")
     transparent = visit(png(np.dstack([PIXELS, 255 - hole])))
-    transparent.wait_for_timeout(300)
+    expect(transparent.locator("#undo")).to_be_enabled()
     assert ((saved(transparent, "#save-mask")[..., 0] >= 128) == (hole == 255)).all()
 
 
