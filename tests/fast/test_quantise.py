@@ -18,6 +18,7 @@ from nuwa_lip.fast.quantise import (
     Inputs,
     PackedLinear,
     QuantisedLinear,
+    has_vnni,
     is_quantised,
     quality_loss,
     quantise,
@@ -28,7 +29,7 @@ from nuwa_lip.models import MPS2S
 from nuwa_lip.sampling import sample
 from tests.small_models import make_model, seeded
 
-VNNI = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs products of 8-bit numbers (VNNI)")
+VNNI = pytest.mark.skipif(not has_vnni(), reason="needs products of 8-bit numbers (VNNI)")
 ONEDNN = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 MARKS = {"int8": VNNI, "packed": ONEDNN}
 FORMATS = [pytest.param(name, marks=MARKS.get(name, ())) for name in LAYERS]
@@ -190,3 +191,15 @@ def test_a_pipeline_in_few_bits_is_neither_saved_nor_moved(tiny_model: Path, tmp
             pipe.to(where)
     for here in ("cpu", torch.device("cpu"), torch.float32, pipe.dfvqgan.last_layer):
         assert pipe.to(here) is pipe
+
+
+@pytest.mark.parametrize(("cap", "held_back"), [("AVX2", True), ("avx512_core", True), ("AVX512_CORE_VNNI", False)])
+def test_eight_bits_are_refused_where_the_environment_takes_their_products_away(
+    cap: str, held_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    assert has_vnni() is not held_back
+    if held_back:
+        with pytest.raises(InputError, match="VNNI"):
+            quantise(make_model(), "int8")

@@ -21,6 +21,7 @@ Legend: N outputs, K inputs, R rows, g inputs of a group.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -126,6 +127,16 @@ LAYERS: dict[str, Callable[[Tensor], QuantisedLinear]] = {
 }
 
 
+def has_vnni() -> bool:
+    """Tell whether products of 8-bit numbers are exact here.
+
+    Without VNNI oneDNN adds pairs of products in 16 bits, which overflow: a tenth of the result is lost. The
+    environment may keep oneDNN from what the CPU has.
+    """
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "ALL"))
+    return torch.cpu._is_vnni_supported() and cap.upper() not in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+
+
 def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round weights [N, K] ≈ whole · scale → whole, int8 [N, K], and scale, float32 [N]."""
     weight = weight.float()
@@ -176,7 +187,7 @@ def quantise(mps2s: MPS2S, weights: str) -> None:
         raise InputError(
             f"weights={weights!r} needs oneDNN, which this build of torch lacks: take int8-weights or int4"
         )
-    if weights == "int8" and not torch.cpu._is_vnni_supported():
+    if weights == "int8" and not has_vnni():
         raise InputError("this CPU lacks the products of 8-bit numbers (VNNI): take int8-weights or int4")
     blocks = mps2s.decoder.blocks
     # `kv` runs once for a photo, over more than a thousand rows, where few bits only cost time
