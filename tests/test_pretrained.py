@@ -34,7 +34,7 @@ def test_a_gpu_that_is_not_there_is_one_line(tiny_pipe: InpaintPipeline, tiny_mo
         tiny_pipe.to("cuda")
     assert "\n" not in str(caught.value) and tiny_pipe.device.type == "cpu"
     with pytest.raises(InputError, match="such weights stay as they are"):
-        InpaintPipeline.from_pretrained(tiny_model, weights="int8").to("cuda")
+        InpaintPipeline.from_pretrained(tiny_model, weights="int8-weights").to("cuda")
 
 
 def test_half_precision_works_and_keeps_known_pixels(tiny_model: Path) -> None:
