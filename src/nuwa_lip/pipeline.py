@@ -104,7 +104,6 @@ class InpaintPipeline(Pretrained):
         blend: bool | None = None,
         composite: bool = True,
         mask_orientation: Literal["displayed", "stored"] | None = None,
-        drafts: int | None = None,
         height: int | None = None,
         width: int | None = None,
         strength: float = 1.0,
@@ -140,7 +139,6 @@ class InpaintPipeline(Pretrained):
             composite: False pastes the whole of each window, known pixels too, to study a model.
             mask_orientation: how a mask lies upon a photo that its EXIF turns, "displayed" or "stored"; None: as it
                 fits, and as displayed where it fits both ways.
-            drafts: drawings for each candidate, of which the one is kept that the caption explains best.
             height: an argument of diffusers' pipelines that does not apply here: any value but the default is refused
                 with what to do instead. So are the following ones.
             width: see `height`.
@@ -159,7 +157,6 @@ class InpaintPipeline(Pretrained):
             order=order,
             num_inference_steps=num_inference_steps,
             schedule=schedule,
-            drafts=drafts,
             blend=blend,
         )
         sampling = replace(self.sampling, **given)
@@ -174,8 +171,7 @@ class InpaintPipeline(Pretrained):
         pictures, best_first = [], []
         for task, own in zip(tasks, seeds, strict=True):
             candidates = [Candidate(seed) for seed in own]
-            told = sampling if task.prompt else replace(sampling, drafts=1)  # without a caption none is better
-            self._repaint(task, candidates, told, padding_mask_crop, callback)
+            self._repaint(task, candidates, sampling, padding_mask_crop, callback)
             results = [task.photo.repainted(c.pasted(composite), task.hole.opaque) for c in candidates]
             merits = [c.score for c in candidates]
             if rank == "clip":

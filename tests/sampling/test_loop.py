@@ -171,47 +171,6 @@ def test_with_guidance_logp_is_the_guided_models(model: MPS2S, memories: tuple[M
     assert float(logp) == pytest.approx(float(expected), abs=1e-4)
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.5])
-@pytest.mark.parametrize("drafts", [2, 5])
-def test_of_its_drafts_a_candidate_is_the_one_that_the_caption_explains_best(
-    model: MPS2S, memories: tuple[Memory, Memory], scale: float, drafts: int
-) -> None:
-    how: dict[str, Any] = {"unconditional": memories[1], "guidance_scale": scale}
-    order = decoding_order("raster", memories[0].token_mask)[None]
-    kept, logp = sample(model, memories[0], num_candidates=2, generator=seeded(7), drafts=drafts, **how)
-    for candidate in range(2):
-        seeds = [(7 + candidate + draft * sampling.DRAFT_STRIDE) % 2**64 for draft in range(drafts)]
-        alone = [sample(model, memories[0], generator=seeded(seed), **how) for seed in seeds]
-        gains = []
-        for tokens, _ in alone:
-            drawn = tokens.flatten(1).gather(1, order)
-            c, u = (model.decoder.predict(memory, drawn, order).log_softmax(-1) for memory in memories)
-            gains.append(float((c - u).gather(-1, drawn[..., None]).sum()))
-        best = gains.index(max(gains))
-        assert torch.equal(kept[candidate], alone[best][0][0])
-        torch.testing.assert_close(logp[candidate], alone[best][1][0], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_drafts_of_parallel_steps_are_those_of_candidates(wide: tuple[MPS2S, Memory, Memory], schedule: str) -> None:
-    model, memory, none = wide
-    how: dict[str, Any] = {"unconditional": none, "num_inference_steps": 3, "schedule": schedule}
-    seeds = [(7 + draft * sampling.DRAFT_STRIDE) % 2**64 for draft in range(3)]
-    # the memory without a caption is read for the gain, though nothing is guided: as with guidance that rounds to none
-    drawn, logp = sample(
-        model,
-        memory,
-        num_candidates=3,
-        generator=[seeded(seed) for seed in seeds],
-        drafts=1,
-        guidance_scale=1 + 1e-12,
-        **how,
-    )
-    kept, kept_logp = sample(model, memory, generator=seeded(7), drafts=3, guidance_scale=1 + 1e-12, **how)
-    where = [torch.equal(one, kept[0]) for one in drawn]
-    assert any(where) and kept_logp[0] == logp[where.index(True)]
-
-
 def test_guidance_zero_is_the_unconditional_model(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
     guided = sample(model, memories[0], unconditional=memories[1], guidance_scale=0.0, generator=seeded(2))
     plain = sample(model, memories[1], generator=seeded(2))

@@ -26,8 +26,6 @@ from nuwa_lip.sampling import Sampling
         {"num_inference_steps": 0},
         {"schedule": ["cosine"]},
         {"blend": "off"},
-        {"drafts": 0},
-        {"drafts": 65},
     ],
 )
 def test_values_that_cannot_be_are_named(values: dict[str, Any]) -> None:

@@ -73,8 +73,6 @@ class Options:
     """Sample from the K likeliest tokens; 0 from all."""
     top_p: float | None = None
     """Sample from the likeliest tokens that together have this probability."""
-    drafts: int | None = None
-    """Drawings for each candidate; the one that the caption explains best is kept."""
     order: Literal["raster", "random", "border"] | None = None
     """Order in which the hole is filled: row by row, at random, from its border inwards."""
     steps: int | None = None
@@ -192,7 +190,6 @@ def _check(options: Options) -> None:
         "steps": 1,
         "padding_mask_crop": 0,
         "dilate": 0,
-        "drafts": 1,
         "top_k": 0,
         "guidance_scale": 0,
         "temperature": 0,
@@ -345,7 +342,6 @@ class _Runner:
             temperature=o.temperature,
             top_k=o.top_k,
             top_p=o.top_p,
-            drafts=o.drafts,
             order=o.order,
             num_inference_steps=o.steps,
             schedule=o.schedule,

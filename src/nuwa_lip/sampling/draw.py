@@ -20,17 +20,6 @@ def guide(logits: Tensor, sampling: Sampling) -> Tensor:
     return unconditional + sampling.guidance_scale * (conditional - unconditional)
 
 
-def caption_gain(logits: Tensor, drawn: Tensor) -> Tensor:
-    """Return log p(token | caption) - log p(token | no caption) of tokens drawn [C, R], float64 [C, R].
-
-    Args:
-        logits: of both memories, [2 · C, R, V].
-        drawn: int64 [C, R].
-    """
-    ratio = torch.sub(*logits.double().log_softmax(-1).chunk(2))
-    return ratio.gather(-1, drawn[..., None])[..., 0]
-
-
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     """Draw tokens int64 [...] by inverting the distribution function.
 

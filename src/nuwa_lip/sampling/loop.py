@@ -35,7 +35,7 @@ from nuwa_lip.models.groups import Rows, group_sizes, rows_of, rows_of_steps
 from nuwa_lip.models.memory import Memory
 from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import decoding_order
-from nuwa_lip.sampling.draw import caption_gain, draw, guide
+from nuwa_lip.sampling.draw import draw, guide
 from nuwa_lip.sampling.settings import Sampling
 
 CHUNK = 4
@@ -45,9 +45,6 @@ FULL_GROUP = 4
 
 SLOTS = 32
 """Cache slots are read in multiples of 32: oneDNN compiles and keeps a kernel for every new length (1 MB each)."""
-
-DRAFT_STRIDE = 0xD1B54A32D192ED03
-"""Between the seeds of a candidate's drafts: odd and large, so that they meet no other candidate's, nor a window's."""
 
 Callback = Callable[[int, int], None]
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -73,7 +70,7 @@ def sample(
         mps2s: in eval mode.
         memory: what `mps2s.encode` gives.
         num_candidates: n.
-        unconditional: the memory with the caption ""; needed for guidance and for drafts only.
+        unconditional: the memory with the caption ""; needed for guidance only.
         sampling: how tokens are drawn, in which order and in how many steps; None: `Sampling()`.
         generator: read for its seed only: with seed s candidate i of a photo has the seed s + i; a list has
             one for each candidate of a photo, or of all photos; None: a random seed.
@@ -81,7 +78,7 @@ def sample(
         graph: on a GPU, with one token a step, capture a step as a CUDA graph, and replay that for every token.
         callback: called as f(step, steps) after each step, from 1; steps: of all photos and candidates.
         settings: fields of `Sampling` by name, which replace those of `sampling`: guidance_scale, temperature, top_k,
-            top_p, order, num_inference_steps, schedule, drafts.
+            top_p, order, num_inference_steps, schedule.
 
     Returns:
         Tokens, int64 [B · n, h, w], and the mean log-probability of each one's new tokens, float32 [B · n]:
@@ -96,38 +93,32 @@ def sample(
     if num_candidates < 1:
         raise InputError(f"num_candidates is {num_candidates}; it must be 1 or more")
     unconditional = _unconditional(unconditional, sampling, photos)
-    # every candidate's drafts are drawn as candidates are, the first by its own seed
-    wanted, drafts = candidate_seeds(generator, num_candidates, photos), range(sampling.drafts)
-    seeds = [[(seed + draft * DRAFT_STRIDE) % 2**64 for seed in own for draft in drafts] for own in wanted]
-    drawings = num_candidates * len(drafts)
+    seeds = candidate_seeds(generator, num_candidates, photos)
 
     memories = [[memory[i], unconditional[i]] if unconditional else [memory[i]] for i in range(photos)]
     steps = sampling.num_inference_steps
     groups = [group_sizes(int(one[0].token_mask.sum()), steps, sampling.schedule) for one in memories]
     chunks = [candidates_at_once(sizes, memory.states.device, sampling.by_confidence) for sizes in groups]
-    rounds = [math.ceil(drawings / chunk) for chunk in chunks]
+    rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
     progress = _Progress(callback, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
     graph = graph and memory.states.is_cuda
     decoder = speed_up(mps2s).decoder
-    tokens, scores, gains = [], [], []
+    tokens, scores = [], []
     for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
         batch, cache = _together(one), None
-        for first in range(0, drawings, chunk):
+        for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             plan = _Plan.make(one[0].token_mask, few, chunk, sizes, sampling)
             if use_cache:
                 cache = plan.prefill(decoder, batch, reuse=cache)
-            drawn, logp, gain = _decode(decoder, batch, plan, sampling, progress, cache=cache, graph=graph)
+            drawn, logp = _decode(decoder, batch, plan, sampling, progress, cache=cache, graph=graph)
             if cache is not None:
                 cache = dataclasses.replace(cache, layers=[])  # the next candidates need fresh layer caches
             known = one[0].tokens.flatten(1).expand(chunk, -1)
             filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
             scores.append(logp[: len(few)])
-            gains.append(gain[: len(few)])
-    best = torch.cat(gains).unflatten(0, (-1, len(drafts))).argmax(1)  # among equals the first
-    kept = best + torch.arange(len(best), device=best.device) * len(drafts)
-    return torch.cat(tokens)[kept], torch.cat(scores)[kept]
+    return torch.cat(tokens), torch.cat(scores)
 
 
 def candidates_at_once(sizes: list[int], device: torch.device, by_confidence: bool = False) -> int:
@@ -221,10 +212,8 @@ def _decode(
     *,
     cache: DecoderCache | None,
     graph: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Decode group after group → tokens int64 [C, K], their mean log-probabilities, float32 [C], and caption gain.
-
-    The gain [C], by which drafts are compared, is zero where there is one alone.
+) -> tuple[Tensor, Tensor]:
+    """Decode group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
 
     With "confidence" every step draws all that are missing, keeps the group of which the model is surest, and brings
     the plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
@@ -244,7 +233,6 @@ def _decode(
     fixed_shape = graph and plan.one_by_one and cache is not None
     chosen = torch.zeros_like(plan.positions)
     logp = torch.zeros_like(plan.uniform)
-    gain = torch.zeros_like(plan.uniform)
 
     def decide(rows: Rows, step: int) -> None:
         """Decide one group. Nothing in here waits for a GPU."""
@@ -259,16 +247,14 @@ def _decode(
             length = tokens + 2 if fixed_shape else min(math.ceil(targets.stop / SLOTS) * SLOTS, tokens) + 1
             inputs = rows.inputs(chosen.repeat(memories, 1), plan.positions.repeat(memories, 1))
             logits = decoder.decode_rows(cache, inputs, rows.slots, rows.visible(length), size)
-        both, logits = logits, guide(logits, sampling)  # [C, R, V], a row for each target
+        logits = guide(logits, sampling)  # [C, R, V], a row for each target
         slots = rows.slots[-size:]
         drawn = draw(logits, plan.uniform[:, slots], sampling)
         chosen.index_copy_(1, slots, drawn)
         logp.index_copy_(1, slots, logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0])
-        if sampling.drafts > 1:
-            gain.index_copy_(1, slots, caption_gain(both, drawn))
         if plan.by_confidence:
             first = logp[:, slots].argsort(dim=-1, descending=True, stable=True)
-            for row in (plan.positions, plan.uniform, chosen, logp, gain):
+            for row in (plan.positions, plan.uniform, chosen, logp):
                 row.index_copy_(1, slots, row[:, slots].gather(-1, first))
 
     # all rows now: a copy to a GPU between steps would wait for those before it
@@ -280,7 +266,7 @@ def _decode(
         else:
             captured(*rows)
         progress()
-    return chosen, (logp.sum(1) / max(1, logp.shape[1])).float(), gain.sum(1)
+    return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
 
 
 def _together(memories: list[Memory]) -> Memory:

@@ -14,8 +14,6 @@ from nuwa_lip.models.orders import check_order
 
 MAX_GUIDANCE = 1_000_000
 """Far beyond what changes anything; without a limit the logits become infinite."""
-MAX_DRAFTS = 64
-"""More would cost a minute and more a window, for hardly another picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +39,6 @@ class Sampling:
     """S, parallel steps; more than tokens are missing, or None: one token a step."""
     schedule: str = "cosine"
     """How many tokens each step decides, and which: one of `groups.SCHEDULES`."""
-    drafts: int = 1
-    """Drawings for each candidate, of which the one is kept that the caption explains best: the largest
-    log p(x | caption) - log p(x | no caption), summed over its new tokens."""
     blend: bool = False
     """Whether the colours of what is painted are fitted to the known pixels at the hole's edge; for the pipeline."""
 
@@ -66,15 +61,13 @@ class Sampling:
         steps = self.num_inference_steps
         if steps is not None and steps < 1:
             raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
-        if not 1 <= self.drafts <= MAX_DRAFTS:
-            raise InputError(f"drafts is {self.drafts}; it must be 1 to {MAX_DRAFTS}")
         check_order(self.order)
         check_schedule(self.schedule)
 
     @property
     def guided(self) -> bool:
-        """Return whether the memory without a caption takes part: in the logits, or in choosing among drafts."""
-        return self.guidance_scale != 1 or self.drafts > 1
+        """Return whether the memory without a caption takes part."""
+        return self.guidance_scale != 1
 
     @property
     def by_confidence(self) -> bool:

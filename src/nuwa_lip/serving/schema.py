@@ -31,7 +31,6 @@ class Options(BaseModel):
     temperature: Annotated[float | None, Field(ge=0, le=100)] = None
     top_k: Annotated[int | None, Field(ge=0)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    drafts: Annotated[int | None, Field(ge=1, le=16, description="drawings of which the best by prompt is kept")] = None
     order: Literal["raster", "random", "border"] | None = None
     schedule: Literal["cosine", "constant", "confidence"] | None = None
     padding_mask_crop: Annotated[int | None, Field(ge=0, description="pixels of context around the hole")] = None
