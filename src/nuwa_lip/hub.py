@@ -37,6 +37,8 @@ from nuwa_lip.tokenizer import CaptionTokenizer
 
 BUNDLED = ("nuwa-lip-mini",)
 FORMAT_VERSION = 1
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+"""organisation/name"""
 REPLACED = ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json")
 """Files of an earlier model, perhaps split otherwise, that must not stay where another one is put."""
 
@@ -66,7 +68,7 @@ def resolve(name: str | Path) -> Path:
     if str(name) and path.is_dir():
         return path
     local = path.exists() or path.parent != Path(".") and path.parent.is_dir()
-    if local or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+    if local or not re.fullmatch(HUB_ID, str(name)):
         raise InputError(
             f"there is no model {str(name)!r}: give a bundled name ({', '.join(BUNDLED)}), a model folder, "
             "or a hub id like organisation/name"

@@ -57,6 +57,9 @@ class DFVQGANConfig:
     """n_z, width of a code."""
     normalise_codes: bool = False
     """Whether latents and codes are compared on the unit sphere (with a small `codebook_dim`: LlamaGen's recipe)."""
+    input_range: tuple[float, float] = (-1.0, 1.0)
+    """Values of pixels within the encoder, (-1, 1) or (0, 1), as its weights were trained; images are in [-1, 1] either
+    way. The hole is 0, as the padding at a picture's border is: with (0, 1) that is black, not grey."""
     commitment: float = 0.25
     """β of Eq. 13."""
     relative_estimation: bool = True
@@ -70,7 +73,7 @@ class DFVQGANConfig:
     """λ_i of Eq. 12 for each level with a halving, finest first, inf allowed; None: 1 each."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "attention_levels", "connection_weights"):  # JSON has lists only
+        for name in ("channels", "attention_levels", "connection_weights", "input_range"):  # JSON has lists only
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         check_bounds(self, BOUNDS)
@@ -94,6 +97,8 @@ class DFVQGANConfig:
             raise InputError(f"refinement is {self.refinement}; it must be 0 (none) or more channels")
         if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
+        if self.input_range not in ((-1, 1), (0, 1)):
+            raise InputError(f"input_range is {self.input_range}; it must be (-1, 1) or (0, 1)")
         if self.partial_convolution and self.relative_estimation:
             raise InputError("partial_convolution stands in place of relative_estimation: switch that off")
         self._check_connection_weights()
@@ -112,6 +117,11 @@ class DFVQGANConfig:
     def factor(self) -> int:
         """Return the pixels on a token's side."""
         return self.patch * 2 ** (len(self.channels) - 1)
+
+    @property
+    def blank(self) -> float:
+        """Return the value of an image in [-1, 1] that is 0 within the encoder."""
+        return -1.0 if self.input_range == (0, 1) else 0.0
 
     @property
     def grid(self) -> int:
