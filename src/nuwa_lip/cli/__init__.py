@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train glide": ("nuwa_lip.commands.train:glide", "train the baseline GLIDE, a diffusion model"),
     "tokenize": ("nuwa_lip.commands.tokenize:tokenize", "make the token cache that stage 2 trains on"),
     "convert": ("nuwa_lip.commands.convert:convert", "bring in the VQ weights of other projects"),
+    "export": ("nuwa_lip.commands.export:export", "write a model as ONNX or torch.export files"),
     "evaluate images": (
         "nuwa_lip.commands.evaluate:images",
         "measure a model or a folder of results on a benchmark",

@@ -229,6 +229,6 @@ class DFVQGAN(nn.Module):
         H, W = image.shape[2:]
         if H % self.config.factor or W % self.config.factor:
             raise InputError(f"image is {H} x {W}; both sides must be multiples of {self.config.factor}")
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != (len(image), 1, H, W)):
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != (image.shape[0], 1, H, W)):
             needed = [len(image), 1, H, W]
             raise InputError(f"mask is {mask.dtype} {list(mask.shape)}; this image needs torch.bool {needed}")

@@ -13,11 +13,22 @@ BOUNDS: Bounds = {
     ),
     **dict.fromkeys(("encoder_blocks", "decoder_blocks"), (ANY, 64)),
     "patch": (ANY, 2**10),
+    **dict.fromkeys(("encoder_level_blocks", "decoder_level_blocks"), (1, 64)),
+    "decoder_channels": (1, 2**16),
     "attention_levels": (ANY, 32),
     "codebook_size": (ANY, 2**24),
     "commitment": (0, 1e6),
     "connection_weights": (ANY, float("inf")),
 }
+TUPLES = (
+    "channels",
+    "attention_levels",
+    "connection_weights",
+    "input_range",
+    "encoder_level_blocks",
+    "decoder_level_blocks",
+    "decoder_channels",
+)
 COUNTS = ("encoder_blocks", "decoder_blocks", "groups", "latent_channels", "codebook_size", "codebook_dim")
 
 
@@ -39,6 +50,13 @@ class DFVQGANConfig:
     """Residual blocks a level in the encoder."""
     decoder_blocks: int = 2
     """Residual blocks a level in the decoder (official: 2; taming-transformers and diffusers: 3)."""
+    encoder_level_blocks: tuple[int, ...] | None = None
+    """Residual blocks of each level in the encoder, finest first, where they differ; None: `encoder_blocks` each."""
+    decoder_level_blocks: tuple[int, ...] | None = None
+    """The same of the decoder."""
+    decoder_channels: tuple[int, ...] | None = None
+    """Channels of each level of a decoder that is no counterpart of its encoder (MAGVIT-v2), finest first; then nothing
+    can be connected. None: `channels`."""
     mirrored_decoder: bool = False
     """On (official): the decoder is the encoder's mirror image, so that a level narrows in its last block and
     is connected where it begins. Off (taming-transformers, diffusers): it narrows in its first block and is
@@ -73,7 +91,7 @@ class DFVQGANConfig:
     """λ_i of Eq. 12 for each level with a halving, finest first, inf allowed; None: 1 each."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "attention_levels", "connection_weights", "input_range"):  # JSON has lists only
+        for name in TUPLES:  # JSON has lists only
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         check_bounds(self, BOUNDS)
@@ -101,7 +119,24 @@ class DFVQGANConfig:
             raise InputError(f"input_range is {self.input_range}; it must be (-1, 1) or (0, 1)")
         if self.partial_convolution and self.relative_estimation:
             raise InputError("partial_convolution stands in place of relative_estimation: switch that off")
+        self._check_levels()
         self._check_connection_weights()
+
+    def _check_levels(self) -> None:
+        for name in ("encoder_level_blocks", "decoder_level_blocks", "decoder_channels"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.channels):
+                raise InputError(f"{name} has {len(value)} values; {len(self.channels)} levels need as many")
+        if self.decoder_channels is None:
+            return
+        odd = [c for c in self.decoder_channels if c % self.groups]
+        if odd or self.decoder_channels[-1] != self.channels[-1]:
+            raise InputError(
+                f"decoder_channels {self.decoder_channels} must be multiples of {self.groups} groups and end with "
+                f"{self.channels[-1]}, as channels do"
+            )
+        if self.symmetrical_connections or self.mirrored_decoder:
+            raise InputError("decoder_channels need symmetrical_connections and mirrored_decoder off")
 
     def _check_connection_weights(self) -> None:
         weights, levels = self.connection_weights, len(self.channels)
@@ -112,6 +147,11 @@ class DFVQGANConfig:
         negative = [weight for weight in weights if not weight >= 0]
         if negative:
             raise InputError(f"connection_weights {negative[0]} is not a weight: 0 or more, or inf")
+
+    def blocks(self, net: str) -> tuple[int, ...]:
+        """Return the residual blocks of each level of the "encoder" or the "decoder", finest first."""
+        each = getattr(self, f"{net}_level_blocks")
+        return each or (getattr(self, f"{net}_blocks"),) * len(self.channels)
 
     @property
     def factor(self) -> int:
