@@ -29,11 +29,13 @@ from nuwa_lip import arguments
 from nuwa_lip.arguments import Task
 from nuwa_lip.fast.cores import one_core_if_small, settle_cores
 from nuwa_lip.images.photo import Patch, Photo
+from nuwa_lip.images.preview import Decode, Step, previewing
 from nuwa_lip.images.seams import blend as blend_in
 from nuwa_lip.images.windows import View, look, put_back, share_windows, warn_if_enlarged, window_seed
 from nuwa_lip.pretrained import Pretrained
 from nuwa_lip.sampling import Sampling, candidate_seeds, read_scores, sample
 from nuwa_lip.sampling.clip import clip_scores, load_clip
+from nuwa_lip.sampling.so_far import SoFar
 
 if TYPE_CHECKING:
     from nuwa_lip.images.hole import Hole
@@ -134,7 +136,8 @@ class InpaintPipeline(Pretrained):
             generator: seed s gives candidate i the seed s + i; a list has one generator for each candidate.
             output_type: "pil", "np" or "pt".
             rank: puts the best first by the model's likelihood, or by CLIP's similarity to the caption.
-            callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
+            callback_on_step_end: called as f(pipe, step, steps, {"preview": p}) after each step in a window, from 1;
+                `p.picture()` is the photo as painted so far (`nuwa_lip.images.preview`).
             blend: fit the colours of what is painted to the known pixels at the hole's edge (`nuwa_lip.images.seams`).
             composite: False pastes the whole of each window, known pixels too, to study a model.
             mask_orientation: how a mask lies upon a photo that its EXIF turns, "displayed" or "stored"; None: as it
@@ -166,7 +169,7 @@ class InpaintPipeline(Pretrained):
         seeds = candidate_seeds(generator, num_images_per_prompt, len(tasks))
         if rank == "clip":
             load_clip(self.clip)  # fail early if it is missing
-        callback = None if callback_on_step_end is None else partial(_call_back, callback_on_step_end, self)
+        callback = None if callback_on_step_end is None else partial(callback_on_step_end, self)
 
         pictures, best_first = [], []
         for task, own in zip(tasks, seeds, strict=True):
@@ -189,7 +192,7 @@ class InpaintPipeline(Pretrained):
         candidates: list[Candidate],
         sampling: Sampling,
         padding: int | None,
-        callback: Callable[[int, int], None] | None,
+        callback: Step | None,
     ) -> None:
         """Give every candidate a patch for each window; no window sees what another one has painted."""
         photo, mask = task.photo, task.hole.mask
@@ -198,7 +201,8 @@ class InpaintPipeline(Pretrained):
         for number, (window, own) in enumerate(windows):
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
-            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, callback)
+            report = callback and previewing(callback, photo, window, own)
+            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, report)
             scores = read_scores(logp)
 
             box = window.within(photo.size)
@@ -218,11 +222,12 @@ class InpaintPipeline(Pretrained):
         prompt: str,
         seeds: list[int],
         sampling: Sampling,
-        callback: Callable[[int, int], None] | None,
+        report: Callable[[int, int, Decode], None] | None,
     ) -> tuple[list[Tensor], Tensor, int]:
         """Fill one window: returns n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], and K.
 
-        The log-probabilities are NaN if known latents are not finite, whose tokens mean nothing.
+        `report` is called as f(step, steps, decode) after each step; decode() gives the image so far, [1, 3, S, S]. The
+        log-probabilities are NaN if known latents are not finite, whose tokens mean nothing.
         """
         mask = torch.from_numpy(view.mask)[None, None].to(self.device)  # [1, 1, S, S]
         image = torch.from_numpy(view.image).permute(2, 0, 1)[None].to(self.device) * 2 - 1
@@ -233,6 +238,11 @@ class InpaintPipeline(Pretrained):
         caption, none = (self.tokenizer([text]).to(self.device) for text in (prompt, ""))
         memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask)
         unconditional = self.mps2s.with_captions(memory, none) if sampling.guided else None
+
+        def watch(step: int, steps: int, so_far: SoFar) -> None:
+            if report is not None:
+                report(step, steps, partial(so_far.decode, self.dfvqgan, encoding.skips))
+
         with one_core_if_small(self.mps2s):
             tokens, logp = sample(
                 self.mps2s,
@@ -242,13 +252,9 @@ class InpaintPipeline(Pretrained):
                 sampling=sampling,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 graph=self.compiled,
-                callback=callback,
+                watch=watch,
             )
         finite = encoding.latents.masked_fill(encoding.token_mask, 0).isfinite().all()
         # one by one, because a candidate's picture must not depend on their number
         images = [self.dfvqgan.decode(one[None], encoding.skips) for one in tokens]
         return images, torch.where(finite, logp, torch.nan), int(memory.token_mask.sum())
-
-
-def _call_back(function: Callback, pipe: InpaintPipeline, step: int, total: int) -> None:
-    function(pipe, step, total, {})
