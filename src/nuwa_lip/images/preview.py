@@ -65,17 +65,21 @@ class Preview:
         return shown
 
 
-def previewing(callback: Step, photo: Photo, window: Box, mask: np.ndarray) -> Callable[[int, int, Decode], None]:
-    """Make a function of step, steps and what decodes them, that hands a user's `callback` the window's preview.
+def previewing(
+    callback: Step, photo: Photo, window: Box, mask: np.ndarray, signed: Callable[[Tensor], Tensor]
+) -> Callable[..., None]:
+    """Make a function of step, steps and what decodes them, if anything does, that hands `callback` the preview.
 
     Args:
         callback: the user's.
         photo: as for `Preview`.
         window: as for `Preview`.
         mask: as for `Preview`.
+        signed: brings what is decoded to [-1, 1].
     """
 
-    def report(step: int, steps: int, decode: Decode) -> None:
-        callback(step, steps, {"preview": Preview(photo, window, mask, decode)})
+    def report(step: int, steps: int, decode: Decode | None = None) -> None:
+        given = {} if decode is None else {"preview": Preview(photo, window, mask, lambda: signed(decode()))}
+        callback(step, steps, given)
 
     return report

@@ -159,7 +159,8 @@ class Studio:
             last = step
             progress = min(1.0, (done + step / steps) / windows)
             job.report(progress)
-            if job.watchers and (shot := previews.take(given["preview"], progress)):
+            preview = given.get("preview") if job.watchers else None  # not every model can show what it has
+            if preview is not None and (shot := previews.take(preview, progress)):
                 job.report(progress, shot)
 
         job.report(0.0)
