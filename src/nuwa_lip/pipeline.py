@@ -29,8 +29,10 @@ from nuwa_lip import arguments
 from nuwa_lip.arguments import Task
 from nuwa_lip.fast.cores import settle_cores
 from nuwa_lip.images.photo import Patch, Photo
+from nuwa_lip.images.preview import Step, previewing
 from nuwa_lip.images.seams import blend as blend_in
 from nuwa_lip.images.windows import View, look, put_back, share_windows, warn_if_enlarged, window_seed
+from nuwa_lip.painters.painter import Callback as PainterCallback
 from nuwa_lip.pretrained import Pretrained
 from nuwa_lip.sampling import Sampling, candidate_seeds, read_scores
 from nuwa_lip.sampling.clip import clip_scores, load_clip
@@ -134,7 +136,9 @@ class InpaintPipeline(Pretrained):
             generator: seed s gives candidate i the seed s + i; a list has one generator for each candidate.
             output_type: "pil", "np" or "pt".
             rank: puts the best first by the model's likelihood, or by CLIP's similarity to the caption.
-            callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
+            callback_on_step_end: called as f(pipe, step, steps, {"preview": p}) after each step in a window, from 1;
+                `p.picture()` is the photo as painted so far (`nuwa_lip.images.preview`), which other models than
+                NÜWA-LIP may leave out.
             blend: fit the colours of what is painted to the known pixels at the hole's edge (`nuwa_lip.images.seams`).
             composite: False pastes the whole of each window, known pixels too, to study a model.
             mask_orientation: how a mask lies upon a photo that its EXIF turns, "displayed" or "stored"; None: as it
@@ -170,7 +174,7 @@ class InpaintPipeline(Pretrained):
         seeds = candidate_seeds(generator, num_images_per_prompt, len(tasks))
         if rank == "clip":
             load_clip(self.clip)  # fail early if it is missing
-        callback = None if callback_on_step_end is None else partial(_call_back, callback_on_step_end, self)
+        callback = None if callback_on_step_end is None else partial(callback_on_step_end, self)
 
         pictures, best_first = [], []
         for task, own in zip(tasks, seeds, strict=True):
@@ -193,7 +197,7 @@ class InpaintPipeline(Pretrained):
         candidates: list[Candidate],
         sampling: Sampling,
         padding: int | None,
-        callback: Callable[[int, int], None] | None,
+        callback: Step | None,
     ) -> None:
         """Give every candidate a patch for each window; no window sees what another one has painted."""
         photo, mask = task.photo, task.hole.mask
@@ -202,7 +206,8 @@ class InpaintPipeline(Pretrained):
         for number, (window, own) in enumerate(windows):
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
-            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, callback)
+            report = callback and previewing(callback, photo, window, own, self.painter.needs.signed)
+            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, report)
             scores = read_scores(logp)
 
             box = window.within(photo.size)
@@ -222,13 +227,9 @@ class InpaintPipeline(Pretrained):
         prompt: str,
         seeds: list[int],
         sampling: Sampling,
-        callback: Callable[[int, int], None] | None,
+        callback: PainterCallback | None,
     ) -> tuple[list[Tensor], Tensor, int]:
         """Fill one window: returns n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], and K."""
         needs = self.painter.needs
         painting = self.painter.paint(needs.window(view, self.device), prompt, seeds, sampling, callback)
         return [needs.signed(image) for image in painting.images], painting.scores, painting.tokens
-
-
-def _call_back(function: Callback, pipe: InpaintPipeline, step: int, total: int) -> None:
-    function(pipe, step, total, {})

@@ -24,8 +24,9 @@ DRAWING = frozenset({"temperature", "top_k", "top_p", "order", "schedule"})
 OPTIONS = DRAWING | {"prompt", "guidance_scale", "num_inference_steps", "blend"}
 """Options of a call that a painter may take."""
 
-Callback = Callable[[int, int], None]
-"""f(step, steps), from 1, called after each step; steps: of all candidates of the window."""
+Callback = Callable[..., None]
+"""f(step, steps), from 1, called after each step; steps: of all candidates of the window. A painter that can show what
+it has so far calls f(step, steps, decode): decode() gives an image like those of `Painting`, until the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)

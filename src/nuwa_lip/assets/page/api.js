@@ -18,14 +18,14 @@ export async function models(token) {
   return (await (await ask("v1/models", { token })).json()).data;
 }
 
-// Start a job, and call `heard` with it at each change until it is over.
-export async function paint(fields, { token, heard }) {
+// Start a job, and call `heard` with it at each change until it is over; with some changes comes a preview, if wanted.
+export async function paint(fields, { token, heard, previews }) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) if (value !== null && value !== "") form.append(name, value);
   const begun = await (await ask("v1/jobs", { method: "POST", body: form, token })).json();
   heard(begun);
   // by fetch, because an EventSource cannot bear a token
-  const events = await ask(`v1/jobs/${begun.id}/events`, { token });
+  const events = await ask(`v1/jobs/${begun.id}/events?previews=${Boolean(previews)}`, { token });
   let job = begun;
   let rest = "";
   const reader = events.body.pipeThrough(new TextDecoderStream()).getReader();
