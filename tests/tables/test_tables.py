@@ -368,6 +368,11 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
         specs.table3("coarse-1024"),
         specs.table4(),
         specs.ratios(),
+        specs.table1(metrics=("fed",)),
+        specs.table2((1024, 12288, 8192), ("fed",)),
+        specs.table3("coarse-1024", ("fed",)),
+        specs.table4(metrics=("fed",)),
+        specs.ratios(metrics=("fed",)),
     ],
     ids=lambda table: table.name,
 )
@@ -414,6 +419,12 @@ def test_figures_that_are_asked_for_have_columns() -> None:
         keys = [column.key for column in more.columns]
         assert set(keys) - {column.key for column in usual.columns} == {"clip_score", "kid"}
         assert keys.index("clip_score") == keys.index("lpips_squeeze") + 1 and keys[-1] == "kid"
+    for usual, more in (
+        (specs.table1(), specs.table1(metrics=("fed",))),
+        (specs.table3("v"), specs.table3("v", ("fed",))),
+    ):
+        assert [c.key.removeprefix("oracle/") for c in more.columns if c not in usual.columns] == ["fed"]
+        assert {claim.key.removeprefix("oracle/") for claim in more.claims} >= {"krd", "fed"}
     papers = [[c.paper for c in build(metrics=asked).columns if c.paper] for build in (specs.table1, specs.table4)]
     assert papers == [["FID ↓", "PSNR ↑", "LPIPS ↓", "CS ↑"], ["FID ↓"]]
 
