@@ -164,6 +164,7 @@ def test_ours_is_measured_with_windows_and_with_the_whole_photo(
     windows, whole = (rows(tmp_path, "table1")[name] for name in ("nuwa-lip", "nuwa-lip-whole"))
     assert (windows["settings"][0]["whole"], whole["settings"][0]["whole"]) == (False, True)
     assert whole["figures"]["known_max_change"] == 0 and not whole["paper"]
+    assert whole["figures"] == windows["figures"]  # photos no larger than the model have no smaller window
     assert "NÜWA-LIP, whole photo" in done.out
 
 

@@ -99,7 +99,7 @@ def test_the_papers_figures_stand_beside_ours(benchmark: Benchmark, tmp_path: Pa
     assert gain.interval is not None and 1 <= gain.interval[0] <= gain.interval[1] <= 1.5
     rows = list(csv.DictReader(io.StringIO(as_csv([block]))))
     assert rows[0]["paper: FID"] == "3.0" and float(rows[0]["fsd_low"]) == 3 and rows[1]["paper: FID"] == ""
-    assert rows[1]["benchmark_sha256"] == benchmark.sha256
+    assert rows[1]["benchmark_sha256"] == benchmark.sha256 and rows[0]["psnr_low"] == ""  # it has no interval
     markdown = as_markdown([block], "nuwa-lip evaluate small").splitlines()
     assert (
         "| Ours | 3 | 4.00 [3.00, 5.00] | 22.0 | 2.9 + 15.0 M | – | 3 | 1 |" in markdown

@@ -20,7 +20,8 @@ FED = (
 BLEND = "Our models are measured as the paper has them: colours are not blended at the hole's edge."
 WINDOWS = (
     "NÜWA-LIP, fine-tuned or not, sees windows around the holes, enlarged to its own size; all others see the whole "
-    "photo. NÜWA-LIP, whole photo, is the same model seeing that too: what lies between the two is what windows give."
+    "photo. NÜWA-LIP, whole photo, is the same model seeing that too: what lies between the two is what windows give. "
+    "No window is smaller than the model's own square: on photos no larger than that, both rows are the same."
 )
 TOKENIZER_SORT = ("oracle/lpips_squeeze", "oracle/psnr_hole", "oracle/ring", "reconstruction/lpips_squeeze")
 IMAGE_SORT = ("lpips_squeeze", "lpips_squeeze_hole", "psnr_hole", "ring", "clip_score", "bits")
