@@ -48,6 +48,7 @@ def images(
     metrics: str = "",
     inception: Path | None = None,
     vgg: Path | None = None,
+    lite: Path | None = None,
     clip: str = "openai/clip-vit-base-patch32",
     download: bool = False,
     work: Path | None = None,
@@ -81,9 +82,10 @@ def images(
         sheet: Where to write a PNG with 24 random rows: photo, hole, result(s), caption.
         save_images: Keep the model's pictures in this folder; a run that was stopped goes on from them.
         save_baseline: The same for the baseline's pictures; --results and `evaluate human make` read both folders.
-        metrics: More figures, with commas: fid, kid, lpips, clip (need the extra `evaluate` and weights).
+        metrics: More figures, with commas: fid, kid, lpips, clip (need the extra `evaluate` and weights), fed.
         inception: Weights for fid and kid, safetensors or .pth; otherwise from torch's cache.
         vgg: Weights for lpips, safetensors or .pth; otherwise from the hub's or torch's cache.
+        lite: Weights for fed, EfficientNet-Lite0's as timm names them; otherwise from the hub's or torch's cache.
         clip: Weights for clip: a folder, or a hub id in the local cache.
         download: Fetch weights that are missing.
         work: Keep what was measured of each photo in this folder; several processes may share it.
@@ -129,7 +131,7 @@ def images(
         save_images=save_images,
         save_baseline=save_baseline,
         extras=extras,
-        weights=jobs.Weights(inception=inception, vgg=vgg, clip=clip, download=download),
+        weights=jobs.Weights(inception=inception, vgg=vgg, lite=lite, clip=clip, download=download),
     )
     with jobs.open_store(job.describe(source), work, json) as store:
         if shard is not None:
@@ -165,6 +167,8 @@ def tokenizer(
     model: str,
     json: Path | None = None,
     limit: int | None = None,
+    metrics: str = "",
+    lite: Path | None = None,
     work: Path | None = None,
     workers: int = 1,
 ) -> None:
@@ -179,13 +183,16 @@ def tokenizer(
         model: Bundled name, local folder or hub id of a model, stage 1 being enough.
         json: Where to write the figures.
         limit: Use only the first N photos.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed; their weights come from caches, or by --lite.
+        lite: Weights for fed, EfficientNet-Lite0's as timm names them.
         work: Keep what was measured of each photo in this folder.
         workers: Processes that measure together.
     """
     check_least(2, limit=limit)
     check_least(1, workers=workers)
-    source = read_benchmark(benchmark)
-    n = jobs.count_photos(source, limit)
+    source, extras, weights = read_benchmark(benchmark), parse_extras(metrics), jobs.Weights(lite=lite)
+    n = jobs.count_photos(source, limit, extras)
+    asked = {"metrics": sorted(extras), **weights.describe(extras)} if extras else {}
     load = partial(load_tokenizer, model)
     dfvqgan = load()
     setting = {
@@ -195,9 +202,10 @@ def tokenizer(
         "side": dfvqgan.config.resolution,
         "n": n,
     }
-    with jobs.open_store(jobs.run_of(model, source), work, json) as store:
-        jobs.measure_shared(jobs.measure_tokenizer, dfvqgan, load, source, store, store.missing(n), workers)
-        figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
+    with jobs.open_store(jobs.run_of(model, source, **asked), work, json) as store:
+        measure = partial(jobs.measure_tokenizer, extras=extras, weights=weights)
+        jobs.measure_shared(measure, dfvqgan, load, source, store, store.missing(n), workers)
+        figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size, extras)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:
