@@ -52,7 +52,8 @@ def locate(name: str | Path) -> Path | None:
     """
     path, known = Path(name), find_known(str(name))
     if path.is_dir():
-        return path if (path / INDEX).is_file() else None
+        # a model of ours that was exported for diffusers has both
+        return path if (path / INDEX).is_file() and not (path / "config.json").is_file() else None
     repository, file = (known.id, known.file or INDEX) if known else (str(name), INDEX)
     found = hub.cached(repository, file) if re.fullmatch(hub.HUB_ID, repository) else None
     if found is None and known is not None:
