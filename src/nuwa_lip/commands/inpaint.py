@@ -288,7 +288,9 @@ class _Runner:
             say(f"{job.out}: the sheet")
         for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
             own = replace(statement, seed=seed)
-            sign = self.seal and partial(self.seal.sign, original=signed, statement=own, mask=hole.mask)
+            sign: Sign = None
+            if self.seal:
+                sign = partial(self.seal.sign, original=signed, statement=own, mask=hole.mask)
             self._save(image, name, job, own, sign)
             if options.sidecar:
                 write_sidecar(job, name, asdict(replace(options, seed=seed)), inputs)
