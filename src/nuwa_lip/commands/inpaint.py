@@ -6,7 +6,7 @@ import importlib
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from PIL import Image
 
+from nuwa_lip.cli.quiet import Silent
+from nuwa_lip.commands.candidates_sheet import candidates_sheet
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.commands.drawn_hole import drawn_hole
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
@@ -37,12 +39,10 @@ from nuwa_lip.images.files import (
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
 from nuwa_lip.images.photo import Photo
 from nuwa_lip.images.provenance import Statement, hash_known, mark, public_name
-from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
     from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline
 
-GRID_COLUMNS = 4
 BOX, CIRCLE = "X Y W H", "X Y R"
 MAX_SEED = 2**63 - 1
 LARGE = 4_000_000
@@ -99,6 +99,8 @@ class Options:
     """Do not say in the results' XMP that they were repainted, by which model, from which seed and known pixels."""
     sidecar: bool = False
     """Write beside each result, as OUT.png.json, all that it was made from, for `inpaint --from OUT.png.json`."""
+    manifest: bool = False
+    """With a folder: add a line for each photo to OUT/manifest.jsonl: its results and seeds, or why it has none."""
     json: Path | None = None
     """Write what was done as JSON: names, sizes, holes, seeds, scores, seconds, and what failed."""
     rank: Literal["likelihood", "clip"] = "likelihood"
@@ -235,7 +237,7 @@ class _Runner:
         self.options = options
         self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
         self.pipe: InpaintPipeline | None = None
-        self.replaces = options.overwrite or options.force
+        self.replaces, self.manifest = options.overwrite or options.force, options.manifest
         self.records: list[dict[str, Any]] = []
 
     def files(self, job: Job) -> list[Path]:
@@ -266,7 +268,7 @@ class _Runner:
             check_kept(photo, name)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
-        stream = sys.stderr if job.out == STANDARD else sys.stdout
+        stream = sys.stderr if job.out == STANDARD and not isinstance(sys.stdout, Silent) else sys.stdout
 
         def say(text: str) -> None:
             print(escaped(text), file=stream)
@@ -281,7 +283,7 @@ class _Runner:
         if options.provenance:
             statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
         if options.grid:
-            self._save(_grid(photo, hole, result, job.prompt), job.out, job, statement)
+            self._save(candidates_sheet(photo, hole, result, job.prompt), job.out, job, statement)
             say(f"{job.out}: the sheet")
         for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
             self._save(image, name, job, statement and replace(statement, seed=seed))
@@ -380,15 +382,3 @@ def _importing(photo: Path) -> Iterator[None]:
         if photo.is_file() and photo.stat().st_size > LARGE:
             pool.submit(importlib.import_module, "nuwa_lip.pipeline")  # an error comes again where it is needed
         yield
-
-
-def _grid(photo: Photo, hole: Hole, result: InpaintOutput, prompt: str) -> Image.Image:
-    """Draw the photo with its hole, then all candidates, the best first, each with its number and seed."""
-    cells = [(show_hole(photo.to_pil(photo.pixels), hole.mask), "hole")]
-    for number, image in enumerate(result.images, 1):
-        cells.append((image, f"{number}: seed {result.seeds[number - 1]}, score {result.scores[number - 1]:.3f}"))
-    rows: list[tuple[Sequence[Image.Image], str | Sequence[str]]] = []
-    for start in range(0, len(cells), GRID_COLUMNS):
-        pictures, texts = zip(*cells[start : start + GRID_COLUMNS], strict=True)
-        rows.append((pictures, texts))
-    return draw_sheet([*rows, ((), prompt)])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
+from nuwa_lip.commands.manifest import NAME, Manifest
 from nuwa_lip.disk import escaped
 from nuwa_lip.errors import InputError, first_line
 
@@ -24,6 +25,7 @@ class Runner(Protocol):
 
     records: list[dict[str, Any]]
     replaces: bool
+    manifest: bool
 
     def files(self, job: Job) -> list[Path]:
         """Name what a job writes."""
@@ -54,22 +56,29 @@ def repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, runn
     """
     jobs = plan(photos, mask, prompt, out)
     check_names([(job, runner.files(job)) for job in jobs if isinstance(job, Job)])
-    todo = [job for job in jobs if isinstance(job, InputError) or runner.replaces or not _is_done(job, runner)]
-    kept, failed = len(jobs) - len(todo), 0
+    kept = {job for job in jobs if isinstance(job, Job) and not runner.replaces and _is_done(job, runner)}
+    todo, failed = [job for job in jobs if job not in kept], 0
     if kept:
-        print(f"{escaped(out)}: {kept} of {len(jobs)} photos have a result already; --overwrite repaints them too")
+        print(f"{escaped(out)}: {len(kept)} of {len(jobs)} photos have a result already; --overwrite repaints them too")
     if any(isinstance(job, Job) for job in todo):
         runner.load()  # first, because every photo would complain about the same model
     start = time.monotonic()
     with results_folder(out):
+        manifest = Manifest(out / NAME if runner.manifest else None)
+        for job in jobs:
+            if isinstance(job, Job) and job in kept and str(job.photo) not in manifest.inputs:
+                manifest.add(job.photo, "kept", results=[str(name) for name in runner.files(job)])
         for number, job in enumerate(todo, 1):
             try:
                 if isinstance(job, InputError):
                     raise job
                 with named(job.photo), warnings_named(job.photo):
                     runner.repaint(job)
+                made = runner.records[-1]
+                manifest.add(job.photo, "done", results=made["results"], seeds=made["seeds"])
             except InputError as error:
                 failed += 1
+                manifest.add(getattr(job, "photo", None), "failed", error=str(error))
                 runner.records.append(_record(job, error))
                 print(f"nuwa-lip: {escaped(error)}", file=sys.stderr)
             if number < len(todo) and isinstance(job, Job):
