@@ -6,10 +6,11 @@ import importlib
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,9 +23,11 @@ from nuwa_lip.commands.captions import caption_for, is_captions_file, read_capti
 from nuwa_lip.commands.drawn_hole import drawn_hole
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
 from nuwa_lip.commands.inpaint_folder import named, repaint_folder, warnings_named
+from nuwa_lip.commands.result_files import mask_of, pictures_of
 from nuwa_lip.commands.sidecar import check_sidecars, hash_inputs, write_sidecar
 from nuwa_lip.disk import check_writable, escaped, write_json
 from nuwa_lip.errors import InputError, first_line
+from nuwa_lip.images.credentials import Seal
 from nuwa_lip.images.files import (
     STANDARD,
     check_fits,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
 BOX, CIRCLE = "X Y W H", "X Y R"
 MAX_SEED = 2**63 - 1
+Sign = Callable[[Path], None] | None
 LARGE = 4_000_000
 """Bytes of a file that takes about as long to decode as torch to be imported."""
 
@@ -97,6 +101,10 @@ class Options:
     """Write the hole as the mask was read, as OUT-mask.png."""
     provenance: bool = True
     """Do not say in the results' XMP that they were repainted, by which model, from which seed and known pixels."""
+    credential: Path | None = None
+    """Sign the results as Content Credentials with this certificate of yours: PEM, those that vouch for it below it."""
+    key: Path | None = None
+    """Private key of --credential, PEM."""
     sidecar: bool = False
     """Write beside each result, as OUT.png.json, all that it was made from, for `inpaint --from OUT.png.json`."""
     manifest: bool = False
@@ -208,26 +216,10 @@ def _check(options: Options) -> None:
         raise InputError("--json - is standard output, where the report is: name a file")
     if options.json is not None:
         check_writable(options.json)
-
-
-def _results(job: Job, options: Options) -> list[Path]:
-    """Name the pictures that a job writes.
-
-    Raises:
-        InputError: OUT, from which their names are made, has no name itself.
-    """
-    if not job.out.name:
-        raise InputError(f"cannot write {job.out}: it is a folder; name a file in it")
-    if job.out == STANDARD and (options.num > 1 or options.grid or options.save_mask):
-        raise InputError("standard output takes one picture: name a file, or leave out -n, --grid and --save-mask")
-    if options.num == 1 and not options.grid:
-        return [job.out]
-    return [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
-
-
-def _masks(job: Job, options: Options) -> list[Path]:
-    """Name the mask that a job writes, if one is asked for."""
-    return [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
+    if (options.credential is None) != (options.key is None):
+        raise InputError("--credential CERTIFICATE.pem and --key KEY.pem belong together: give both")
+    if options.credential is not None and options.sidecar:
+        raise InputError("--sidecar makes the same bytes again, as no signature is made twice: leave out --credential")
 
 
 class _Runner:
@@ -239,6 +231,8 @@ class _Runner:
         self.pipe: InpaintPipeline | None = None
         self.replaces, self.manifest = options.overwrite or options.force, options.manifest
         self.records: list[dict[str, Any]] = []
+        own = options.credential, options.key
+        self.seal = Seal(own[0], own[1]) if own[0] and own[1] else None
 
     def files(self, job: Job) -> list[Path]:
         """Name what a job writes: the sheet, if there is one, the pictures, and the mask.
@@ -247,15 +241,23 @@ class _Runner:
             InputError: the result has no name, or several results would go to standard output.
         """
         sheet = [job.out] if self.options.grid else []
-        return sheet + _results(job, self.options) + _masks(job, self.options)
+        return sheet + self._pictures(job) + self._masks(job)
+
+    def _pictures(self, job: Job) -> list[Path]:
+        return pictures_of(job, self.options.num, grid=self.options.grid, save_mask=self.options.save_mask)
+
+    def _masks(self, job: Job) -> list[Path]:
+        return [mask_of(job)] if self.options.save_mask else []
 
     def repaint(self, job: Job) -> None:
         """Read, repaint, write, and say what was done."""
-        names = _results(job, self.options)
+        names = self._pictures(job)
         for name in self.files(job):
             check_output(name, self.replaces, exact=name in names, force=self.options.force, new_folder=True)
         if self.options.sidecar:
             check_sidecars(job, names, self.replaces)
+        if self.seal and STANDARD in (job.photo, job.out):
+            raise InputError("--credential signs files of photos that are files: name them in place of -")
         with results_folder(job.out.parent):
             self._repaint(job, names)
 
@@ -279,18 +281,21 @@ class _Runner:
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
         inputs = hash_inputs(job) if options.sidecar else {}
-        statement = None
-        if options.provenance:
-            statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
+        signed = job.photo.read_bytes() if self.seal else b""  # before a result may take its place
+        statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
         if options.grid:
             self._save(candidates_sheet(photo, hole, result, job.prompt), job.out, job, statement)
             say(f"{job.out}: the sheet")
         for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
-            self._save(image, name, job, statement and replace(statement, seed=seed))
+            own = replace(statement, seed=seed)
+            sign: Sign = None
+            if self.seal:
+                sign = partial(self.seal.sign, original=signed, statement=own, mask=hole.mask)
+            self._save(image, name, job, own, sign)
             if options.sidecar:
                 write_sidecar(job, name, asdict(replace(options, seed=seed)), inputs)
             say(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
-        for name in _masks(job, options):  # last, because it is of no use without a result
+        for name in self._masks(job):  # last, because it is of no use without a result
             self._save(Image.fromarray(hole.mask), name, job)
         self.records.append(
             {"photo": str(job.photo), "mask": job.mask and str(job.mask), "prompt": job.prompt}
@@ -299,10 +304,12 @@ class _Runner:
             | {"scores": result.scores, "seconds": round(seconds, 3)}
         )
 
-    def _save(self, image: Image.Image, name: Path, job: Job, statement: Statement | None = None) -> None:
-        if statement is not None:
+    def _save(
+        self, image: Image.Image, name: Path, job: Job, statement: Statement | None = None, sign: Sign = None
+    ) -> None:
+        if statement is not None and self.options.provenance:
             mark(image, statement, xmp_room(name))
-        save_image(image, name, replace=self.replaces)
+        save_image(image, name, replace=self.replaces, finish=sign)
         keep_private(name, job.photo)
 
     def report(self) -> None:

@@ -14,6 +14,9 @@ import httpx
 
 from nuwa_lip.errors import InputError
 
+SEVERAL = 409
+"""What a server of several replicas answers to requests for jobs, which it does not have."""
+
 
 class Refused(InputError):
     """The server refused a request, or failed at it.
@@ -102,7 +105,13 @@ class Client:
         Raises:
             Refused: the server did not paint.
         """
-        job = self.start(image, mask, prompt, **options)
+        try:
+            job = self.start(image, mask, prompt, **options)
+        except Refused as refused:
+            if refused.status != SEVERAL:
+                raise
+            found = _checked(self._post("/v1/inpaint", image, mask, prompt, options)).json()["images"]
+            return [Result(base64.b64decode(one["b64"]), one["seed"], one["score"]) for one in found]
         for progress in self.follow(job):
             if progress.state == "failed":
                 raise Refused(422, progress.error or "the job failed")
@@ -122,12 +131,21 @@ class Client:
         Raises:
             Refused: the server did not take it.
         """
+        return str(_checked(self._post("/v1/jobs", image, mask, prompt, options)).json()["id"])
+
+    def _post(
+        self,
+        path: str,
+        image: Path | str | bytes,
+        mask: Path | str | bytes | None,
+        prompt: str,
+        options: dict[str, Any],
+    ) -> httpx.Response:
         files = {"image": _content(image)}
         if mask is not None:
             files["mask"] = _content(mask)
         fields = {name: str(value) for name, value in options.items() if value is not None}
-        answer = self._http.post("/v1/jobs", data={"prompt": prompt, **fields}, files=files)
-        return str(_checked(answer).json()["id"])
+        return self._http.post(path, data={"prompt": prompt, **fields}, files=files)
 
     def follow(self, job: str, *, previews: bool = False) -> Iterator[Progress]:
         """Yield a job's progress at each change, until it is over; with some of them a preview, if asked for.

@@ -179,12 +179,23 @@ class Worker:
         self._prepare = prepare
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._closing = False
+        self._prepared = threading.Event()
         self._pace = 2.0  # seconds a job, as far as known
         self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def prepared(self) -> None:
+        """Wait until the preparation is over.
+
+        Raises:
+            InputError: it has failed.
+        """
+        self._prepared.wait()
+        if self.failure is not None:
+            raise InputError(self.failure)
 
     @property
     def waiting(self) -> int:
@@ -235,10 +246,12 @@ class Worker:
         except Exception as error:
             log.exception("the model could not be loaded")
             self.failure = str(error)
+            self._prepared.set()
             for waiting in list(self.jobs.values()):
                 waiting.change(state="failed", error=f"the model could not be loaded: {error}", fault=True)
             return
         self.ready = True
+        self._prepared.set()
         while (job := self._queue.get()) is not None:
             job.run()
             if job.started is not None:

@@ -100,7 +100,7 @@ async function run(prompt) {
   const picture = await mask.picture(width, height);
   if (!picture.count) throw new Error("Draw over what is to be repainted first.");
   const token = $("token").value;
-  state.job = {};
+  state.job = { stop: new AbortController() };
   forget();
   refresh();
   try {
@@ -118,7 +118,7 @@ async function run(prompt) {
         blend: $("blend").value,
         extend: state.extend.some(Boolean) ? state.extend.join(",") : "",
       },
-      { token, heard: hear, previews: $("previews").checked },
+      { token, heard: hear, previews: $("previews").checked, signal: state.job.stop.signal },
     );
     if (job.state !== "done") return;
     for (const candidate of job.images) {
@@ -190,6 +190,7 @@ function choose(i) {
 async function stop() {
   if (!state.job) return;
   state.job.cancelled = true;
+  state.job.stop.abort(); // where the server has jobs, nothing listens to this
   if (state.job.id) await cancel(state.job.id, $("token").value);
 }
 
