@@ -21,7 +21,8 @@ from nuwa_lip.commands.candidates_sheet import candidates_sheet
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.commands.drawn_hole import drawn_hole
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
-from nuwa_lip.commands.inpaint_folder import named, repaint_folder, warnings_named
+from nuwa_lip.commands.inpaint_cluster import attempts_on_cluster
+from nuwa_lip.commands.inpaint_folder import attempts_here, named, repaint_folder, warnings_named
 from nuwa_lip.commands.sidecar import check_sidecars, hash_inputs, write_sidecar
 from nuwa_lip.disk import check_writable, escaped, write_json
 from nuwa_lip.errors import InputError, first_line
@@ -111,6 +112,8 @@ class Options:
     """Form of the weights for decoding on a CPU: packed changes the speed only, the others have fewer bits."""
     device: str = "auto"
     """cpu, cuda, ...; by default a GPU if there is one, and the CPU with --weights."""
+    cluster: bool = False
+    """With a folder: repaint it on Ray, a process a device, on the cluster that RAY_ADDRESS names or else here."""
     compile: bool = False
     """Compile the decoding step, for large models and many photos; on a CPU it needs a C++ compiler."""
 
@@ -155,7 +158,10 @@ def inpaint(
     if photo.is_dir():
         if STANDARD in (out, mask):
             raise InputError("a folder of photos needs a folder for the results, -o FOLDER, and masks that are files")
-        return repaint_folder(photo, mask, prompt, out, _Runner(more))
+        attempts = attempts_on_cluster if more.cluster else attempts_here
+        return repaint_folder(photo, mask, prompt, out, _Runner(more), attempts)
+    if more.cluster:
+        raise InputError(f"--cluster is for a folder of photos, and {photo} is none: leave it out")
     if is_captions_file(prompt):
         caption = caption_for(photo, read_captions(Path(prompt)))
         if caption is None:
@@ -236,6 +242,7 @@ class _Runner:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+        self.device = options.device
         self.pipe: InpaintPipeline | None = None
         self.replaces, self.manifest = options.overwrite or options.force, options.manifest
         self.records: list[dict[str, Any]] = []
