@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from nuwa_lip.commands.folder_jobs import Job
-from nuwa_lip.commands.inpaint import Options, repaint_one
+from nuwa_lip.commands.inpaint import repaint_one
+from nuwa_lip.commands.inpaint_options import Options
 from nuwa_lip.commands.sidecar import ONCE, hash_file, made_with, read_sidecar
 from nuwa_lip.disk import from_json
 from nuwa_lip.errors import InputError
