@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from nuwa_lip.errors import InputError
 from nuwa_lip.training.runs import RunFolder, hold_signals
 from nuwa_lip.training.schedule import Schedule
+from nuwa_lip.training.sharding import is_sharded
 from nuwa_lip.training.stage import Stage
 
 REHEARSAL = 4
@@ -56,7 +57,7 @@ def train(
         InputError: the last checkpoint does not fit.
     """
     first = run.restore(stage) if resume else 0
-    batches = stage.batches(first)
+    batches, sharded = stage.batches(first), is_sharded(stage.modules)
     with run.logging(schedule.steps, first) as log, hold_signals() as stopped:
         for step in range(first, schedule.steps):
             rate = schedule.learning_rate_at(step)
@@ -75,17 +76,23 @@ def train(
                 _check_finite(done, values)
             if logging or held_out:
                 log(done, {"learning_rate": rate, **values, **held_out})
+            if saving and (sharded or accelerator.is_main_process):
+                run.checkpoint(done, stage)
+            if sharded and (saving or drawing):
+                stage.average.collect()
             if accelerator.is_main_process:
                 if saving:
-                    run.checkpoint(done, stage)
                     stage.export(run.model)
                 if drawing:
                     run.write_sheet(done, stage.sheet())
             accelerator.wait_for_everyone()
             if stopping:
                 raise KeyboardInterrupt
-        if first >= schedule.steps and accelerator.is_main_process:
-            stage.export(run.model)  # it may have failed after the last checkpoint
+        if first >= schedule.steps:  # it may have failed after the last checkpoint
+            if sharded:
+                stage.average.collect()
+            if accelerator.is_main_process:
+                stage.export(run.model)
 
 
 def _any_process(accelerator: Accelerator, mine: bool) -> bool:
@@ -161,7 +168,9 @@ def make_accelerator(schedule: Schedule) -> Accelerator:
         InputError: the batch cannot be split evenly among processes and parts.
     """
     no_float64 = torch.backends.mps.is_available()  # on Apple's GPU, which accelerate would choose; orders are in it
-    accelerator = Accelerator(cpu=no_float64, mixed_precision=_mixed_precision(schedule))
+    # without an accelerator it must be told, or each of several processes would think itself alone
+    cpu = no_float64 or not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=cpu, mixed_precision=_mixed_precision(schedule))
     parts = schedule.accumulate * accelerator.num_processes
     if schedule.batch_size % parts:
         raise InputError(
