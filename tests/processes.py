@@ -18,24 +18,26 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch.distributed.tensor", "nuwa_lip.training.dfvqgan", "nuwa_lip.training.mps2s"])
 # these tests are no installed package, and other packages bring one of the name
 START = f"""
-import sys, types
+import importlib, sys, types
 tests = sys.modules["tests"] = types.ModuleType("tests")
 tests.__path__ = [{str(Path(__file__).parent)!r}]
-from tests.processes import one
-one(*arguments)
+getattr(importlib.import_module(module), name)(*arguments)
 """
+
+
+def started(work: Callable[..., None], *args: Any) -> Any:
+    """Start one process that does `work(*args)`, of a module of these tests."""
+    names = {"module": work.__module__, "name": work.__name__, "arguments": args}
+    process = CONTEXT.Process(target=exec, args=(START, names))
+    process.start()
+    return process
 
 
 def together(count: int, folder: Path, work: Callable[..., None], *args: Any) -> None:
     """Run `work(*args)` in so many processes of one group; an error in one of them is raised here."""
     meeting, errors = folder / f"meet-{secrets.token_hex(4)}", folder / f"errors-{secrets.token_hex(4)}"
     where = (work.__module__, work.__name__)
-    group = [
-        CONTEXT.Process(target=exec, args=(START, {"arguments": (rank, count, meeting, errors, where, args)}))
-        for rank in range(count)
-    ]
-    for process in group:
-        process.start()
+    group = [started(one, rank, count, meeting, errors, where, args) for rank in range(count)]
     for process in group:
         process.join(120)
     late = [process for process in group if process.is_alive()]

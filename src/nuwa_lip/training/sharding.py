@@ -90,13 +90,19 @@ def local(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def put(target: Tensor, whole: Tensor) -> None:
-    """Copy a whole tensor into one that may be sharded."""
-    with torch.no_grad():
-        if isinstance(target, DTensor):
-            own = whole.to(target.device, target.dtype)
-            whole = distribute_tensor(own, target.device_mesh, target.placements, src_data_rank=None)
-        target.copy_(whole)
+def like(target: Tensor, whole: Tensor) -> Tensor:
+    """Cut a whole tensor, the same in every process, as another one is cut, if that is sharded."""
+    if not isinstance(target, DTensor):
+        return whole
+    own = whole.to(target.device)
+    return distribute_tensor(own, target.device_mesh, target.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def put(targets: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors, the same in every process, into those of the same names, which may be sharded."""
+    for name, target in targets.items():
+        target.copy_(like(target, whole[name]))
 
 
 def save(folder: Path, state: dict[str, Tensor]) -> None:

@@ -53,6 +53,8 @@ class Stage(ABC, Generic[Model]):
     """`CaptionTokenizer`, or None in stage 1."""
     blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Classes of the model's repeated blocks, which can be compiled; empty if it cannot be compiled."""
+    skipped: int = 0
+    """Batches that are left out before the next one, because they made a figure NaN (`--on-nan rollback`)."""
     sizes_vary: ClassVar[bool] = True
     """Whether the blocks' inputs change their sizes from part to part."""
 
@@ -89,7 +91,7 @@ class Stage(ABC, Generic[Model]):
         return self.source.batches(
             self.recipe.schedule.batch_size,
             seed=self.recipe.schedule.seed,
-            start_step=first_step,
+            start_step=first_step + self.skipped,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
@@ -108,7 +110,7 @@ class Stage(ABC, Generic[Model]):
             step: step of the training, counted from 0.
             count: number of this process's samples.
         """
-        first = step * self.recipe.schedule.batch_size + self.accelerator.process_index * count
+        first = (step + self.skipped) * self.recipe.schedule.batch_size + self.accelerator.process_index * count
         return [np.random.default_rng([purpose, self.recipe.schedule.seed, first + row]) for row in range(count)]
 
     def drop_captions(self, captions: Sequence[str], rng: Chance) -> list[str]:
