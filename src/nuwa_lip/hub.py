@@ -130,7 +130,7 @@ def fetch(repo_id: str, files: Iterable[str], but: Iterable[str] = ()) -> Path:
 def _download(repo_id: str, files: Iterable[str] = MODEL_FILES, but: Iterable[str] = ()) -> Path:
     from huggingface_hub import snapshot_download
 
-    without = {"ignore_patterns": [*but]} if but else {}
+    without: dict[str, Any] = {"ignore_patterns": [*but]} if but else {}
     try:
         return Path(snapshot_download(repo_id, allow_patterns=[*files], **without))
     except Exception as error:  # of many libraries: no network, no such repository, no access
