@@ -78,7 +78,9 @@ def dfvqgan(argv: list[str]) -> None:
     """
     options, recipe = parse("dfvqgan", argv)
     from nuwa_lip.training.dfvqgan import DFVQGANStage
+    from nuwa_lip.training.distil import DistilStage
 
+    kind = DistilStage if recipe.trained == "encoder" else DFVQGANStage
     weights = None
     if options.init_from:
         weights = load_model(options.init_from, need_mps2s=False).dfvqgan
@@ -89,7 +91,7 @@ def dfvqgan(argv: list[str]) -> None:
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         photos = _photos(options, recipe.model.resolution, accelerator)
-        return lambda schedule: DFVQGANStage(
+        return lambda schedule: kind(
             dataclasses.replace(recipe, schedule=schedule), photos, accelerator, weights, _bytes(options)
         )
 

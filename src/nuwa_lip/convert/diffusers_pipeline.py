@@ -34,7 +34,8 @@ class NuwaLipInpaintPipeline(DiffusionPipeline):
             InputError: its model is missing or damaged.
         """
         if self._loaded is None:
-            self._loaded = InpaintPipeline.from_pretrained(self.config._name_or_path)
+            name = self.config._name_or_path  # type: ignore[attr-defined] # diffusers puts it there
+            self._loaded = InpaintPipeline.from_pretrained(name)
             if self._wanted:
                 self._loaded = self._loaded.to(**self._wanted)
         return self._loaded

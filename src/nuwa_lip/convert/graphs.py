@@ -141,7 +141,7 @@ def generator_parts(mps2s: MPS2S) -> list[Part]:
 
     def step(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         token, position, target, slot, keys, values, memory_keys, memory_values, mask, states, *extra = inputs
-        given = dict(zip(has, extra, strict=True))
+        given: dict[str, Any] = dict(zip(has, extra, strict=True))
         layers = [(k.clone(), v.clone()) for k, v in zip(keys, values, strict=True)]
         cache = DecoderCache(
             layers=layers,
@@ -173,7 +173,9 @@ def generator_parts(mps2s: MPS2S) -> list[Part]:
     cache = torch.zeros(config.decoder_layers, 2, config.heads, cells, config.width // config.heads)
     one = torch.zeros(2, 1, dtype=torch.int64)
     row = {"token": one, "position": one.clone(), "target": one.clone(), "slot": one[0].clone()}
-    stacked = dict.fromkeys(("keys", "values", "memory_keys", "memory_values", "new_keys", "new_values"), 1)
+    stacked: dict[str, int | None] = dict.fromkeys(
+        ("keys", "values", "memory_keys", "memory_values", "new_keys", "new_values"), 1
+    )
     taken = {**row, "keys": cache, "values": cache.clone(), **made}
     return [
         Part("memory", Function(model, memory), {**text, **photo}, read, stacked),
