@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from nuwa_lip.serving import previews
+from nuwa_lip.serving.previews import Previews
 from tests.browsers import PHONE, Visits
 from tests.running_server import held, running
 from tests.serving.test_app import png
@@ -193,6 +198,43 @@ def test_a_painting_is_cancelled(visit: Visit) -> None:
         go.set()
         page.wait_for_selector("#work", state="hidden")
     assert page.locator("#results button").count() == 0 and page.is_enabled("#run")
+
+
+def drawn(page: Page) -> np.ndarray:
+    """The photo's canvas, without the mask."""
+    url = page.evaluate("document.getElementById('photo').toDataURL()")
+    content = base64.b64decode(url.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.int32)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_hole_is_shown_while_it_is_painted(visit: Visit, wanted: bool) -> None:
+    page = visit()
+    page.click("[data-tool=rectangle]")
+    drag(page, (100, 100), (300, 200))
+    page.click("summary")
+    page.fill("#steps", "6")
+    page.fill("#count", "1")
+    page.set_checked("#previews", wanted)
+    before, go, take = drawn(page), threading.Event(), Previews.take
+
+    def take_one(self: Previews, *words: Any) -> Any:
+        assert wanted and (not self._spent or go.wait(60))  # the first one stays until it has been seen
+        return take(self, *words)
+
+    with mock.patch.multiple(previews, SHARE=1e9, PAUSE=0.0), mock.patch.object(Previews, "take", take_one):
+        page.click("#run")
+        if wanted:
+            while not (changed := (drawn(page) != before).any(-1)).any():
+                page.wait_for_timeout(20)
+            box = page.locator("#photo").bounding_box()
+            assert box is not None
+            (left, top), (right, bottom) = place(page, 100, 100), place(page, 300, 200)
+            ys, xs = np.nonzero(changed)
+            found = xs.min() + box["x"], ys.min() + box["y"], xs.max() + box["x"], ys.max() + box["y"]
+            assert found == pytest.approx((left, top, right, bottom), abs=6), "the hole alone"
+        go.set()
+        page.wait_for_selector("#results button")
 
 
 @pytest.mark.parametrize("options", [PHONE, {"viewport": {"width": 1280, "height": 800}}, {"color_scheme": "dark"}])

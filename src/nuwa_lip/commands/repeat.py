@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuwa_lip.commands.folder_jobs import Job
-from nuwa_lip.commands.inpaint import Options, repaint_one
+from nuwa_lip.commands.inpaint import repaint_one
+from nuwa_lip.commands.inpaint_options import Options
 from nuwa_lip.commands.options import Operand, OptionalOut
 from nuwa_lip.commands.sidecar import ONCE, hash_file, made_with, read_sidecar
 from nuwa_lip.disk import from_json

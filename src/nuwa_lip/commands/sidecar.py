@@ -15,7 +15,8 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.images.files import STANDARD, keep_private
 
 ONCE: dict[str, Any] = {"num": 1, "grid": False, "save_mask": False, "json": None}
-ONCE |= {"sidecar": False, "overwrite": False, "force": False}
+ONCE |= {"sidecar": False, "manifest": False, "overwrite": False, "force": False, "cluster": False}
+ONCE |= {"credential": None, "key": None}  # a signature is never made twice
 """What does not change a candidate's bytes, or says what to do with files."""
 
 
