@@ -104,7 +104,7 @@ class Pretrained:
 
     def _part(self, name: str) -> Any:
         if not hasattr(self.painter, name):
-            raise InputError(f"this model has no {name}: it is a {type(self.painter).__name__}, not a NÜWA-LIP")
+            raise InputError(f"this model has no {name}: it is of the kind {type(self.painter).__name__}, not NÜWA-LIP")
         return getattr(self.painter, name)
 
     @property
@@ -176,5 +176,7 @@ class Pretrained:
 
     def _ours(self, done: str) -> NuwaLip:
         if not isinstance(self.painter, NuwaLip):
-            raise InputError(f"a {type(self.painter).__name__} cannot be {done} here, only a NÜWA-LIP")
+            raise InputError(
+                f"this model cannot be {done}: it is of the kind {type(self.painter).__name__}, not NÜWA-LIP"
+            )
         return self.painter
