@@ -98,7 +98,7 @@ def load_eraser(path: Path, dtype: torch.dtype) -> Eraser:
     Raises:
         InputError: it is of another signature, or another dtype is asked for.
     """
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     if dtype != torch.float32:
         raise InputError(f"{path} computes in the types of its own: leave {str(dtype).removeprefix('torch.')} out")
