@@ -182,7 +182,8 @@ def amused_pipeline(dtype: torch.dtype, small: bool, tokenizer: Any = None) -> A
     from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
 
     widths = ("hidden_size", "cond_embed_dim", "encoder_hidden_size", "in_channels", "block_out_channels")
-    tiny = dict.fromkeys(widths, 32) | {"micro_cond_encode_dim": 8, "micro_cond_embed_dim": 40, "intermediate_size": 64}
+    tiny: dict[str, Any] = dict.fromkeys(widths, 32)
+    tiny |= {"micro_cond_encode_dim": 8, "micro_cond_embed_dim": 40, "intermediate_size": 64}
     tiny |= {"num_res_blocks": 1, "num_hidden_layers": 1, "block_num_heads": 2, "num_attention_heads": 2}
     transformer = _build(dtype, UVit2DModel, sample_size=16, **(tiny if small else {}))  # its own sizes are aMUSEd's
     vq = _build(
@@ -230,14 +231,14 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 
     side, wide, groups, layers = (64, 32, 8, 1) if small else (256, 768, 32, 2)
-    sizes = {"sample_size": 64, "in_channels": 9, "cross_attention_dim": wide, "norm_num_groups": groups}
+    common: dict[str, Any] = {"layers_per_block": layers, "norm_num_groups": groups}
     channels = (16, 16, 16, 16) if small else (320, 640, 1280, 1280)
-    unet = _build(dtype, UNet2DConditionModel, block_out_channels=channels, layers_per_block=layers, **sizes)
+    sizes: dict[str, Any] = {"sample_size": 64, "in_channels": 9, "cross_attention_dim": wide}
+    unet = _build(dtype, UNet2DConditionModel, block_out_channels=channels, **sizes, **common)
     levels = _levels((8, 8, 8, 8) if small else (128, 256, 512, 512))
-    sizes = {"sample_size": 512, "layers_per_block": layers, "norm_num_groups": groups}
     text = _build(dtype, _clip_text, False, small)
     pipe: Any = StableDiffusionInpaintPipeline(
-        vae=_build(dtype, AutoencoderKL, **levels, **sizes),
+        vae=_build(dtype, AutoencoderKL, sample_size=512, **levels, **common),
         text_encoder=text,
         tokenizer=None,
         unet=unet,

@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.options import BaselineOptions
-from nuwa_lip.commands.options import check_least, check_reports
+from nuwa_lip.commands.options import Operand, check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
@@ -29,7 +28,7 @@ from nuwa_lip.hub import read_sampling
 
 
 def images(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str | None = None,
     results: Path | None = None,
@@ -138,7 +137,7 @@ def images(
     with jobs.open_store(job.describe(source), work, json) as store:
         if shard is not None:
             jobs.measure(job, source, store, range(part, n, parts))
-            Console().print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
+            print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
             return
         drawn = report.Sheet(n, seed=seed) if sheet else None
         jobs.measure(job, source, store, range(n), workers=workers, watch=drawn.watch if drawn else None)
@@ -164,7 +163,7 @@ def images(
 
 
 def tokenizer(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str,
     json: Path | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
 from nuwa_lip.cli import help
+from nuwa_lip.commands.options import Out, Paths
 from nuwa_lip.disk import parse_json, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.allocator import keep_freed_memory
@@ -38,11 +39,11 @@ recipes.STAGES["glide"] = (GLIDERecipe, GLIDE_RECIPES)
 class Options:
     """Where a run reads and writes, and how it is started."""
 
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]
+    data: Paths
     """Stage 1 and GLIDE: shards (files, folders, patterns like 'photos-*.tar'). Later: token caches, one or more."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Out
     """Run folder."""
-    validation: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")] = ()
+    validation: Paths = ()
     """Shards or token caches that are not learned from: metrics.jsonl has their loss with every sheet."""
     recipe: Path | None = None
     """A recipe.json, in place of a name."""
@@ -327,19 +328,18 @@ def _run(
     elif read_object(options.out / "recipe.json").get("schedule", {}).get("steps") != schedule.steps:
         run.lengthen(written)
     if accelerator.is_main_process:
-        line = f"{options.out}: {schedule.steps} steps on {accelerator.device}"
-        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+        print(f"{options.out}: {schedule.steps} steps on {accelerator.device}", file=sys.stderr)
     validate = None if others is None else held_out(others, accelerator)
     try:
         more: Any = {"skip_damaged": options.skip_damaged, "on_nan": options.on_nan}
         train(stage, schedule, run, accelerator, going_on, validate, **more)
     except KeyboardInterrupt:
         if accelerator.is_main_process and (kept := run.checkpoints()):
-            line = f"{kept[-1]} has what was learned; the same words and --resume go on from there"
-            Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+            mend = "the same words and --resume go on from there"
+            print(f"{kept[-1]} has what was learned; {mend}", file=sys.stderr)
         raise
     if accelerator.is_main_process:
-        Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
+        print(options.out / "model")
 
 
 def _settle(
