@@ -101,3 +101,94 @@ def save_stable_diffusion(folder: Path) -> Path:
     )
     pipe.save_pretrained(folder)
     return folder
+
+
+def save_stable_diffusion_xl(folder: Path) -> Path:
+    """A tiny SDXL for inpainting, with both text encoders: squares of 16 pixels."""
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLInpaintPipeline,
+        UNet2DConditionModel,
+    )
+
+    torch.manual_seed(0)
+    (first, words), (second, words_2) = text_encoder(projection=False), text_encoder(projection=True)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=2,
+        projection_class_embeddings_input_dim=8 + 6 * 2,
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+    )
+    scheduler = EulerDiscreteScheduler()
+    StableDiffusionXLInpaintPipeline(vae, first, second, words, words_2, unet, scheduler).save_pretrained(folder)
+    return folder
+
+
+def save_flux2_klein(folder: Path) -> Path:
+    """A tiny FLUX.2-klein, saved as its makers do: as a pipeline that paints whole pictures."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    vocab = {word: i for i, word in enumerate(["<|endoftext|>", *BYTES, "Ġ", "Ċ"])}
+    tokenizer = Qwen2TokenizerFast(vocab=vocab, merges=[])
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    text = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(vocab),
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=28,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            head_dim=8,
+        )
+    )
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=1,
+        joint_attention_dim=24,
+        timestep_guidance_channels=8,
+        axes_dims_rope=(2, 2, 2, 2),
+        guidance_embeds=False,
+    )
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+    )
+    pipe = Flux2KleinPipeline(
+        FlowMatchEulerDiscreteScheduler(), vae, text.eval(), tokenizer, transformer, is_distilled=True
+    )
+    pipe.save_pretrained(folder)
+    return folder

@@ -148,7 +148,7 @@ def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], ob
     return run
 
 
-def _photo_and_mask(side: int) -> tuple[Image.Image, Image.Image]:
+def photo_and_mask(side: int) -> tuple[Image.Image, Image.Image]:
     """Make a photo of noise, and a mask of its right half."""
     noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
     mask = np.zeros((side, side), np.uint8)
@@ -171,13 +171,13 @@ def _clip_text(projection: bool, small: bool) -> Any:
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
-def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
-    """Make the inpainting pipeline of aMUSEd-256, as a function of the number of steps.
+def amused_pipeline(dtype: torch.dtype, small: bool, tokenizer: Any = None) -> Any:
+    """Make the inpainting pipeline of aMUSEd-256.
 
     Args:
         dtype: of the weights.
         small: make it tiny.
-        device: where it computes.
+        tokenizer: of captions; None where they are not read.
     """
     from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
 
@@ -198,7 +198,19 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
         lookup_from_codebook=True,
     )
     text = _build(dtype, _clip_text, True, small)
-    pipe: Any = AmusedInpaintPipeline(vq, None, text, transformer, AmusedScheduler(mask_token_id=8255))
+    return AmusedInpaintPipeline(vq, tokenizer, text, transformer, AmusedScheduler(mask_token_id=8255))
+
+
+def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
+    """Make the inpainting pipeline of aMUSEd-256, as a function of the number of steps.
+
+    Args:
+        dtype: of the weights.
+        small: make it tiny.
+        device: where it computes.
+    """
+    pipe = amused_pipeline(dtype, small)
+    text = pipe.text_encoder
 
     def embed(ids: Tensor) -> dict[str, Tensor]:
         out = text(ids, output_hidden_states=True)
@@ -248,7 +260,7 @@ def _inpainting(
 ) -> Callable[[int], object]:
     """A call of a pipeline of diffusers, as a function of the number of steps; `embed` encodes word pieces [2, 77]."""
     pipe.set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(pipe.device), _photo_and_mask(side)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(pipe.device), photo_and_mask(side)
 
     @torch.inference_mode()
     def run(steps: int) -> object:

@@ -39,11 +39,11 @@ def bench(
     Example: nuwa-lip bench --stages limits,step --json bench.json --compare before.json
 
     Args:
-        stages: Which, with commas between: limits, tokenizer, encoders, step, image, inpaint, memory, quality,
-            training, data, evaluation.
+        stages: Which, with commas between: limits, tokenizer, encoders, step, image, inpaint, memory, painters,
+            quality, training, data, evaluation.
         rounds: Interleaved repeats; medians are reported. What takes minutes is repeated half as often.
         threads: Of torch; as many as it chooses by default.
-        device: What to measure: cpu, or cuda for a GPU, without inpaint, data and evaluation.
+        device: What to measure: cpu, or cuda for a GPU, without inpaint, painters, data and evaluation.
         model: What the stage inpaint repaints with: bundled name, local folder or hub id.
         small: Tiny sizes, to see that everything runs; the figures mean nothing.
         compare: A file that --json has written on the same machine with the same threads, torch and sizes: report

@@ -21,7 +21,7 @@ class Options:
     """Says how to repaint."""
 
     model: str = "nuwa-lip-mini"
-    """Bundled name, model folder or hub id."""
+    """Bundled name, model folder or hub id; or another's model: migan, a diffusers folder or id, an .onnx file."""
     num: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """Number of candidates; they become OUT-1, OUT-2, ..., the best first."""
     seed: int | None = None

@@ -38,7 +38,7 @@ def serve(
     Example: nuwa-lip serve --host 0.0.0.0 --allow-host paint.example.org --token "$SECRET" --no-browser
 
     Args:
-        model: Bundled names, model folders or hub ids; the first is the default.
+        model: Names as `inpaint --model` takes them; the first is the default.
         host: Address to listen at; by default only this machine reaches it.
         port: Port to listen at; 0 takes a free one.
         no_browser: Do not open the page.

@@ -89,7 +89,7 @@ def write_sidecar(job: Job, result: Path, options: dict[str, Any], inputs: dict[
     from nuwa_lip.hub import BUNDLED
 
     model = options["model"]
-    local = model not in BUNDLED and os.path.isdir(model)
+    local = model not in BUNDLED and os.path.exists(model)
     sidecar = Sidecar(
         result=result.name,
         photo=relative(job.photo),

@@ -8,15 +8,19 @@ from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 
 BOUNDS: Bounds = {
-    **dict.fromkeys(
-        ("resolution", "channels", "refinement", "groups", "latent_channels", "codebook_dim"), (ANY, 2**16)
-    ),
-    **dict.fromkeys(("encoder_blocks", "decoder_blocks"), (ANY, 64)),
+    "resolution": (ANY, 2**16),
+    "channels": (ANY, 2**16),
     "patch": (ANY, 2**10),
+    "refinement": (ANY, 2**16),
+    "encoder_blocks": (ANY, 64),
+    "decoder_blocks": (ANY, 64),
     **dict.fromkeys(("encoder_level_blocks", "decoder_level_blocks"), (1, 64)),
     "decoder_channels": (1, 2**16),
     "attention_levels": (ANY, 32),
+    "groups": (ANY, 2**16),
+    "latent_channels": (ANY, 2**16),
     "codebook_size": (ANY, 2**24),
+    "codebook_dim": (ANY, 2**16),
     "commitment": (0, 1e6),
     "connection_weights": (ANY, float("inf")),
 }

@@ -66,12 +66,12 @@ class Diffusion:
         Args:
             window, prompt, seeds, sampling, callback: as for `Painter.paint`.
         """
-        side, S = self.needs.resolution, sampling.num_inference_steps
+        side, S = self.needs.resolution, sampling.num_inference_steps or 1
         mask = window.mask.float()
         if hasattr(self.pipe, "vqvae"):  # at the tokens' size already, lest those at the edge be taken for known
             mask = F.max_pool2d(mask, self.pipe.vae_scale_factor)
         given: dict[str, Any] = {"prompt": prompt, "image": _picture(window.image), "mask_image": _picture(mask)}
-        wanted = {"height": side, "width": side, "strength": 1.0, self.scale: sampling.guidance_scale}
+        wanted: dict[str, Any] = {"height": side, "width": side, "strength": 1.0, self.scale: sampling.guidance_scale}
         if self.scale == "true_cfg_scale":
             wanted["negative_prompt"] = " "
         given |= {name: value for name, value in wanted.items() if name in self.takes}

@@ -57,6 +57,6 @@ def class_of(folder: Path) -> Any:
 def side_of(pipe: Any) -> int:
     """Return the side that a pipeline was trained on, in pixels."""
     parts = (getattr(pipe, name, None) for name in ("unet", "transformer"))
-    sizes = [part.config.get("sample_size") for part in parts if part is not None]
-    size = next((size for size in sizes if size), None) or getattr(pipe, "default_sample_size", 128)
+    sizes: list[Any] = [part.config.get("sample_size") for part in parts if part is not None]
+    size = next((size for size in sizes if size), getattr(pipe, "default_sample_size", 128))
     return (size if isinstance(size, int) else min(size)) * pipe.vae_scale_factor

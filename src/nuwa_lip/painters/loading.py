@@ -17,11 +17,14 @@ from nuwa_lip import hub
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast.quantise import quantise
 from nuwa_lip.painters.diffusion import load_diffusion
+from nuwa_lip.painters.eraser import load_eraser
 from nuwa_lip.painters.folders import INDEX, kind_of, silence
 from nuwa_lip.painters.known import Known, find_known
 from nuwa_lip.painters.masked_token import load_masked_token
 from nuwa_lip.painters.nuwa_lip import NuwaLip
 from nuwa_lip.painters.painter import Painter
+
+GRAPH = ".onnx"
 
 
 def load_painter(name: str | Path, dtype: torch.dtype | None = None, weights: str | None = None) -> Painter:
@@ -40,6 +43,9 @@ def load_painter(name: str | Path, dtype: torch.dtype | None = None, weights: st
         return _ours(name, dtype, weights)
     if weights is not None:
         raise InputError(f"weights is {weights!r}, which only a NÜWA-LIP's can be, not {name}'s: leave it out")
+    if place.suffix == GRAPH:
+        with reading(name, "erase"):
+            return load_eraser(place, dtype or torch.float32)
     with reading(name, "painters"):
         return _diffusers(place, dtype or torch.float32, find_known(str(name)))
 
@@ -48,12 +54,20 @@ def locate(name: str | Path) -> Path | None:
     """Find the folder or file of another's model; None: the name can only be of one of ours.
 
     Raises:
-        InputError: it is a known model that is not in the hub's cache.
+        InputError: it is a known model that is not in the hub's cache, or a folder with several graphs.
     """
     path, known = Path(name), find_known(str(name))
+    if path.suffix == GRAPH and path.is_file():
+        return path
     if path.is_dir():
-        # a model of ours that was exported for diffusers has both
-        return path if (path / INDEX).is_file() and not (path / "config.json").is_file() else None
+        if (path / "config.json").is_file():
+            return None  # also if it was exported for diffusers, and has both
+        if (path / INDEX).is_file():
+            return path
+        graphs = sorted(path.glob(f"*{GRAPH}"))
+        if len(graphs) > 1:
+            raise InputError(f"{path} holds {len(graphs)} graphs, {graphs[0].name} and others: name the file itself")
+        return graphs[0] if graphs else None
     repository, file = (known.id, known.file or INDEX) if known else (str(name), INDEX)
     found = hub.cached(repository, file) if re.fullmatch(hub.HUB_ID, repository) else None
     if found is None and known is not None:

@@ -65,9 +65,9 @@ class MaskedToken:
         Args:
             window, prompt, seeds, sampling, callback: as for `Painter.paint`.
         """
-        encoding = self.dfvqgan.encode(*window)
-        assert encoding.token_mask is not None
-        known = encoding.tokens.masked_fill(encoding.token_mask[:, 0], self.mask_id)
+        tokens, token_mask = self.dfvqgan.encode(*window)[1:3]  # its activations are not needed
+        assert token_mask is not None
+        known = tokens.masked_fill(token_mask[:, 0], self.mask_id)
         text, images, scores = self._read(prompt, sampling), [], []
 
         def predict(tokens: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class MaskedToken:
             tokens, score = sample_masked(predict, known, self.mask_id, sampling, generator, progress)
             images.append(self.dfvqgan.decode(tokens))
             scores.append(score)
-        return Painting(images, torch.stack(scores), int(encoding.token_mask.sum()))
+        return Painting(images, torch.stack(scores), int(token_mask.sum()))
 
     def _logits(self, tokens: Tensor, text: Text, scale: float) -> Tensor:
         """Compute the guided logits, float32 [N, V], of tokens [1, h, w]."""
