@@ -42,7 +42,7 @@ class Painters:
     def __init__(self, runner: Runner, folder: str) -> None:
         with suppress(OSError):  # another machine may have no such folder
             os.chdir(folder)  # for names that are relative to it
-        warnings.showwarning = _say_warning
+        warnings.showwarning = _say_warning  # type: ignore[assignment]
         self.runner, self.replaces = runner, runner.replaces
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
@@ -67,11 +67,16 @@ class Painters:
             except InputError as error:
                 return done | {"fatal": str(error)}
             try:
-                error = attempt(job, self.runner)
+                failed = attempt(job, self.runner)
             except OSError as problem:  # of the disk, and so of every photo that follows
                 return done | {"fatal": f"{job.photo}: {problem}"}
         records, self.runner.records[:] = list(self.runner.records), []
-        return done | {"error": error and str(error), "records": records, "out": out.getvalue(), "err": err.getvalue()}
+        return done | {
+            "error": failed and str(failed),
+            "records": records,
+            "out": out.getvalue(),
+            "err": err.getvalue(),
+        }
 
 
 def attempts_on_cluster(todo: Sequence[Job | InputError], runner: Runner) -> Iterator[Attempt]:
