@@ -175,7 +175,7 @@ class Job:
 
     def describe(self, source: Benchmark) -> dict[str, Any]:
         """Describe what the figures depend on, to be kept beside them."""
-        described = {
+        described: dict[str, Any] = {
             "definitions": DEFINITIONS,
             "benchmark_sha256": source.sha256,
             "methods": self.names(),
