@@ -154,6 +154,24 @@ def test_every_tool_draws_what_it_says(visit: Visit) -> None:
     assert 0 < small < area() / 4
 
 
+def test_pieces_of_a_stroke_show_what_the_whole_shows(visit: Visit) -> None:
+    """While it is drawn, only the part of the screen that a piece changes is drawn anew."""
+    page = visit()
+
+    def shown() -> np.ndarray:
+        address = page.evaluate("document.querySelector('#layer').toDataURL()")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[..., 3] > 0
+
+    drag(page, (40, 60), (200, 200), (330, 40))
+    page.mouse.move(*place(page, 100, 250), steps=5)
+    pieces = shown()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_timeout(200)
+    whole = shown()
+    assert whole.sum() > 5000 and (pieces != whole).sum() < 20
+
+
 def test_zooming_moves_nothing_in_the_photo(visit: Visit) -> None:
     page = visit()
     page.mouse.move(*place(page, 200, 150))
