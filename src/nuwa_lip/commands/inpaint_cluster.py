@@ -42,7 +42,7 @@ class Painters:
     def __init__(self, runner: Runner, folder: str) -> None:
         with suppress(OSError):  # another machine may have no such folder
             os.chdir(folder)  # for names that are relative to it
-        warnings.showwarning = _say_warning
+        warnings.showwarning = _say_warning  # type: ignore[assignment]
         self.runner, self.replaces = runner, runner.replaces
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
@@ -64,8 +64,8 @@ class Painters:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 self.runner.load()
-            except InputError as error:
-                return done | {"fatal": str(error)}
+            except InputError as problem:
+                return done | {"fatal": str(problem)}
             try:
                 error = attempt(job, self.runner)
             except OSError as problem:  # of the disk, and so of every photo that follows

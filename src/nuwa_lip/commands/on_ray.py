@@ -45,7 +45,7 @@ def on_ray(least_cpus: int = 1) -> Iterator[Any]:
             ray.init(address, **quiet)
         else:
             cpus = max(os.cpu_count() or 1, least_cpus)
-            own = {"num_cpus": cpus, "object_store_memory": STORE, "include_dashboard": False}
+            own: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": STORE, "include_dashboard": False}
             ray.init("local", _node_ip_address=LOOPBACK, **own, **quiet)
     except Exception as error:
         where = (
