@@ -26,6 +26,7 @@ def serve(
     token: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TOKEN ...")] = (),
     allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = (),
     replicas: int | None = None,
+    provenance: bool = True,
     limits: Limits = USUAL,
 ) -> None:
     """Serve the page for painting in a browser, and the HTTP API (its description: /docs).
@@ -37,7 +38,7 @@ def serve(
     Example: nuwa-lip serve --host 0.0.0.0 --allow-host paint.example.org --token "$SECRET" --no-browser
 
     Args:
-        model: Bundled names, model folders or hub ids; the first is the default.
+        model: Names as `inpaint --model` takes them; the first is the default.
         host: Address to listen at; by default only this machine reaches it.
         port: Port to listen at; 0 takes a free one.
         no_browser: Do not open the page.
@@ -46,6 +47,7 @@ def serve(
         allow_host: Names that browsers reach it by, beside those of this machine; * for any.
         replicas: Serve by so many processes on Ray, on the cluster that RAY_ADDRESS names or else on this machine;
             they share no jobs: requests that wait for their results are answered, jobs are not.
+        provenance: Do not say in the results' XMP that they were repainted, by which model, from which seed.
         limits: What requests may ask for.
     """
     try:
@@ -69,6 +71,7 @@ def serve(
     if replicas is not None and replicas < 1:
         raise InputError(f"--replicas is {replicas}; it must be 1 or more")
     options: dict[str, Any] = {"limits": limits, "hosts": (*LOOPBACK, *own, *allow_host), "tokens": tokens}
+    options["provenance"] = provenance
     app = None if replicas else create_app(model, device=_device(device), **options)
     config = uvicorn.Config(app or "", host=host, port=port, log_level="warning", timeout_graceful_shutdown=25)
     try:

@@ -35,6 +35,7 @@ def create_app(
     limits: Limits = USUAL,
     hosts: Sequence[str] = LOOPBACK,
     tokens: Sequence[str] = (),
+    provenance: bool = True,
     replica: bool = False,
     **options: Any,
 ) -> FastAPI:
@@ -46,6 +47,7 @@ def create_app(
         hosts: names that it answers to; "*" for any.
         tokens: of which every request must bear one; none: everybody may ask.
         replica: it is one of several, of which any gets the next request: jobs are refused.
+        provenance: results say that they were repainted.
         options: for `InpaintPipeline.from_pretrained`, and `device`.
 
     Raises:
@@ -54,7 +56,7 @@ def create_app(
     limits.check()
     device = options.pop("device", None)
     studio = Studio(models, limits, **options)
-    studio.device = device
+    studio.device, studio.provenance = device, provenance
     figures = Figures()
 
     @asynccontextmanager

@@ -60,6 +60,8 @@ class Studio:
         self.models, self.limits, self.options = tuple(models), limits, options
         self.loaded: dict[str, InpaintPipeline] = {}
         self.device: str | None = None
+        self.provenance = True
+        """Results say that they were repainted."""
         self._preview_seconds = 0.05  # what one takes, until the first has been made
         self._reading = threading.Lock()  # decoders set aside warnings, which all threads share
 
@@ -175,9 +177,10 @@ class Studio:
                 **options.sampling(),
             )
             model = public_name(self.models[0] if options.model is None else options.model)
-            known_before = hash_known(photo, hole.mask)
+            known_before = hash_known(photo, hole.mask) if self.provenance else ""
             for image, own in zip(out.images, out.seeds, strict=True):
-                mark(image, Statement(model, own, known_before))
+                if self.provenance:
+                    mark(image, Statement(model, own, known_before))
             files = [as_png(image) for image in out.images]
         self._preview_seconds = previews.seconds
         known = ~hole.mask
