@@ -200,6 +200,30 @@ def test_a_painting_is_cancelled(visit: Visit) -> None:
     assert page.locator("#results button").count() == 0 and page.is_enabled("#run")
 
 
+def test_a_replica_paints_without_jobs(browser: Browser, tiny_model: Path) -> None:
+    visits = Visits(browser)
+    with running(tiny_model, replica=True) as address:
+        page = visits.open(address)
+        page.set_input_files("#file", {"name": "holiday.png", "mimeType": "image/png", "buffer": png(PIXELS)})
+        page.wait_for_selector("#drop", state="hidden")
+        drag(page, (100, 150), (200, 120))
+        with held() as go:
+            with page.expect_request("**/v1/inpaint"):
+                page.click("#run")
+            with page.expect_event("requestfailed"):
+                page.click("#cancel")
+            page.wait_for_selector("#work", state="hidden")
+            go.set()
+        assert page.locator("#results button").count() == 0 and page.inner_text("#message") == ""
+        mask = saved(page, "#save-mask")[..., 0] >= 128
+        paint(page)
+        assert page.locator("#results button").count() == 3
+        result = saved(page, "#save")
+        assert (result[~mask] == PIXELS[~mask]).all() and (result[mask] != PIXELS[mask]).any()
+        visits.close()
+    assert [text for text in visits.messages if "status of 409" not in text] == []
+
+
 def drawn(page: Page) -> np.ndarray:
     """The photo's canvas, without the mask."""
     url = page.evaluate("document.getElementById('photo').toDataURL()")
