@@ -94,6 +94,7 @@ def serve(
             threading.Timer(1.0, webbrowser.open, [address]).start()
 
     if app is not None:
+        socket.listen()  # before it is said: who comes at once is not turned away
         say()
         return uvicorn.Server(config).run(sockets=[socket])
     socket.close()  # it was free; Ray Serve opens it itself
