@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 import tempfile
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -22,21 +23,24 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from nuwa_lip.assets import asset
 from nuwa_lip.disk import from_json, make_folder, read_object, temporary_folder, write_json, write_text
+from nuwa_lip.disk.hashes import check_hashes
 from nuwa_lip.disk.tensors import read_tensors
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast import speed_up
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
+from nuwa_lip.models.uninitialised import Uninitialised
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 BUNDLED = ("nuwa-lip-mini",)
 FORMAT_VERSION = 1
+MODEL_FILES = ("*.safetensors", "*.json", "README.md")
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+"""organisation/name"""
 REPLACED = ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json")
 """Files of an earlier model, perhaps split otherwise, that must not stay where another one is put."""
 
@@ -60,18 +64,27 @@ def resolve(name: str | Path) -> Path:
     Raises:
         InputError: there is no such model, or it cannot be downloaded.
     """
+    return at_hand(name) or _download(str(name))
+
+
+def at_hand(name: str | Path) -> Path | None:
+    """Find the folder of a bundled model or a local folder; None for a hub id.
+
+    Raises:
+        InputError: it is none of these.
+    """
     if name in BUNDLED:
         return asset(str(name))
     path = Path(name)
     if str(name) and path.is_dir():
         return path
     local = path.exists() or path.parent != Path(".") and path.parent.is_dir()
-    if local or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+    if local or not re.fullmatch(HUB_ID, str(name)):
         raise InputError(
             f"there is no model {str(name)!r}: give a bundled name ({', '.join(BUNDLED)}), a model folder, "
             "or a hub id like organisation/name"
         )
-    return _download(str(name))
+    return None
 
 
 def cached(repo_id: str, filename: str) -> Path | None:
@@ -101,11 +114,27 @@ def download_file(url: str, path: Path, sha256: str) -> Path:
     return path
 
 
-def _download(repo_id: str) -> Path:
+def fetch(repo_id: str, files: Iterable[str], but: Iterable[str] = ()) -> Path:
+    """Fetch files of a repository into the hub's cache, going on where an earlier fetch stopped → their folder.
+
+    Args:
+        repo_id: "organisation/name".
+        files, but: patterns of what to fetch, and of what of these to leave.
+
+    Raises:
+        InputError: they cannot be fetched, or are not what the hub names.
+    """
+    folder = _download(repo_id, files, but)
+    check_hashes(folder)
+    return folder
+
+
+def _download(repo_id: str, files: Iterable[str] = MODEL_FILES, but: Iterable[str] = ()) -> Path:
     from huggingface_hub import snapshot_download
 
+    without: dict[str, Any] = {"ignore_patterns": [*but]} if but else {}
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=["*.safetensors", "*.json", "README.md"]))
+        return Path(snapshot_download(repo_id, allow_patterns=[*files], **without))
     except Exception as error:  # of many libraries: no network, no such repository, no access
         reason = first_line(error)
         raise InputError(f"model {repo_id!r} is neither a local folder nor could it be downloaded: {reason}") from error
@@ -273,32 +302,19 @@ def _write_weights(
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in model.state_dict().items()
     }
-    if max_file_size is None:
-        _write_tensors(state, folder / f"{name}.safetensors")
-        return
-    from huggingface_hub import split_torch_state_dict_into_shards
+    from huggingface_hub import save_torch_state_dict
 
-    split = split_torch_state_dict_into_shards(
-        state, filename_pattern=f"{name}{{suffix}}.safetensors", max_shard_size=max_file_size
-    )
-    for filename, keys in split.filename_to_tensors.items():
-        _write_tensors({key: state[key] for key in keys}, folder / filename)
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        write_json(folder / f"{name}.safetensors.index.json", index, indent=1)
-
-
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """A safetensors file that those can read who may enter the folder; the library makes its owner's only.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk.
-    """
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_torch_state_dict(
+            state,
+            folder,
+            filename_pattern=f"{name}{{suffix}}.safetensors",
+            max_shard_size=sys.maxsize if max_file_size is None else max_file_size,
+        )
     except SafetensorError as error:
-        raise OSError(f"cannot write {path.name}: {first_line(error)}") from error
-    path.chmod(path.parent.stat().st_mode & 0o666)
+        raise OSError(f"cannot write {name}.safetensors: {first_line(error)}") from error
+    for path in folder.glob(f"{name}*.safetensors"):  # which the library makes their owner's only
+        path.chmod(folder.stat().st_mode & 0o666)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -351,18 +367,6 @@ def _load(kind: type[Model], config_kind: type[Any], values: Any, folder: Path, 
             )
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
-
-
-class Uninitialised(TorchFunctionMode):
-    """Leaves out initial values: nothing is drawn, and the memory they would stand in stays unused."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = kwargs or {}
-        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", None) == "torch.nn.init":
-            return named["tensor"] if "tensor" in named else args[0]
-        if func is torch.randn:
-            return torch.empty(*args, **named)
-        return func(*args, **named)
 
 
 def _read_weights(folder: Path, name: str, dtype: torch.dtype) -> dict[str, Tensor]:

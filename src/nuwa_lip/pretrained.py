@@ -61,8 +61,11 @@ class Pretrained:
     ) -> Self:
         """Load a model: bundled name, local folder, or hub id; safetensors only.
 
+        Others' models (`nuwa_lip.painters`) are taken from folders and the hub's cache alone.
+
         Args:
-            name: "nuwa-lip-mini", a folder, or "organisation/name".
+            name: "nuwa-lip-mini", a folder, or "organisation/name"; for others' models also a short name
+                (`painters.known`) or an ONNX file.
             torch_dtype: precision of the weights, float32 by default.
             weights: form of the weights that every decoding step on a CPU reads (`nuwa_lip.fast.quantise`): "packed"
                 changes the speed only, "int8", "int8-weights" and "int4" have fewer bits and are best with
@@ -101,7 +104,7 @@ class Pretrained:
 
     def _part(self, name: str) -> Any:
         if not hasattr(self.painter, name):
-            raise InputError(f"this model has no {name}: it is a {type(self.painter).__name__}, not a NÜWA-LIP")
+            raise InputError(f"this model has no {name}: it is of the kind {type(self.painter).__name__}, not NÜWA-LIP")
         return getattr(self.painter, name)
 
     @property
@@ -173,5 +176,7 @@ class Pretrained:
 
     def _ours(self, done: str) -> NuwaLip:
         if not isinstance(self.painter, NuwaLip):
-            raise InputError(f"a {type(self.painter).__name__} cannot be {done} here, only a NÜWA-LIP")
+            raise InputError(
+                f"this model cannot be {done}: it is of the kind {type(self.painter).__name__}, not NÜWA-LIP"
+            )
         return self.painter

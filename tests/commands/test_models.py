@@ -1,12 +1,16 @@
 """`nuwa-lip models` and `pull`: what is at hand, and one line for what is not."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from nuwa_lip.convert.known import KNOWN
+from tests.fake_hub import FakeHub, fake_hub
 
 Run = Callable[..., Any]
 
@@ -63,3 +67,74 @@ def test_what_cannot_be_fetched_is_one_line(nuwa_lip: Run, monkeypatch: pytest.M
     for name in ("some/model", "mimi", "../x"):
         done = nuwa_lip("pull", name)
         assert done.code == 2 and len(done.err.splitlines()) == 1 and name in done.err
+
+
+FILES = {
+    "migan_pipeline_v2.onnx": bytes(range(256)) * 4000,
+    "README.md": b"---\nlicense: mit\n---\n# MI-GAN\n",
+    "other.bin": b"not asked for",
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with fake_hub("andraniksargsyan/migan", dict(FILES), monkeypatch, tmp_path / "cache") as running:
+        yield running
+
+
+def test_a_known_model_is_fetched_after_its_licence_is_shown(nuwa_lip: Run, hub: FakeHub, tmp_path: Path) -> None:
+    assert "andraniksargsyan/migan  to be fetched, eraser, MIT" in nuwa_lip("models", "--known").out
+    done = nuwa_lip("pull", "andraniksargsyan/migan")
+    assert done.code == 0, done.err
+    first, second, last = done.out.splitlines()
+    assert "licence MIT" in first and "30 MB" in second
+    folder = Path(last.split(": ", 1)[1])
+    assert (folder / "migan_pipeline_v2.onnx").read_bytes() == FILES["migan_pipeline_v2.onnx"]
+    assert not (folder / "other.bin").exists()
+    assert "andraniksargsyan/migan  cached, eraser" in nuwa_lip("models", "--known").out
+    listed = {one["name"]: one for one in json.loads(nuwa_lip("models", "--known", "--json").out)}
+    assert listed["andraniksargsyan/migan"]["where"] == "cached" and listed["amused/amused-256"]["licence"]
+
+
+def test_a_fetch_goes_on_where_it_stopped(nuwa_lip: Run, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    hub.break_off = 100_000
+    for _ in range(2):  # the library may itself try again
+        done = nuwa_lip("pull", "andraniksargsyan/migan")
+    assert done.code == 0, done.err
+    ranges = [given for method, path, given in hub.asked if method == "GET" and path.endswith(".onnx")]
+    assert any(given and given.startswith("bytes=") and given != "bytes=0-" for given in ranges[1:]), ranges
+
+
+def test_a_damaged_file_is_found_by_its_hash(nuwa_lip: Run, hub: FakeHub) -> None:
+    hub.damaged = True
+    done = nuwa_lip("pull", "andraniksargsyan/migan")
+    assert done.code == 2 and "came damaged and was removed" in done.err
+    hub.damaged = False
+    assert nuwa_lip("pull", "andraniksargsyan/migan").code == 0
+
+
+def test_gated_and_offline_say_what_to_put_where(nuwa_lip: Run, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.gated = True
+    done = nuwa_lip("pull", "andraniksargsyan/migan")
+    assert done.code == 2 and "licence MIT" in done.out and "hf download" in done.err
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = nuwa_lip("pull", "amused/amused-256")
+    assert done.code == 2 and "*.safetensors" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_the_licence_of_a_model_of_ours_is_read_from_its_card(
+    nuwa_lip: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    files["README.md"] = b"---\nlicense: cc-by-nc-4.0\n---\n"
+    with fake_hub("us/tiny", files, monkeypatch, tmp_path / "cache"):
+        done = nuwa_lip("pull", "us/tiny")
+    assert done.code == 0, done.err
+    assert "licence cc-by-nc-4.0" in done.out and "32 x 32 pixels" in done.out
+
+
+def test_known_models_are_described() -> None:
+    assert len({one.id.lower() for one in KNOWN}) == len(KNOWN) >= 8
+    for one in KNOWN:
+        assert one.licence and one.about and 0 < one.size < 100 and re.fullmatch(r"[\w.-]+/[\w.-]+", one.id)

@@ -14,24 +14,16 @@ from unittest import mock
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from nuwa_lip.serving import previews
 from nuwa_lip.serving.previews import Previews
-from tests.evaluation.test_pages import CHROMIUM, PHONE
+from tests.browsers import PHONE, Visits
 from tests.running_server import held, running
 from tests.serving.test_app import png
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 Visit = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +35,20 @@ def address(tiny_model: Path) -> Iterator[str]:
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Visit]:
     """Open the page with a photo; in the end the console is empty, and nothing came from elsewhere."""
-    contexts, messages, fetched = [], [], []
+    visits = Visits(browser)
 
     def opened(photo: bytes | None = png(PIXELS), **options: Any) -> Page:
-        context = browser.new_context(**options)
-        context.set_default_timeout(60_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: fetched.append(request.url))
-        page.goto(address)
+        page = visits.open(address, **options)
         if photo is not None:
             page.set_input_files("#file", {"name": "holiday.png", "mimeType": "image/png", "buffer": photo})
             page.wait_for_selector("#drop", state="hidden")
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
-    messages = [text for text in messages if "status of 429" not in text]  # the browser's own word for a refusal
-    assert messages == []
-    assert all(url.startswith((address, "blob:")) for url in fetched)
+    visits.close()
+    # the browser's own word for a refusal
+    assert [text for text in visits.messages if "status of 429" not in text] == []
+    assert all(url.startswith((address, "blob:")) for url in visits.fetched)
 
 
 def place(page: Page, x: float, y: float) -> tuple[float, float]:
@@ -232,6 +216,30 @@ def test_a_painting_is_cancelled(visit: Visit) -> None:
         go.set()
         page.wait_for_selector("#work", state="hidden")
     assert page.locator("#results button").count() == 0 and page.is_enabled("#run")
+
+
+def test_a_replica_paints_without_jobs(browser: Browser, tiny_model: Path) -> None:
+    visits = Visits(browser)
+    with running(tiny_model, replica=True) as address:
+        page = visits.open(address)
+        page.set_input_files("#file", {"name": "holiday.png", "mimeType": "image/png", "buffer": png(PIXELS)})
+        page.wait_for_selector("#drop", state="hidden")
+        drag(page, (100, 150), (200, 120))
+        with held() as go:
+            with page.expect_request("**/v1/inpaint"):
+                page.click("#run")
+            with page.expect_event("requestfailed"):
+                page.click("#cancel")
+            page.wait_for_selector("#work", state="hidden")
+            go.set()
+        assert page.locator("#results button").count() == 0 and page.inner_text("#message") == ""
+        mask = saved(page, "#save-mask")[..., 0] >= 128
+        paint(page)
+        assert page.locator("#results button").count() == 3
+        result = saved(page, "#save")
+        assert (result[~mask] == PIXELS[~mask]).all() and (result[mask] != PIXELS[mask]).any()
+        visits.close()
+    assert [text for text in visits.messages if "status of 409" not in text] == []
 
 
 def drawn(page: Page) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The command `nuwa-lip`: picks the command, imports nothing else, and turns exceptions into one line.
 
-Exit code 0: done; 2: wrong usage or bad input, nothing written; 1: failure. NUWA_LIP_DEBUG=1 shows
-tracebacks.
+Exit code 0: done; 2: wrong usage or bad input, nothing written; 75: SIGTERM has stopped a training after its
+checkpoint; 1: failure. NUWA_LIP_DEBUG=1 shows tracebacks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import nuwa_lip
 from nuwa_lip.cli.quiet import Silent, silent
 from nuwa_lip.cli.settings import read_settings
 from nuwa_lip.disk.shown import escaped
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, Preempted
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "inpaint": ("nuwa_lip.commands.inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train glide": ("nuwa_lip.commands.train:glide", "train the baseline GLIDE, a diffusion model"),
     "tokenize": ("nuwa_lip.commands.tokenize:tokenize", "make the token cache that stage 2 trains on"),
     "convert": ("nuwa_lip.commands.convert:convert", "bring in the VQ weights of other projects"),
+    "export": ("nuwa_lip.commands.export:export", "write a model as ONNX or torch.export files"),
     "evaluate images": (
         "nuwa_lip.commands.evaluate:images",
         "measure a model or a folder of results on a benchmark",
@@ -105,9 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(end="", flush=True)  # here, for at the interpreter's end its failure cannot be caught
     except InputError as error:
         _fail(error, 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("nuwa-lip: stopped", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(75 if isinstance(error, Preempted) else 1) from None
     except BrokenPipeError:  # nobody reads the output any more, as after `nuwa-lip --help | head -3`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is left of it goes
         raise SystemExit(1) from None

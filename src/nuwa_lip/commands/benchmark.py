@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-from rich.console import Console
-
-from nuwa_lip.commands.options import check_least
+from nuwa_lip.commands.options import OptionalOut, check_least
 from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, verify_benchmark
 from nuwa_lip.data.masks import parse_rule
 from nuwa_lip.data.objects import OBJECT_KINDS
@@ -27,7 +23,7 @@ from nuwa_lip.errors import InputError
 
 def benchmark(
     *,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: OptionalOut = None,
     source: list[str] | None = None,
     layout: SourceKind | None = None,
     captions: Path | None = None,
@@ -104,7 +100,7 @@ def benchmark(
         record += f" license {' '.join(license)}"
     made = build_benchmark(samples, source=record, rule=rule, seed=seed, out=out, limit=limit, size=size or None)
     bare = made.captions.count("")
-    _say(f"{out}: {len(made)} photos{f', {bare} of them without a caption' if bare else ''}, sha256 {made.sha256}")
+    print(f"{out}: {len(made)} photos{f', {bare} of them without a caption' if bare else ''}, sha256 {made.sha256}")
 
 
 def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: str) -> list[Entry]:
@@ -122,8 +118,4 @@ def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: 
 def _verify(folder: Path) -> None:
     made = read_benchmark(folder)
     verify_benchmark(made)
-    _say(f"{folder}: {len(made)} photos, all as recorded; sha256 {made.sha256}")
-
-
-def _say(line: str) -> None:
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    print(f"{folder}: {len(made)} photos, all as recorded; sha256 {made.sha256}")

@@ -19,12 +19,18 @@ def convert(
     groups: int = 32,
     overwrite: bool = False,
 ) -> None:
-    """Make a model folder (stage 1) of a VQGAN of diffusers, taming-transformers or the official NÜWA-LIP.
+    """Make a model folder (stage 1) of other projects' weights.
+
+    These are diffusers' VQModel (aMUSEd, Meissonic and others), taming-transformers' VQGAN, LlamaGen's VQ-8 and VQ-16,
+    MAGVIT-v2 as Show-o has it, and the official DF-VQGAN of NÜWA-LIP.
 
     Example: nuwa-lip convert vqgan.safetensors -o vqgan
 
+    Example: nuwa-lip convert vq_ds16_c2i.pt -o llamagen-vq16
+
     Args:
-        source: Folder of diffusers' VQModel, or a .safetensors file in one of the other two layouts.
+        source: Folder of diffusers' VQModel or of MAGVIT-v2, or a file in one of the other layouts: .safetensors, or a
+            checkpoint of PyTorch (.ckpt, .pt), whose tensors are read without running its pickle.
         out: Where to make the model folder.
         resolution: Side of the pictures that it was trained on; the weights do not tell.
         groups: Groups of the group norms; a file does not tell, a folder does.

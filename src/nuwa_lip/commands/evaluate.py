@@ -8,26 +8,27 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.options import BaselineOptions
-from nuwa_lip.commands.options import check_least, check_reports
+from nuwa_lip.commands.options import Operand, check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
+from nuwa_lip.evaluation.encodings import Encoders, Encoding, summarise_encodings
+from nuwa_lip.evaluation.encodings import measure as measure_encodings
 from nuwa_lip.evaluation.images import parse_extras, summarise
 from nuwa_lip.evaluation.tokenizers import load_tokenizer, summarise_tokenizer
 from nuwa_lip.hub import read_sampling
 
 
 def images(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str | None = None,
     results: Path | None = None,
@@ -48,6 +49,7 @@ def images(
     metrics: str = "",
     inception: Path | None = None,
     vgg: Path | None = None,
+    lite: Path | None = None,
     clip: str = "openai/clip-vit-base-patch32",
     download: bool = False,
     work: Path | None = None,
@@ -81,9 +83,10 @@ def images(
         sheet: Where to write a PNG with 24 random rows: photo, hole, result(s), caption.
         save_images: Keep the model's pictures in this folder; a run that was stopped goes on from them.
         save_baseline: The same for the baseline's pictures; --results and `evaluate human make` read both folders.
-        metrics: More figures, with commas: fid, kid, lpips, clip (need the extra `evaluate` and weights).
+        metrics: More figures, with commas: fid, kid, lpips, clip (need the extra `evaluate` and weights), fed.
         inception: Weights for fid and kid, safetensors or .pth; otherwise from torch's cache.
         vgg: Weights for lpips, safetensors or .pth; otherwise from the hub's or torch's cache.
+        lite: Weights for fed, EfficientNet-Lite0's as timm names them; otherwise from the hub's or torch's cache.
         clip: Weights for clip: a folder, or a hub id in the local cache.
         download: Fetch weights that are missing.
         work: Keep what was measured of each photo in this folder; several processes may share it.
@@ -129,12 +132,12 @@ def images(
         save_images=save_images,
         save_baseline=save_baseline,
         extras=extras,
-        weights=jobs.Weights(inception=inception, vgg=vgg, clip=clip, download=download),
+        weights=jobs.Weights(inception=inception, vgg=vgg, lite=lite, clip=clip, download=download),
     )
     with jobs.open_store(job.describe(source), work, json) as store:
         if shard is not None:
             jobs.measure(job, source, store, range(part, n, parts))
-            Console().print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
+            print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
             return
         drawn = report.Sheet(n, seed=seed) if sheet else None
         jobs.measure(job, source, store, range(n), workers=workers, watch=drawn.watch if drawn else None)
@@ -160,32 +163,48 @@ def images(
 
 
 def tokenizer(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str,
     json: Path | None = None,
+    encodings: list[Encoding] | None = None,
     limit: int | None = None,
+    metrics: str = "",
+    lite: Path | None = None,
     work: Path | None = None,
     workers: int = 1,
 ) -> None:
     """Measure a tokenizer: reconstruction, oracle inpainting, average distance, what a hole does to known tokens.
 
+    With --encodings, compare ways of encoding a photo with a hole by weights that were trained on whole photos.
     A run that was stopped goes on where it was when it is started again with the same --work.
 
     Example: nuwa-lip evaluate tokenizer benchmarks/test --model runs/dfvqgan/model --json dfvqgan.json
+
+    Example: nuwa-lip evaluate tokenizer benchmarks/test --model vq16 --encodings defect-free zero partial filled
 
     Args:
         benchmark: Folder made by `nuwa-lip data benchmark`.
         model: Bundled name, local folder or hub id of a model, stage 1 being enough.
         json: Where to write the figures.
+        encodings: Measure these instead: defect-free (ours), zero (in the hole), partial (convolutions), filled
+            (smoothly from the hole's edge). How many known codes are those of the complete photo, and what becomes of
+            the known pixels beside the hole.
         limit: Use only the first N photos.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed; their weights come from caches, or by --lite.
+        lite: Weights for fed, EfficientNet-Lite0's as timm names them.
         work: Keep what was measured of each photo in this folder.
         workers: Processes that measure together.
     """
     check_least(2, limit=limit)
     check_least(1, workers=workers)
-    source = read_benchmark(benchmark)
-    n = jobs.count_photos(source, limit)
+    source, extras, weights = read_benchmark(benchmark), parse_extras(metrics), jobs.Weights(lite=lite)
+    n = jobs.count_photos(source, limit, extras)
+    if encodings is not None:
+        if extras:
+            raise InputError("--metrics are of whole pictures, and --encodings looks at codes: leave one of them out")
+        return _encodings(model, source, n, encodings, json, work, workers)
+    asked = {"metrics": sorted(extras), **weights.describe(extras)} if extras else {}
     load = partial(load_tokenizer, model)
     dfvqgan = load()
     setting = {
@@ -195,13 +214,39 @@ def tokenizer(
         "side": dfvqgan.config.resolution,
         "n": n,
     }
-    with jobs.open_store(jobs.run_of(model, source), work, json) as store:
-        jobs.measure_shared(jobs.measure_tokenizer, dfvqgan, load, source, store, store.missing(n), workers)
-        figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
+    with jobs.open_store(jobs.run_of(model, source, **asked), work, json) as store:
+        measure = partial(jobs.measure_tokenizer, extras=extras, weights=weights)
+        jobs.measure_shared(measure, dfvqgan, load, source, store, store.missing(n), workers)
+        figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size, extras)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:
         report.write_report(json, {**setting, **figures.as_json(), "command": report.command_line()})
+
+
+def _encodings(
+    model: str, source: Benchmark, n: int, names: list[Encoding], json: Path | None, work: Path | None, workers: int
+) -> None:
+    """Measure ways of encoding, and report on them.
+
+    Args:
+        model, json, work, workers: as for `tokenizer`.
+        source: the benchmark.
+        n: number of photos.
+        names: of the ways.
+    """
+    load = partial(Encoders.load, model, names)
+    encoders = load()
+    run = {**jobs.run_of(model, source), "encodings": list(encoders.names)}
+    with jobs.open_store(run, work, json) as store:
+        jobs.measure_shared(measure_encodings, encoders, load, source, store, store.missing(n), workers)
+        figures, common = summarise_encodings(store, n, encoders.names)
+    side = encoders.model.config.resolution
+    setting = {"model": model, "benchmark": source.folder.name, "benchmark_sha256": source.sha256, "side": side, "n": n}
+    print("\n".join(report.describe_encodings(figures, common, setting)))
+    if json is not None:
+        found = {name: one.as_json() for name, one in figures.items()}
+        report.write_report(json, {**setting, **common, "encodings": found, "command": report.command_line()})
 
 
 def _setting(job: jobs.Job, source: Benchmark, n: int) -> dict[str, Any]:

@@ -1,34 +1,53 @@
-"""`nuwa-lip models` and `nuwa-lip pull`: which models are at hand, and fetching one."""
+"""`nuwa-lip models` and `nuwa-lip pull`: which models are at hand or known by name, and fetching one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from nuwa_lip.convert.known import BUT, KNOWN, Known
+from nuwa_lip.convert.known import known as known_by_name
 from nuwa_lip.disk import escaped, read_object
 from nuwa_lip.errors import InputError
-from nuwa_lip.hub import BUNDLED, resolve
+from nuwa_lip.hub import BUNDLED, MODEL_FILES, at_hand, fetch, resolve
+
+WEIGHTS = (".safetensors", ".onnx", ".pt", ".bin")
 
 
-def models(*, json: bool = False) -> None:
+def models(*, known: bool = False, json: bool = False) -> None:
     """List the models that can be used at once: those that come with the package, and those in the hub's cache.
 
-    Any folder that `train mps2s` has written can be used too, by its path.
+    Any folder that `train mps2s` has written can be used too, by its path. With --known those of others follow that
+    `nuwa-lip pull` fetches by name: painters, erasers, and tokenizers for `nuwa-lip convert`.
 
-    Example: nuwa-lip models --json
+    Example: nuwa-lip models --known
 
     Args:
+        known: List the models of others too, with licence, size and needs.
         json: As JSON, for programs.
     """
+    others, cached = KNOWN if known else (), snapshots()
     if json:
-        print(dumps([{"name": name, "where": where, "folder": str(folder)} for name, where, folder in found()]))
+        listed: list[dict[str, Any]] = [
+            {"name": name, "where": where, "folder": str(folder)} for name, where, folder in found(cached)
+        ]
+        for one in others:
+            fields = {"licence": one.licence, "gb": one.size, "needs": one.needs, "use": one.use, "terms": one.terms}
+            listed.append({"name": one.id, "where": state(one, cached), "about": one.about, **fields})
+        print(dumps(listed))
         return
-    for name, where, folder in found():
+    for name, where, folder in found(cached):
         print(f"{escaped(name)}  {where}, {described(folder)}")
+    for one in others:
+        terms = f" ({one.terms})" if one.terms else ""
+        licence = f"{state(one, cached)}, {one.use}, {one.licence}{terms}"
+        print(f"{one.id}  {licence}, {size(one)}; {one.about}; needs {one.needs}")
 
 
 def pull(
@@ -37,34 +56,93 @@ def pull(
 ) -> None:
     """Fetch a model of the Hugging Face hub into its cache; from then on it needs no network.
 
+    Its licence is shown first. What was fetched in part is gone on with, and every file is checked by its hash.
+
     Example: nuwa-lip pull organisation/name
 
+    Example: nuwa-lip pull andraniksargsyan/migan
+
     Args:
-        name: Hub id of the model.
+        name: Hub id of the model; `nuwa-lip models --known` lists some.
     """
-    if name in BUNDLED or Path(name).is_dir():
-        print(f"{escaped(name)} is here already: {described(resolve(name))}")
+    here, one = at_hand(name), known_by_name(name)
+    if here is not None:
+        print(f"{escaped(name)} is here already: {described(here)}")
         return
-    folder = resolve(name)
+    if one is not None:
+        return pull_known(one)
+    card = fetch(name, ["README.md"])
+    print(f"{escaped(name)}: licence {licence_of(card)}, as its card says", flush=True)
+    folder = fetch(name, MODEL_FILES)
     if not is_model(folder):
         raise InputError(f"{name} is no NÜWA-LIP model: its config.json has no dfvqgan; it stays in the cache, unused")
     print(f"{escaped(name)}: {described(folder)}")
 
 
-def found() -> Iterator[tuple[str, str, Path]]:
-    """Yield name, "bundled" or "cached", and folder of every model at hand."""
-    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+def pull_known(one: Known) -> None:
+    """Show the licence of a known model, and fetch it.
 
+    Raises:
+        InputError: it cannot be fetched; the line says what to put where.
+    """
+    terms = f"; {one.terms}" if one.terms else ""
+    print(f"{one.id}: licence {one.licence}{terms}: {one.address}", flush=True)
+    print(f"{size(one)}: {one.about}; needs {one.needs}", flush=True)
+    try:
+        folder = fetch(one.id, one.files, BUT)
+    except InputError as error:
+        raise InputError(
+            f"{error}. What is missing: {', '.join(one.files)} of {one.address}. On a machine with network 'hf "
+            f"download {one.id} --local-dir FOLDER' fetches them, after its licence is accepted there if it asks for "
+            "that; copy FOLDER here and give its path in place of the name"
+        ) from error
+    print(f"{one.id}: {folder}")
+
+
+def state(one: Known, cached: Mapping[str, Path]) -> str:
+    """Tell whether a known model is among the repositories of the cache, with a file of weights."""
+    paths = cached[one.id].rglob("*") if one.id in cached else ()
+    names = [path.name for path in paths if path.suffix in WEIGHTS and path.is_file()]
+    wanted = [pattern.rsplit("/", 1)[-1] for pattern in one.files]
+    return "cached" if any(fnmatch(name, pattern) for name in names for pattern in wanted) else "to be fetched"
+
+
+def size(one: Known) -> str:
+    """Say how much is fetched."""
+    return f"about {one.size:.1f} GB" if one.size >= 1 else f"about {one.size * 1000:.0f} MB"
+
+
+def licence_of(folder: Path) -> str:
+    """Read the licence that a model card states at its head."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    stated = re.search(r"^license(?:_name)?:\s*['\"]?([^\s'\"#]+)", head, flags=re.MULTILINE)
+    return escaped(stated[1]) if stated else "not stated"
+
+
+def found(cached: Mapping[str, Path]) -> Iterator[tuple[str, str, Path]]:
+    """Yield name, "bundled" or "cached", and folder of every model of ours at hand; `cached`: of `snapshots`."""
     for name in BUNDLED:
         yield name, "bundled", resolve(name)
+    for name, folder in cached.items():
+        if is_model(folder):
+            yield name, "cached", folder
+
+
+def snapshots() -> dict[str, Path]:
+    """Find the newest state of every model in the hub's cache, by their ids."""
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+
     try:
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
-        return
+        return {}
+    newest = {}
     for repository in sorted(repositories, key=lambda one: one.repo_id):
-        newest = sorted(repository.revisions, key=lambda one: one.last_modified, reverse=True)
-        if repository.repo_type == "model" and newest and is_model(newest[0].snapshot_path):
-            yield repository.repo_id, "cached", newest[0].snapshot_path
+        if repository.repo_type == "model" and repository.revisions:
+            newest[repository.repo_id] = max(repository.revisions, key=lambda one: one.last_modified).snapshot_path
+    return newest
 
 
 def is_model(folder: Path) -> bool:

@@ -28,11 +28,16 @@ def on_ray(least_cpus: int = 1) -> Iterator[Any]:
         InputError: Ray is missing, or cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, and warns of
+    for name in ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_SERVE_LOG_TO_STDERR"):
+        os.environ.setdefault(name, "0")  # what goes on is said here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
     except ImportError as error:
         raise InputError(f"a cluster needs {error.name}: pip install 'nuwa-lip[cluster]'") from error
+    if ray.is_initialized():  # by whoever called
+        yield ray
+        return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = os.environ.get("RAY_ADDRESS")
     try:
@@ -40,7 +45,7 @@ def on_ray(least_cpus: int = 1) -> Iterator[Any]:
             ray.init(address, **quiet)
         else:
             cpus = max(os.cpu_count() or 1, least_cpus)
-            own = {"num_cpus": cpus, "object_store_memory": STORE, "include_dashboard": False}
+            own: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": STORE, "include_dashboard": False}
             ray.init("local", _node_ip_address=LOOPBACK, **own, **quiet)
     except Exception as error:
         where = (

@@ -1,4 +1,4 @@
-"""VQGAN weights of other projects, as a DF-VQGAN: diffusers, taming-transformers, the official NÜWA-LIP.
+"""VQGAN weights of other projects, as a DF-VQGAN: diffusers, taming-transformers, LlamaGen, MAGVIT-v2, NÜWA-LIP.
 
 All are the same network under other names. Names are translated to taming-transformers', sizes are read off
 the tensors' shapes, and every weight must find its place.

@@ -37,19 +37,30 @@ def sizes_of(state: Mapping[str, Tensor], resolution: int, groups: int) -> DFVQG
         return next(n for n in range(len(state) + 1) if template.format(n) not in state)
 
     shape("encoder.down.0.block.0.conv1.weight"), shape("decoder.up.0.block.0.conv1.weight")
-    levels = count("encoder.down.{}.block.0.conv1.weight")
-    channels = tuple(shape(f"encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels))
-    blocks = count("encoder.down.0.block.{}.conv1.weight"), count("decoder.up.0.block.{}.conv1.weight")
+    levels = range(count("encoder.down.{}.block.0.conv1.weight"))
+    channels = tuple(shape(f"encoder.down.{i}.block.0.conv1.weight")[0] for i in levels)
+    blocks = {
+        net: tuple(count(f"{net}.{i}.block.{{}}.conv1.weight") for i in levels)
+        for net in ("encoder.down", "decoder.up")
+    }
+    encoder, decoder = blocks.values()
     # a level of taming's ends with the encoder's width; where all are equal, the number of blocks tells
-    ends = [shape(f"decoder.up.{i}.block.{blocks[1] - 1}.conv2.weight")[0] for i in range(levels)]
-    mirrored = ends != list(channels) or (len({*channels}) == 1 and blocks[0] == blocks[1])
+    ends = tuple(shape(f"decoder.up.{i}.block.{max(decoder[i] - 1, 0)}.conv2.weight")[0] for i in levels)
+    starts = tuple(shape(f"decoder.up.{i}.block.0.conv1.weight")[0] for i in levels)
+    mirrored = ends != channels or (len({*channels}) == 1 and encoder == decoder)
+    # widths that change in a level's first block, as taming's do, and yet are not the encoder's
+    other = mirrored and ends == starts != channels and min(decoder) > 1
     return DFVQGANConfig(
         resolution=resolution,
         channels=channels,
-        encoder_blocks=blocks[0],
-        decoder_blocks=blocks[1],
-        mirrored_decoder=mirrored,
-        attention_levels=tuple(i for i in range(levels) if f"encoder.down.{i}.attn.0.norm.weight" in state),
+        encoder_blocks=encoder[0],
+        decoder_blocks=decoder[0],
+        encoder_level_blocks=None if len({*encoder}) == 1 else encoder,
+        decoder_level_blocks=None if len({*decoder}) == 1 else decoder,
+        decoder_channels=ends if other else None,
+        symmetrical_connections=not other,
+        mirrored_decoder=mirrored and not other,
+        attention_levels=tuple(i for i in levels if f"encoder.down.{i}.attn.0.norm.weight" in state),
         mid_attention="encoder.mid.attn_1.norm.weight" in state,
         groups=groups,
         latent_channels=shape("encoder.conv_out.weight")[0],

@@ -1,4 +1,4 @@
-"""Names of weights: diffusers', the official project's and ours, each as taming-transformers has them."""
+"""Names of weights: those of diffusers, LlamaGen, MAGVIT-v2, the official project and ours, as taming's."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ DIFFUSERS_NAMES = (
     (r"\.(?:to_out\.0|proj_attn)\.", ".proj_out."),
 )
 """diffusers' names → taming-transformers', but for the order of `up`; attention has had two sets of names."""
+LLAMAGEN_NAMES = (
+    (r"^encoder\.conv_blocks\.(\d+)\.res\.", r"encoder.down.\1.block."),
+    (r"^encoder\.conv_blocks\.", "encoder.down."),
+    (r"^decoder\.conv_blocks\.(\d+)\.res\.", r"decoder.up.\1.block."),
+    (r"^decoder\.conv_blocks\.", "decoder.up."),
+    (r"\.mid\.0\.", ".mid.block_1."),
+    (r"\.mid\.1\.", ".mid.attn_1."),
+    (r"\.mid\.2\.", ".mid.block_2."),
+)
+"""LlamaGen's names → taming-transformers', but for the order of `up`."""
+MAGVIT_NAMES = {
+    "encoder.quant_conv": "quant_conv",
+    "decoder.post_quant_conv": "post_quant_conv",
+    "quantize.embedding": "quantize.embedding",
+}
+"""Modules of Show-o's MAGVIT-v2 that stand elsewhere in taming-transformers."""
 
 
 def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -44,7 +60,9 @@ def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if prefix is None:
         raise InputError(f"the weights lack {CODEBOOK}: they are not of a VQGAN, or of one of another kind")
     state = {name[len(prefix) :]: weight for name, weight in state.items() if name.startswith(prefix)}
-    return {name: weight for name, weight in state.items() if NETWORK.match(name)}
+    # a codebook has counters beside it: LlamaGen's codebook_used, others' averages
+    kept = {name: weight for name, weight in state.items() if NETWORK.match(name)}
+    return {name: weight for name, weight in kept.items() if not name.startswith("quantize.") or name == CODEBOOK}
 
 
 def unwrap(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
@@ -57,9 +75,35 @@ def unwrap(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
 
 def from_diffusers_names(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
     """Translate diffusers' names of weights; it counts the decoder's levels from the coarsest."""
+    return _renamed(state, DIFFUSERS_NAMES, levels)
+
+
+def is_llamagen(state: Mapping[str, Tensor]) -> bool:
+    """Tell whether weights have LlamaGen's names."""
+    return any(name.startswith("encoder.conv_blocks.") for name in state)
+
+
+def from_llamagen_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate LlamaGen's names of weights; it too counts the decoder's levels from the coarsest."""
+    levels = {name.split(".")[2] for name in state if name.startswith("decoder.conv_blocks.")}
+    return _renamed(state, LLAMAGEN_NAMES, len(levels))
+
+
+def from_magvit_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate the names of Show-o's MAGVIT-v2, where they are others; its codebook is no parameter."""
     renamed = {}
     for name, weight in state.items():
-        for pattern, replacement in DIFFUSERS_NAMES:
+        for theirs, ours in MAGVIT_NAMES.items():
+            name = f"{ours}.weight" if name == theirs else re.sub(rf"^{re.escape(theirs)}\.", f"{ours}.", name)
+        renamed[name] = weight
+    return renamed
+
+
+def _renamed(state: Mapping[str, Tensor], patterns: tuple[tuple[str, str], ...], levels: int) -> dict[str, Tensor]:
+    """Translate names by patterns, and count `up` from the finest."""
+    renamed = {}
+    for name, weight in state.items():
+        for pattern, replacement in patterns:
             name = re.sub(pattern, replacement, name)
         name = re.sub(r"\.up\.(\d+)\.", lambda match: f".up.{levels - 1 - int(match[1])}.", name)
         renamed[name] = weight
@@ -71,13 +115,10 @@ def modules_of(config: DFVQGANConfig) -> dict[str, str]:
     names = {"encoder.to_code": "quant_conv", "decoder.from_code": "post_quant_conv"}
     middle = ["block_1", "attn_1", "block_2"] if config.mid_attention else ["block_1", "block_2"]
     last = len(config.channels) - 1
-    for net, levels, blocks in (
-        ("encoder", "down", config.encoder_blocks),
-        ("decoder", "up", config.decoder_blocks),
-    ):
+    for net, levels in (("encoder", "down"), ("decoder", "up")):
         names |= {f"{net}.{part}": f"{net}.{part}" for part in ("conv_in", "norm_out", "conv_out")}
         names |= {f"{net}.middle.{n}": f"{net}.mid.{part}" for n, part in enumerate(middle)}
-        for i in range(last + 1):
+        for i, blocks in enumerate(config.blocks(net)):
             kinds = ["block", "attn"] if i in config.attention_levels else ["block"]
             if net == "decoder" and config.mirrored_decoder:
                 kinds.reverse()

@@ -17,6 +17,7 @@ from rich.table import Table
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.disk import escaped, write_text, written_whole
+from nuwa_lip.evaluation.encodings import EncodingFigures
 from nuwa_lip.evaluation.images import Figures
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
 
@@ -35,6 +36,8 @@ ROWS = {  # JSON name → (shown as, decimals)
     "fsd_hole": ("FSD, hole ↓", 2),
     "krd": ("KRD ↓", 4),
     "krd_hole": ("KRD, hole ↓", 4),
+    "fed": ("FED ↓", 2),
+    "fed_hole": ("FED, hole ↓", 2),
     "fid": ("FID ↓", 2),
     "kid": ("KID ↓", 5),
     "psnr": ("PSNR, whole (dB) ↑", 2),
@@ -91,6 +94,29 @@ def describe_tokenizer(figures: TokenizerFigures, setting: Mapping[str, Any]) ->
         f"average distance {number(figures.distance, '.4f')}; relative {relative}",
         f"known tokens whose code changes with the hole: {number(figures.changed, '.1%')}",
         f"codes in use: {figures.usage:.1%}, perplexity {figures.perplexity:.0f}",
+        f"n = {setting['n']} at {setting['side']} px, benchmark sha256 {setting['benchmark_sha256']}",
+    ]
+
+
+def describe_encodings(
+    figures: Mapping[str, EncodingFigures], common: Mapping[str, Any], setting: Mapping[str, Any]
+) -> list[str]:
+    """Write a line about each way of encoding, and what the figures depend on.
+
+    Args:
+        figures: by the ways' names.
+        common: of `encodings.summarise_encodings`.
+        setting: model, benchmark_sha256, side and n, as written to the report.
+    """
+    lines = [
+        f"{name}: {number(one.agreement, '.1%', one.intervals['agreement'])} of the known codes are those of the "
+        f"complete photo; ring {number(one.ring, '.2f', one.intervals['ring'])}"
+        for name, one in figures.items()
+    ]
+    return [
+        *lines,
+        f"ring of the complete photo's codes: {number(common['whole_ring'], '.2f')} of 255",
+        f"known pixels under lost tokens: {number(common['lost_pixels'], '.1%')} of the photo",
         f"n = {setting['n']} at {setting['side']} px, benchmark sha256 {setting['benchmark_sha256']}",
     ]
 

@@ -135,7 +135,7 @@ class CrossAttention(nn.Module):
         q = q if padding is None else padding.strip(q)
         # all rows of a memory together, [G, heads, C · R, d]
         rows = q.transpose(1, 2).reshape(k.shape[0], -1, self.heads, k.shape[-1]).transpose(1, 2)
-        y = attend(rows, k, v, mask).transpose(1, 2).reshape(len(q), -1, x.shape[-1])  # [G · C, R, D]
+        y = attend(rows, k, v, mask).transpose(1, 2).reshape(q.shape[0], -1, x.shape[-1])  # [G · C, R, D]
         return self.out(y if padding is None else padding.restore(y))
 
 
@@ -203,15 +203,11 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.pointer: nn.Linear | None = None
-        if config.pointer and "tokens" in config.perspectives:
-            self.pointer = nn.Linear(config.width, config.width, bias=False)
-        self.shift: CaptionShift | None = None
-        if config.caption_shift and "text" in config.perspectives:
-            self.shift = CaptionShift(config.width, config.decoder_layers)
-        self.prior: CaptionPrior | None = None
-        if config.caption_prior and "text" in config.perspectives:
-            self.prior = CaptionPrior(config.width, config.grid, config.caption_prior)
+        points, reads = config.pointer and "tokens" in config.perspectives, "text" in config.perspectives
+        self.pointer = nn.Linear(config.width, config.width, bias=False) if points else None
+        self.shift = CaptionShift(config.width, config.decoder_layers) if config.caption_shift and reads else None
+        regions = config.caption_prior if reads else 0
+        self.prior = CaptionPrior(config.width, config.grid, regions) if regions else None
 
     @property
     def layers(self) -> list[DecoderBlock]:
@@ -275,7 +271,7 @@ class Decoder(nn.Module):
         """
         config, states = self.config, memory.states
         padding = None if real is None or real == candidates else BatchPadding(real, candidates)
-        batch = len(states) * (candidates if padding is None else padding.real)
+        batch = states.shape[0] * (candidates if padding is None else padding.real)
         # zeros, because an unwritten slot takes part in the product before it is masked
         shape = batch, config.heads, capacity, config.width // config.heads
         layers = [(states.new_zeros(shape), states.new_zeros(shape)) for _ in self.blocks]

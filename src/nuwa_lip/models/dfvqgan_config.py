@@ -14,6 +14,8 @@ BOUNDS: Bounds = {
     "refinement": (ANY, 2**16),
     "encoder_blocks": (ANY, 64),
     "decoder_blocks": (ANY, 64),
+    **dict.fromkeys(("encoder_level_blocks", "decoder_level_blocks"), (1, 64)),
+    "decoder_channels": (1, 2**16),
     "attention_levels": (ANY, 32),
     "groups": (ANY, 2**16),
     "latent_channels": (ANY, 2**16),
@@ -22,6 +24,15 @@ BOUNDS: Bounds = {
     "commitment": (0, 1e6),
     "connection_weights": (ANY, float("inf")),
 }
+TUPLES = (
+    "channels",
+    "attention_levels",
+    "connection_weights",
+    "input_range",
+    "encoder_level_blocks",
+    "decoder_level_blocks",
+    "decoder_channels",
+)
 COUNTS = ("encoder_blocks", "decoder_blocks", "groups", "latent_channels", "codebook_size", "codebook_dim")
 
 
@@ -43,6 +54,13 @@ class DFVQGANConfig:
     """Residual blocks a level in the encoder."""
     decoder_blocks: int = 2
     """Residual blocks a level in the decoder (official: 2; taming-transformers and diffusers: 3)."""
+    encoder_level_blocks: tuple[int, ...] | None = None
+    """Residual blocks of each level in the encoder, finest first, where they differ; None: `encoder_blocks` each."""
+    decoder_level_blocks: tuple[int, ...] | None = None
+    """The same of the decoder."""
+    decoder_channels: tuple[int, ...] | None = None
+    """Channels of each level of a decoder that is no counterpart of its encoder (MAGVIT-v2), finest first; then nothing
+    can be connected. None: `channels`."""
     mirrored_decoder: bool = False
     """On (official): the decoder is the encoder's mirror image, so that a level narrows in its last block and
     is connected where it begins. Off (taming-transformers, diffusers): it narrows in its first block and is
@@ -61,6 +79,9 @@ class DFVQGANConfig:
     """n_z, width of a code."""
     normalise_codes: bool = False
     """Whether latents and codes are compared on the unit sphere (with a small `codebook_dim`: LlamaGen's recipe)."""
+    input_range: tuple[float, float] = (-1.0, 1.0)
+    """Values of pixels within the encoder, (-1, 1) or (0, 1), as its weights were trained; images are in [-1, 1] either
+    way. The hole is 0, as the padding at a picture's border is: with (0, 1) that is black, not grey."""
     commitment: float = 0.25
     """β of Eq. 13."""
     relative_estimation: bool = True
@@ -74,7 +95,7 @@ class DFVQGANConfig:
     """λ_i of Eq. 12 for each level with a halving, finest first, inf allowed; None: 1 each."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "attention_levels", "connection_weights"):  # JSON has lists only
+        for name in TUPLES:  # JSON has lists only
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         check_bounds(self, BOUNDS)
@@ -98,9 +119,28 @@ class DFVQGANConfig:
             raise InputError(f"refinement is {self.refinement}; it must be 0 (none) or more channels")
         if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
+        if self.input_range not in ((-1, 1), (0, 1)):
+            raise InputError(f"input_range is {self.input_range}; it must be (-1, 1) or (0, 1)")
         if self.partial_convolution and self.relative_estimation:
             raise InputError("partial_convolution stands in place of relative_estimation: switch that off")
+        self._check_levels()
         self._check_connection_weights()
+
+    def _check_levels(self) -> None:
+        for name in ("encoder_level_blocks", "decoder_level_blocks", "decoder_channels"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.channels):
+                raise InputError(f"{name} has {len(value)} values; {len(self.channels)} levels need as many")
+        if self.decoder_channels is None:
+            return
+        odd = [c for c in self.decoder_channels if c % self.groups]
+        if odd or self.decoder_channels[-1] != self.channels[-1]:
+            raise InputError(
+                f"decoder_channels {self.decoder_channels} must be multiples of {self.groups} groups and end with "
+                f"{self.channels[-1]}, as channels do"
+            )
+        if self.symmetrical_connections or self.mirrored_decoder:
+            raise InputError("decoder_channels need symmetrical_connections and mirrored_decoder off")
 
     def _check_connection_weights(self) -> None:
         weights, levels = self.connection_weights, len(self.channels)
@@ -112,10 +152,20 @@ class DFVQGANConfig:
         if negative:
             raise InputError(f"connection_weights {negative[0]} is not a weight: 0 or more, or inf")
 
+    def blocks(self, net: str) -> tuple[int, ...]:
+        """Return the residual blocks of each level of the "encoder" or the "decoder", finest first."""
+        each = getattr(self, f"{net}_level_blocks")
+        return each or (getattr(self, f"{net}_blocks"),) * len(self.channels)
+
     @property
     def factor(self) -> int:
         """Return the pixels on a token's side."""
         return self.patch * 2 ** (len(self.channels) - 1)
+
+    @property
+    def blank(self) -> float:
+        """Return the value of an image in [-1, 1] that is 0 within the encoder."""
+        return -1.0 if self.input_range == (0, 1) else 0.0
 
     @property
     def grid(self) -> int:

@@ -25,7 +25,7 @@ def check_photo(
     Raises:
         InputError: a shape, type or value does not fit.
     """
-    batch, side, grid = len(tokens), config.image_size, config.grid
+    batch, side, grid = tokens.shape[0], config.image_size, config.grid
     expected = (
         ("image", image, (batch, 3, side, side)),
         ("mask", mask, (batch, 1, side, side)),

@@ -54,19 +54,9 @@ class MPS2S(nn.Module):
         self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
         self.text: TextTransformer | BertText | ReadyMadeText | None = None
         if "text" in config.perspectives and config.text_encoder is None:
-            self.text = TextTransformer(
-                config.text_vocab,
-                config.text_length,
-                Encoder(
-                    config.text_layers,
-                    config.text_width,
-                    config.text_heads,
-                    config.text_mlp_ratio,
-                    config.dropout,
-                    config.layer_scale,
-                ),
-                config.text_width,
-            )
+            sizes = config.text_layers, config.text_width, config.text_heads, config.text_mlp_ratio
+            text_encoder = Encoder(*sizes, config.dropout, config.layer_scale)
+            self.text = TextTransformer(config.text_vocab, config.text_length, text_encoder, config.text_width)
         for part in self.children():
             initialise(part)
         if self.decoder.pointer is not None:
@@ -172,7 +162,7 @@ class MPS2S(nn.Module):
         """
         defective = check_photo(self.config, image, mask, tokens, token_mask, values=not self.training)  # [B, N]
         parts = []
-        text_states, padding = self.encode_text(text_ids, len(image))
+        text_states, padding = self.encode_text(text_ids, image.shape[0])
         if text_states is not None:
             parts.append(text_states)
         once = self.training and self.hidden_once
@@ -224,7 +214,7 @@ class MPS2S(nn.Module):
         config = self.config
         if text_ids is None:
             raise InputError('text_ids is None; this model reads captions: give those of "" for none')
-        if text_ids.ndim != 2 or len(text_ids) != batch or not 1 <= text_ids.shape[1] <= config.text_length:
+        if text_ids.ndim != 2 or text_ids.shape[0] != batch or not 1 <= text_ids.shape[1] <= config.text_length:
             raise InputError(f"text_ids has shape {list(text_ids.shape)}; needed: [{batch}, 1 to {config.text_length}]")
         if not self.training:
             check_range("text_ids", text_ids, config.text_vocab)

@@ -136,8 +136,8 @@ class Encoder(nn.Module):
         c = config.channels
         self.conv_in = Conv2d(3 * config.patch**2, c[0], 3, padding=1)
         self.levels = nn.ModuleList(
-            _level(c[max(i - 1, 0)], c[i], config.encoder_blocks, i in config.attention_levels, config.groups)
-            for i in range(len(c))
+            _level(c[max(i - 1, 0)], c[i], blocks, i in config.attention_levels, config.groups)
+            for i, blocks in enumerate(config.blocks("encoder"))
         )
         self.downs = nn.ModuleList(Downsample(c[i]) for i in range(len(c) - 1))
         self.middle = _middle(c[-1], config.mid_attention, config.groups)
@@ -200,7 +200,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DFVQGANConfig) -> None:
         super().__init__()
         self.mirrored = config.mirrored_decoder
-        c = config.channels
+        c = config.decoder_channels or config.channels
         finer, coarser = (c[0], *c[:-1]), (*c[1:], c[-1])
         ends = (c, finer) if self.mirrored else (coarser, c)  # widths that each level starts and ends with
         self.from_code = nn.Conv2d(config.codebook_dim, config.latent_channels, 1)
@@ -208,8 +208,8 @@ class Decoder(nn.Module):
         self.middle = _middle(c[-1], config.mid_attention, config.groups)
         build = _mirrored_level if self.mirrored else _level
         self.levels = nn.ModuleList(
-            build(start, end, config.decoder_blocks, i in config.attention_levels, config.groups)
-            for i, (start, end) in enumerate(zip(*ends, strict=True))
+            build(start, end, blocks, i in config.attention_levels, config.groups)
+            for i, (start, end, blocks) in enumerate(zip(*ends, config.blocks("decoder"), strict=True))
         )
         # each keeps the width of the level that it leaves
         self.ups = nn.ModuleList(Upsample(width) for width in (c[:-1] if self.mirrored else c[1:]))

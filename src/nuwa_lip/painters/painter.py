@@ -8,7 +8,7 @@ Legend: S side of the square, n candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -114,3 +114,14 @@ class Painter(Protocol):
 
     def to(self, *args: Any, **kwargs: Any) -> None:
         """Move it, as `torch.nn.Module.to` does."""
+
+
+def counted(seeds: list[int], callback: Callback | None) -> Iterator[tuple[int, Callback]]:
+    """Yield each candidate's seed, and a callback for its own steps, which are counted through all candidates."""
+    for number, seed in enumerate(seeds):
+
+        def progress(step: int, steps: int, before: int = number) -> None:
+            if callback is not None:
+                callback(before * steps + step, len(seeds) * steps)
+
+        yield seed, progress

@@ -51,7 +51,7 @@ def deployed(
         return create_app(models, limits=limits, device=device, replica=True, **options)
 
     quiet = {"log_level": "ERROR", "enable_access_log": False}
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress(app)(),
         name=NAME,
         num_replicas=replicas,

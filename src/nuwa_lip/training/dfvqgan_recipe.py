@@ -49,6 +49,9 @@ class DFVQGANRecipe:
     """The discriminator, and when it begins."""
     decoder_only: bool = False
     """Whether encoder and codes stay as they are, so that tokens keep their meaning and a trained stage 2 its worth."""
+    trained: Literal["all", "encoder"] = "all"
+    """What learns: encoder: it alone, from its own codes of complete photos (`training.distil`); the losses above are
+    not used then."""
     unquantised: float = 0.0
     """Share of the steps, the first ones, in which latents are decoded as they are; then codes start from
     latents. Helps small codebooks: what no code stands for at the start is never learned."""
@@ -57,6 +60,8 @@ class DFVQGANRecipe:
 
     def __post_init__(self) -> None:
         check_bounds(self, BOUNDS)
+        if self.trained == "encoder" and self.decoder_only:
+            raise InputError("trained is encoder, and decoder_only lets the decoder alone learn: give one of them")
         if self.adversary.crop > self.model.resolution:
             raise InputError(
                 f"adversary.crop {self.adversary.crop} is more than model.resolution {self.model.resolution}"
