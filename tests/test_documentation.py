@@ -34,6 +34,11 @@ def test_every_page_is_there_and_nothing_is_fetched(site: Path) -> None:
         assert not fetched, f"{page.name}: {fetched}"
 
 
+def test_every_document_has_its_place_in_the_site() -> None:
+    pages = (ROOT / "mkdocs.yml").read_text()
+    assert not [path.name for path in (ROOT / "docs").glob("*.md") if f": {path.name}\n" not in pages]
+
+
 def test_links_and_pictures_lead_to_files_of_the_site(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -188,7 +189,7 @@ def test_bad_input(
 def test_what_ends_everything_is_told_apart(tiny_model: Path, folder: Path) -> None:
     def painted(model: object, out: str) -> dict[str, Any]:
         job = {"number": 1, "photo": "photos/000.png", "mask": "mask.png", "prompt": "", "out": out, "fresh": False}
-        painters = Painters(_Runner(Options(model=str(model))), str(folder))
+        painters = Painters(partial(_Runner, Options(model=str(model))), str(folder))
         return json.loads(painters({"job": np.array([json.dumps(job)])})["done"][0])
 
     assert "'none'" in painted("none", "out.png")["fatal"] and not Path("out.png").exists()

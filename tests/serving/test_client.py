@@ -42,6 +42,15 @@ def test_a_job_can_be_followed_and_cancelled(client: Client, tiny_model: Path) -
     assert client.models() == [str(tiny_model)]
 
 
+def test_a_replica_is_waited_for(tiny_model: Path, client: Client) -> None:
+    with running(tiny_model, replica=True) as address, Client(address) as replica:
+        found, expected = (one.inpaint(PHOTO, MASK, "x", seed=3, num_images_per_prompt=2) for one in (replica, client))
+        assert found == expected
+        with pytest.raises(Refused, match="/v1/inpaint") as refused:
+            replica.start(PHOTO, MASK, "x")
+        assert refused.value.status == 409
+
+
 def test_refusals_are_errors(client: Client) -> None:
     with pytest.raises(Refused, match="bogus") as refused:
         client.inpaint(PHOTO, MASK, "", bogus=1)

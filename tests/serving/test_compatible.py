@@ -57,6 +57,14 @@ def test_iopaint_draws_a_seed_where_it_is_minus_one(http: httpx.Client) -> None:
     assert len(seeds) == 2
 
 
+@pytest.mark.parametrize("prompt", ["\\ud800", "x" * 4001])
+def test_iopaint_prompts_that_cannot_be_are_refused(http: httpx.Client, prompt: str) -> None:
+    pictures = f'"image": "{data_url(PHOTO)}", "mask": "{data_url(MASK)}"'
+    headers = {"content-type": "application/json"}
+    answer = http.post("/api/v1/inpaint", content=f'{{{pictures}, "prompt": "{prompt}"}}', headers=headers)
+    assert answer.status_code == 422 and "prompt" in answer.json()["detail"]
+
+
 def test_openai(http: httpx.Client) -> None:
     mask = np.dstack([PIXELS, np.where(HOLE, 0, 255).astype(np.uint8)])
     files = {"image": ("image.png", PHOTO, "image/png"), "mask": ("mask.png", png(mask), "image/png")}
@@ -84,6 +92,7 @@ def test_openai_without_a_mask_repaints_what_is_transparent(http: httpx.Client) 
         ({"size": "1024x1024"}, "56x40"),
         ({"n": "0"}, "n is"),
         ({"n": "x"}, "n is"),
+        ({"n": "9" * 5000}, "n is"),
         ({"response_format": "url"}, "b64_json"),
     ],
 )

@@ -138,6 +138,24 @@ def test_every_tool_draws_what_it_says(visit: Visit) -> None:
     assert 0 < small < area() / 4
 
 
+def test_pieces_of_a_stroke_show_what_the_whole_shows(visit: Visit) -> None:
+    """While it is drawn, only the part of the screen that a piece changes is drawn anew."""
+    page = visit()
+
+    def shown() -> np.ndarray:
+        address = page.evaluate("document.querySelector('#layer').toDataURL()")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[..., 3] > 0
+
+    drag(page, (40, 60), (200, 200), (330, 40))
+    page.mouse.move(*place(page, 100, 250), steps=5)
+    pieces = shown()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_timeout(200)
+    whole = shown()
+    assert whole.sum() > 5000 and (pieces != whole).sum() < 20
+
+
 def test_zooming_moves_nothing_in_the_photo(visit: Visit) -> None:
     page = visit()
     page.mouse.move(*place(page, 200, 150))
@@ -198,6 +216,30 @@ def test_a_painting_is_cancelled(visit: Visit) -> None:
         go.set()
         page.wait_for_selector("#work", state="hidden")
     assert page.locator("#results button").count() == 0 and page.is_enabled("#run")
+
+
+def test_a_replica_paints_without_jobs(browser: Browser, tiny_model: Path) -> None:
+    visits = Visits(browser)
+    with running(tiny_model, replica=True) as address:
+        page = visits.open(address)
+        page.set_input_files("#file", {"name": "holiday.png", "mimeType": "image/png", "buffer": png(PIXELS)})
+        page.wait_for_selector("#drop", state="hidden")
+        drag(page, (100, 150), (200, 120))
+        with held() as go:
+            with page.expect_request("**/v1/inpaint"):
+                page.click("#run")
+            with page.expect_event("requestfailed"):
+                page.click("#cancel")
+            page.wait_for_selector("#work", state="hidden")
+            go.set()
+        assert page.locator("#results button").count() == 0 and page.inner_text("#message") == ""
+        mask = saved(page, "#save-mask")[..., 0] >= 128
+        paint(page)
+        assert page.locator("#results button").count() == 3
+        result = saved(page, "#save")
+        assert (result[~mask] == PIXELS[~mask]).all() and (result[mask] != PIXELS[mask]).any()
+        visits.close()
+    assert [text for text in visits.messages if "status of 409" not in text] == []
 
 
 def drawn(page: Page) -> np.ndarray:

@@ -127,7 +127,6 @@ class _Runner:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
-        self.device = options.device
         self.pipe: InpaintPipeline | None = None
         self.replaces, self.manifest = options.overwrite or options.force, options.manifest
         self.records: list[dict[str, Any]] = []

@@ -14,8 +14,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,16 @@ class Painters:
     """Repaints jobs in a process of its own.
 
     Args:
-        runner: repaints each; its model is loaded here.
+        make_runner: makes what repaints them.
         folder: in which the command was given.
     """
 
-    def __init__(self, runner: Runner, folder: str) -> None:
+    def __init__(self, make_runner: Callable[[], Runner], folder: str) -> None:
         with suppress(OSError):  # another machine may have no such folder
             os.chdir(folder)  # for names that are relative to it
         warnings.showwarning = _say_warning  # type: ignore[assignment]
-        self.runner, self.replaces = runner, runner.replaces
+        self.runner = make_runner()
+        self.replaces = self.runner.replaces
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Repaint the jobs of a batch, each as JSON → what became of each, as JSON."""
@@ -64,8 +67,8 @@ class Painters:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 self.runner.load()
-            except InputError as error:
-                return done | {"fatal": str(error)}
+            except InputError as problem:
+                return done | {"fatal": str(problem)}
             try:
                 failed = attempt(job, self.runner)
             except OSError as problem:  # of the disk, and so of every photo that follows
@@ -84,7 +87,7 @@ def attempts_on_cluster(todo: Sequence[Job | InputError], runner: Runner) -> Ite
 
     Args:
         todo: jobs, and why some photos have none.
-        runner: repaints each; it is sent to the processes, and gets their records.
+        runner: of its kind and with its options each process makes one of its own; it gets their records.
 
     Raises:
         InputError: Ray or the model cannot be used.
@@ -102,10 +105,11 @@ def attempts_on_cluster(todo: Sequence[Job | InputError], runner: Runner) -> Ite
             ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is is printed here
         rows = [{"job": json.dumps(_row(number, job, runner))} for number, job in jobs]
+        kind: Callable[..., Runner] = type(runner)  # not itself, for it may hold what cannot be sent
         blocks = max(min(actors, len(rows)), -(-len(rows) // BLOCK))
         painted = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             Painters,
-            fn_constructor_args=(runner, os.getcwd()),
+            fn_constructor_args=(partial(kind, replace(runner.options, seed=runner.seed)), os.getcwd()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
             **needs,
@@ -129,9 +133,9 @@ def _devices(ray: Any, runner: Runner) -> tuple[int, dict[str, float]]:
     """Return how many processes there can be, and what each takes: a GPU, or as many cores as this one would."""
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0))
-    if runner.device.startswith("cuda") and not gpus:
-        raise InputError(f"--device {runner.device}: this Ray has no GPU; leave it out, or take cpu")
-    if gpus and runner.device != "cpu":
+    if runner.options.device.startswith("cuda") and not gpus:
+        raise InputError(f"--device {runner.options.device}: this Ray has no GPU; leave it out, or take cpu")
+    if gpus and runner.options.device != "cpu":
         return gpus, {"num_cpus": 1, "num_gpus": 1}
     import torch
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
+from nuwa_lip.commands.inpaint_options import Options
 from nuwa_lip.commands.manifest import NAME, Manifest
 from nuwa_lip.disk import escaped
 from nuwa_lip.errors import InputError, first_line
@@ -26,8 +27,8 @@ class Runner(Protocol):
     records: list[dict[str, Any]]
     replaces: bool
     manifest: bool
-    device: str
-    """cpu, cuda, or auto."""
+    options: Options
+    seed: int
 
     def files(self, job: Job) -> list[Path]:
         """Name what a job writes."""

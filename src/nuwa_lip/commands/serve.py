@@ -73,7 +73,14 @@ def serve(
     options: dict[str, Any] = {"limits": limits, "hosts": (*LOOPBACK, *own, *allow_host), "tokens": tokens}
     options["provenance"] = provenance
     app = None if replicas else create_app(model, device=_device(device), **options)
-    config = uvicorn.Config(app or "", host=host, port=port, log_level="warning", timeout_graceful_shutdown=25)
+    config = uvicorn.Config(
+        app or "",
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_keep_alive=75,  # longer than clients keep connections, which would lose a request sent as one is closed
+        timeout_graceful_shutdown=25,
+    )
     try:
         socket = config.bind_socket()
     except SystemExit as error:  # uvicorn's answer to a port that is taken
@@ -87,6 +94,7 @@ def serve(
             threading.Timer(1.0, webbrowser.open, [address]).start()
 
     if app is not None:
+        socket.listen()  # before it is said: who comes at once is not turned away
         say()
         return uvicorn.Server(config).run(sockets=[socket])
     socket.close()  # it was free; Ray Serve opens it itself

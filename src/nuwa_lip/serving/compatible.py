@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from nuwa_lip.errors import InputError
 from nuwa_lip.serving.reading import from_base64
 from nuwa_lip.serving.schema import Options
-from nuwa_lip.serving.version1 import REFUSALS, read_form, submit, wait
+from nuwa_lip.serving.version1 import REFUSALS, checked, read_form, submit, wait
 
 router = APIRouter()
 
@@ -37,7 +37,8 @@ class IOPaintRequest(BaseModel):
 )
 async def iopaint(request: Request, body: IOPaintRequest) -> Response:
     """Repaint as IOPaint does: the answer is a PNG, its seed stands in `X-Seed`."""
-    options = Options(prompt=body.prompt, seed=body.sd_seed if 0 <= body.sd_seed < 2**63 else None)
+    seed = body.sd_seed if 0 <= body.sd_seed < 2**63 else None
+    options = checked(Options, {"prompt": body.prompt, "seed": seed})
     job = await submit(request, from_base64(body.image, "image"), from_base64(body.mask, "mask"), options)
     await wait(request, job)
     best = job.results[0]
@@ -94,14 +95,15 @@ async def openai(request: Request) -> Response:
     if fields.get("response_format", "b64_json") != "b64_json":
         raise InputError(f"response_format is {fields['response_format']!r}; this server gives b64_json")
     count = fields.get("n", "1")
-    if not (count.isdecimal() and int(count) >= 1):
+    if not (count.isdecimal() and len(count) < 10 and int(count) >= 1):
         raise InputError(f"n is {count!r}; it must be a number from 1 up")
     model = fields.get("model")
-    options = Options(
-        prompt=fields.get("prompt", "")[:4000],
-        model=model if model in request.app.state.studio.models else None,  # their clients name models of theirs
-        num_images_per_prompt=int(count),
-    )
+    given = {
+        "prompt": fields.get("prompt", "")[:4000],
+        "model": model if model in request.app.state.studio.models else None,  # their clients name models of theirs
+        "num_images_per_prompt": int(count),
+    }
+    options = checked(Options, given)
     size = fields.get("size", "auto")
     job = await submit(request, image, files.get("mask"), options, alpha_is_hole=True, size=size)
     await wait(request, job)

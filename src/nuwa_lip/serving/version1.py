@@ -292,13 +292,13 @@ async def _read_body(request: Request) -> tuple[bytes, bytes | None, Options]:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        given = _checked(InpaintRequest, await request.body())
+        given = checked(InpaintRequest, await request.body())
         mask = None if given.mask is None else from_base64(given.mask, "mask")
         return from_base64(given.image, "image"), mask, given
     if kind != "multipart/form-data":
         raise InputError(f"the body is {kind or 'nothing'}: send multipart/form-data or application/json")
     fields, files = await read_form(request)
-    options = _checked(Options, {name: value for name, value in fields.items() if value != ""})
+    options = checked(Options, {name: value for name, value in fields.items() if value != ""})
     if "image" not in files:
         raise InputError("image: give the photo as a file of the form")
     return files["image"], files.get("mask"), options
@@ -324,7 +324,7 @@ async def read_form(request: Request) -> tuple[dict[str, str], dict[str, bytes]]
     return fields, files
 
 
-def _checked(kind: type[Any], content: Any) -> Any:
+def checked(kind: type[Any], content: Any) -> Any:
     """Make a request of JSON bytes or of a form's fields.
 
     Raises:

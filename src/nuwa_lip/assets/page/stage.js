@@ -112,23 +112,41 @@ export class Stage {
     this.tint();
   }
 
-  // Show the mask in its colour, and the pointer's brush.
-  tint() {
+  // Show the mask in its colour, and the pointer's brush; within a part of the screen (left, top, width, height), if given.
+  tint(part = [0, 0, this.layerCanvas.width, this.layerCanvas.height]) {
     const context = this.layerCanvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, this.layerCanvas.width, this.layerCanvas.height);
-    if (!this.frame) return;
+    context.save();
+    context.beginPath();
+    context.rect(...part);
+    context.clip();
+    context.clearRect(...part);
+    if (this.frame) this.drawLayer(context, part);
+    context.restore();
+  }
+
+  drawLayer(context, part) {
     if (!this.result && !this.peeking && !this.previews.size) {
       context.drawImage(this.layer, 0, 0);
       context.globalCompositeOperation = "source-in";
       context.fillStyle = HOLE;
-      context.fillRect(0, 0, this.layerCanvas.width, this.layerCanvas.height);
+      context.fillRect(...part);
       context.globalCompositeOperation = "source-over";
     }
     this.place(context);
     context.lineWidth = 1.5 / this.view.scale;
     if (this.stroke && this.stroke.kind !== "stroke") this.outline(context, this.stroke);
     if (this.cursor) this.drawCursor(context);
+  }
+
+  // The part of the screen around some of the photo's points, with room for the brush: all that a piece of a stroke changes.
+  around(points) {
+    const { scale, x, y } = this.view;
+    const room = 10 + (scale * this.size) / 2;
+    const xs = points.map((point) => x + scale * point[0]);
+    const ys = points.map((point) => y + scale * point[1]);
+    const [left, top] = [Math.floor(Math.min(...xs) - room), Math.floor(Math.min(...ys) - room)];
+    return [left, top, Math.ceil(Math.max(...xs) + room) - left, Math.ceil(Math.max(...ys) + room) - top];
   }
 
   outline(context, { kind, box, points }) {
@@ -208,6 +226,7 @@ export class Stage {
   move(event) {
     if (!this.frame) return;
     const { screen, photo } = this.position(event);
+    const cursors = this.cursor ? [this.cursor, photo] : [photo]; // where the brush was shown, and where it is now
     this.cursor = photo;
     if (this.pointers.size === 2 && this.pointers.has(event.pointerId)) return this.pinch(event.pointerId, screen);
     const before = this.pointers.get(event.pointerId);
@@ -218,11 +237,11 @@ export class Stage {
       this.pointers.set(event.pointerId, screen);
       return this.redraw();
     }
-    if (!this.stroke) return this.tint();
+    if (!this.stroke) return this.tint(this.around(cursors));
     const from = this.stroke.points.length;
     for (const one of event.getCoalescedEvents?.() ?? [event]) this.stroke.points.push(this.position(one).photo);
     if (this.stroke.points.length === from) this.stroke.points.push(photo);
-    if (this.stroke.kind === "stroke") return this.piece(from);
+    if (this.stroke.kind === "stroke") return this.piece(from, cursors);
     const [x, y] = this.stroke.points[0];
     this.stroke.box = [Math.min(x, photo[0]), Math.min(y, photo[1]), Math.abs(photo[0] - x), Math.abs(photo[1] - y)];
     this.tint();
@@ -255,7 +274,7 @@ export class Stage {
   }
 
   // Draw only what a stroke has gained since its point number `from`.
-  piece(from) {
+  piece(from, cursors = []) {
     const context = this.layer.getContext("2d");
     context.save();
     this.place(context);
@@ -264,6 +283,6 @@ export class Stage {
     context.clip();
     drawOne(context, this.stroke, this.frame.width, this.frame.height, from);
     context.restore();
-    this.tint();
+    this.tint(this.around([...this.stroke.points.slice(Math.max(0, from - 1)), ...cursors]));
   }
 }
