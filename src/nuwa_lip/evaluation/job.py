@@ -34,7 +34,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_inception
 from nuwa_lip.evaluation.fingerprints import model_hash
-from nuwa_lip.evaluation.images import Observer, Watch, check_extras, stamps
+from nuwa_lip.evaluation.images import CLIP, Observer, Watch, check_extras, stamps
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.perceptual import squeezenet
@@ -68,7 +68,7 @@ class Weights:
         if "fid" in extras or "kid" in extras:
             path = find_weights(INCEPTION, self.inception, download=self.download)
             inception = load_inception(read_weights(path))
-        if "clip" in extras:
+        if {*CLIP} & set(extras):
             clip = str(hub.resolve(self.clip)) if self.download else self.clip
             load_clip(clip, "--metrics clip")  # fail early if it is missing
         return Networks(squeezenet(load_file(asset(SQUEEZENET))), lpips=lpips, inception=inception, clip=clip)
@@ -182,7 +182,7 @@ class Job:
         """Say how photos are brought to the input sizes of the networks that are used."""
         used = {"squeezenet", "random"}
         used |= {"inception"} if {"fid", "kid"} & set(self.extras) else set()
-        used |= {"clip"} & set(self.extras)
+        used |= {"clip"} if {*CLIP} & set(self.extras) else set()
         return {name: text for name, text in RESIZE.items() if name in used}
 
 
