@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test lint clean
+.PHONY: help demo serve test lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -25,8 +25,12 @@ lint: .venv/.installed-test  ## style and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.installed-docs  ## build the documentation site into site/
+	$(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
 clean:  ## remove .venv and the tools' caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -43,7 +47,12 @@ $(BIN)/python:
 	$(PIP) install --editable '.[serve]'
 	@touch .venv/.installed $@
 
+.venv/.installed-docs: pyproject.toml | $(BIN)/python
+	@echo "Installing with the documentation's tools into .venv (torch is large: a minute or two) ..."
+	$(PIP) install --editable '.[docs]'
+	@touch .venv/.installed $@
+
 .venv/.installed-test: pyproject.toml | $(BIN)/python
 	@echo "Installing with the test tools into .venv (torch is large: a minute or two) ..."
 	$(PIP) install --editable '.[test]'
-	@touch .venv/.installed .venv/.installed-serve $@
+	@touch .venv/.installed .venv/.installed-serve .venv/.installed-docs $@

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Before PyTorch reads them, and inherited by every process that a test starts: the threads of a small model mostly wait
 # for one another, which beside a busy process takes many times as long as the work. OMP_NUM_THREADS=4 tries four.
@@ -29,7 +29,11 @@ from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
+from tests.browsers import CHROMIUM
 from tests.small_runs import make_shards
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # the same examples every time; a slow machine is no failure
 settings.register_profile("suite", derandomize=True, deadline=None)
@@ -61,6 +65,19 @@ def apart() -> Iterator[None]:
     yield
     torch._dynamo.config.recompile_limit = limit
     torch._dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        pytest.skip("no browser to open pages in: install chromium, as CI does")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 import nuwa_lip
 
 ORDER = """
-__main__ commands cli serving tables evaluation bench baselines training pipeline pretrained convert published hub
-sampling fast data arguments models images tokenizer disk errors assets
+__main__ commands cli serving tables evaluation bench baselines training pipeline pretrained painters convert published
+hub sampling fast data arguments models images tokenizer disk errors assets
 """.split()
 """Each may import those after it; the face of the package itself may import any when it is asked to."""
 

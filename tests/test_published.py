@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from nuwa_lip import hub
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.job import Weights
-from nuwa_lip.published import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
+from nuwa_lip.published import EFFICIENTNET, INCEPTION, VGG16, find_weights, lpips_heads, read_weights
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def no_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_absence_is_one_line_that_says_what_to_put_where(no_caches: Path) -> None:
-    for wanted, option in ((INCEPTION, "--inception"), (VGG16, "--vgg")):
+    for wanted, option in ((INCEPTION, "--inception"), (VGG16, "--vgg"), (EFFICIENTNET, "--lite")):
         with pytest.raises(InputError) as caught:
             find_weights(wanted, None, download=False)
         said = str(caught.value)
@@ -93,6 +93,8 @@ def test_wrong_weights_and_missing_libraries(no_caches: Path, tmp_path: Path, mo
     save_file({"features.0.weight": torch.ones(2)}, file)
     with pytest.raises(InputError, match="--vgg does not hold the weights of VGG-16"):
         Weights(vgg=file).networks(["lpips"])
+    with pytest.raises(InputError, match="--lite does not hold the weights of EfficientNet-Lite0"):
+        Weights(lite=file).networks(["fed"])
     with pytest.raises(InputError, match="not the weights of FID's Inception v3") as caught:
         Weights(inception=file).networks(["kid"])
     assert "\n" not in str(caught.value)

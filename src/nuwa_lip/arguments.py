@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,6 +92,25 @@ def refuse(**diffusers: object) -> None:
         default = value is None or (isinstance(value, (str, int, float)) and value in ("", DEFAULTS.get(name, "")))
         if not default:
             raise InputError(f"{name} is {_shown(value)}, but {NOT_HERE[name]}")
+
+
+def check_options(options: frozenset[str], given: Mapping[str, object]) -> None:
+    """Refuse options that mean nothing to a painter.
+
+    Raises:
+        InputError: one of those that are given is none of its `options`.
+    """
+    for name, value in given.items():
+        if name not in options:
+            taken = ", ".join(sorted(options - {"prompt"}))
+            raise InputError(f"{name} is {_shown(value)}, but this model has no such option: leave it out ({taken})")
+
+
+def warn_of_captions(options: frozenset[str], tasks: Sequence[Task]) -> None:
+    """Warn if there is a caption for a painter that reads none."""
+    unread = "" if "prompt" in options else next((task.prompt for task in tasks if task.prompt), "")
+    if unread:
+        warnings.warn(f"this model reads no caption: {_shown(unread)} changes nothing", stacklevel=3)
 
 
 def read_tasks(

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and how the errors of libraries are put into one line of it."""
+"""Bad input, a machine that is taken away, and how the errors of libraries are put into one line."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,10 @@ class InputError(ValueError):
 
     The message is a single line that names the value and the mend.
     """
+
+
+class Preempted(KeyboardInterrupt):
+    """SIGTERM has stopped a training after its checkpoint; the command line exits with 75: try again later."""
 
 
 def first_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 import tempfile
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -22,7 +23,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nuwa_lip.assets import asset
@@ -39,6 +39,8 @@ from nuwa_lip.tokenizer import CaptionTokenizer
 BUNDLED = ("nuwa-lip-mini",)
 FORMAT_VERSION = 1
 MODEL_FILES = ("*.safetensors", "*.json", "README.md")
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+"""organisation/name"""
 REPLACED = ("dfvqgan*.safetensors*", "mps2s*.safetensors*", "tokenizer.json")
 """Files of an earlier model, perhaps split otherwise, that must not stay where another one is put."""
 
@@ -77,7 +79,7 @@ def at_hand(name: str | Path) -> Path | None:
     if str(name) and path.is_dir():
         return path
     local = path.exists() or path.parent != Path(".") and path.parent.is_dir()
-    if local or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+    if local or not re.fullmatch(HUB_ID, str(name)):
         raise InputError(
             f"there is no model {str(name)!r}: give a bundled name ({', '.join(BUNDLED)}), a model folder, "
             "or a hub id like organisation/name"
@@ -300,32 +302,19 @@ def _write_weights(
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in model.state_dict().items()
     }
-    if max_file_size is None:
-        _write_tensors(state, folder / f"{name}.safetensors")
-        return
-    from huggingface_hub import split_torch_state_dict_into_shards
+    from huggingface_hub import save_torch_state_dict
 
-    split = split_torch_state_dict_into_shards(
-        state, filename_pattern=f"{name}{{suffix}}.safetensors", max_shard_size=max_file_size
-    )
-    for filename, keys in split.filename_to_tensors.items():
-        _write_tensors({key: state[key] for key in keys}, folder / filename)
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        write_json(folder / f"{name}.safetensors.index.json", index, indent=1)
-
-
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """A safetensors file that those can read who may enter the folder; the library makes its owner's only.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk.
-    """
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_torch_state_dict(
+            state,
+            folder,
+            filename_pattern=f"{name}{{suffix}}.safetensors",
+            max_shard_size=sys.maxsize if max_file_size is None else max_file_size,
+        )
     except SafetensorError as error:
-        raise OSError(f"cannot write {path.name}: {first_line(error)}") from error
-    path.chmod(path.parent.stat().st_mode & 0o666)
+        raise OSError(f"cannot write {name}.safetensors: {first_line(error)}") from error
+    for path in folder.glob(f"{name}*.safetensors"):  # which the library makes their owner's only
+        path.chmod(folder.stat().st_mode & 0o666)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

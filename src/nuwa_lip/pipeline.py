@@ -3,10 +3,10 @@
 A photo, its mask and a caption come in. For each hole
 
 1. a window around it is reduced to the model's size, known pixels only (`images.windows.look`),
-2. DF-VQGAN encodes the known pixels (Eq. 7),
-3. MP-S2S predicts the hole's tokens from caption, known pixels and known tokens (Eq. 15),
-4. DF-VQGAN decodes all tokens with the symmetrical connections (Eq. 11, 12),
-5. the painting is enlarged to the window, and blended with its surroundings if asked for (`images.seams`);
+2. a painter fills it; NÜWA-LIP, the paper's model, in three steps (`painters.nuwa_lip`): DF-VQGAN encodes the known
+   pixels (Eq. 7), MP-S2S predicts the hole's tokens from caption, known pixels and known tokens (Eq. 15), DF-VQGAN
+   decodes all tokens with the symmetrical connections (Eq. 11, 12),
+3. the painting is enlarged to the window, and blended with its surroundings if asked for (`images.seams`);
 
 then the holes' pixels, and no others, are pasted into the photo.
 
@@ -27,12 +27,14 @@ from torch import Tensor
 
 from nuwa_lip import arguments
 from nuwa_lip.arguments import Task
-from nuwa_lip.fast.cores import one_core_if_small, settle_cores
+from nuwa_lip.fast.cores import settle_cores
 from nuwa_lip.images.photo import Patch, Photo
+from nuwa_lip.images.preview import Step, previewing
 from nuwa_lip.images.seams import blend as blend_in
 from nuwa_lip.images.windows import View, look, put_back, share_windows, warn_if_enlarged, window_seed
+from nuwa_lip.painters.painter import Callback as PainterCallback
 from nuwa_lip.pretrained import Pretrained
-from nuwa_lip.sampling import Sampling, candidate_seeds, read_scores, sample
+from nuwa_lip.sampling import Sampling, candidate_seeds, read_scores
 from nuwa_lip.sampling.clip import clip_scores, load_clip
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class Candidate:
 
 
 class InpaintPipeline(Pretrained):
-    """Repaints the hole of a photo from a caption; `Pretrained` loads, moves, compiles and saves its model."""
+    """Repaints the hole of a photo from a caption; `Pretrained` loads, moves, compiles and saves its painter."""
 
     clip: str | Path = "openai/clip-vit-base-patch32"
     """Weights for rank="clip": a local folder, or a hub id that is in the local cache."""
@@ -134,7 +136,9 @@ class InpaintPipeline(Pretrained):
             generator: seed s gives candidate i the seed s + i; a list has one generator for each candidate.
             output_type: "pil", "np" or "pt".
             rank: puts the best first by the model's likelihood, or by CLIP's similarity to the caption.
-            callback_on_step_end: called as f(pipe, step, steps, {}) after each step in a window, from 1.
+            callback_on_step_end: called as f(pipe, step, steps, {"preview": p}) after each step in a window, from 1;
+                `p.picture()` is the photo as painted so far (`nuwa_lip.images.preview`), which other models than
+                NÜWA-LIP may leave out.
             blend: fit the colours of what is painted to the known pixels at the hole's edge (`nuwa_lip.images.seams`).
             composite: False pastes the whole of each window, known pixels too, to study a model.
             mask_orientation: how a mask lies upon a photo that its EXIF turns, "displayed" or "stored"; None: as it
@@ -144,6 +148,8 @@ class InpaintPipeline(Pretrained):
             width: see `height`.
             strength: see `height`.
             negative_prompt: see `height`.
+
+        Not every painter takes every option (`Needs.options`): one that means nothing to it is refused.
 
         Raises:
             InputError: an argument cannot be used.
@@ -162,11 +168,13 @@ class InpaintPipeline(Pretrained):
         sampling = replace(self.sampling, **given)
         arguments.check(num_images_per_prompt, padding_mask_crop, output_type, rank, callback_on_step_end, composite)
         arguments.refuse(height=height, width=width, strength=strength, negative_prompt=negative_prompt)
+        arguments.check_options(self.options, given)
         tasks = arguments.read_tasks(image, mask_image, prompt, output_type, mask_orientation)
+        arguments.warn_of_captions(self.options, tasks)
         seeds = candidate_seeds(generator, num_images_per_prompt, len(tasks))
         if rank == "clip":
             load_clip(self.clip)  # fail early if it is missing
-        callback = None if callback_on_step_end is None else partial(_call_back, callback_on_step_end, self)
+        callback = None if callback_on_step_end is None else partial(callback_on_step_end, self)
 
         pictures, best_first = [], []
         for task, own in zip(tasks, seeds, strict=True):
@@ -189,7 +197,7 @@ class InpaintPipeline(Pretrained):
         candidates: list[Candidate],
         sampling: Sampling,
         padding: int | None,
-        callback: Callable[[int, int], None] | None,
+        callback: Step | None,
     ) -> None:
         """Give every candidate a patch for each window; no window sees what another one has painted."""
         photo, mask = task.photo, task.hole.mask
@@ -198,7 +206,8 @@ class InpaintPipeline(Pretrained):
         for number, (window, own) in enumerate(windows):
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
-            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, callback)
+            report = callback and previewing(callback, photo, window, own, self.painter.needs.signed)
+            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, report)
             scores = read_scores(logp)
 
             box = window.within(photo.size)
@@ -218,37 +227,9 @@ class InpaintPipeline(Pretrained):
         prompt: str,
         seeds: list[int],
         sampling: Sampling,
-        callback: Callable[[int, int], None] | None,
+        callback: PainterCallback | None,
     ) -> tuple[list[Tensor], Tensor, int]:
-        """Fill one window: returns n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], and K.
-
-        The log-probabilities are NaN if known latents are not finite, whose tokens mean nothing.
-        """
-        mask = torch.from_numpy(view.mask)[None, None].to(self.device)  # [1, 1, S, S]
-        image = torch.from_numpy(view.image).permute(2, 0, 1)[None].to(self.device) * 2 - 1
-        image = image.masked_fill(mask, 0)
-
-        encoding = self.dfvqgan.encode(image, mask)
-        assert encoding.token_mask is not None
-        caption, none = (self.tokenizer([text]).to(self.device) for text in (prompt, ""))
-        memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask)
-        unconditional = self.mps2s.with_captions(memory, none) if sampling.guided else None
-        with one_core_if_small(self.mps2s):
-            tokens, logp = sample(
-                self.mps2s,
-                memory,
-                num_candidates=len(seeds),
-                unconditional=unconditional,
-                sampling=sampling,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                graph=self.compiled,
-                callback=callback,
-            )
-        finite = encoding.latents.masked_fill(encoding.token_mask, 0).isfinite().all()
-        # one by one, because a candidate's picture must not depend on their number
-        images = [self.dfvqgan.decode(one[None], encoding.skips) for one in tokens]
-        return images, torch.where(finite, logp, torch.nan), int(memory.token_mask.sum())
-
-
-def _call_back(function: Callback, pipe: InpaintPipeline, step: int, total: int) -> None:
-    function(pipe, step, total, {})
+        """Fill one window: returns n images [1, 3, S, S] in [-1, 1], mean log-probabilities [n], and K."""
+        needs = self.painter.needs
+        painting = self.painter.paint(needs.window(view, self.device), prompt, seeds, sampling, callback)
+        return [needs.signed(image) for image in painting.images], painting.scores, painting.tokens

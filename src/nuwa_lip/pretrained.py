@@ -1,4 +1,4 @@
-"""A whole model, both stages and its tokenizer: loading, moving, compiling and saving it."""
+"""A whole model as the pipeline holds it: loading, moving, compiling and saving its painter."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import torch
 
 from nuwa_lip import hub
 from nuwa_lip.errors import InputError, first_line
-from nuwa_lip.fast import speed_up
-from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
-from nuwa_lip.fast.kernels import compile_step
-from nuwa_lip.fast.quantise import is_quantised, quantise
 from nuwa_lip.models import DFVQGAN, MPS2S
+from nuwa_lip.painters.loading import load_painter
+from nuwa_lip.painters.nuwa_lip import NuwaLip
+from nuwa_lip.painters.painter import OPTIONS, Painter
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 
 class Pretrained:
-    """Holds the parts of a model.
+    """Holds a painter; made of its parts it is NÜWA-LIP.
 
     Args:
         dfvqgan: stage 1, photos to tokens and back.
@@ -29,6 +28,13 @@ class Pretrained:
         card: the model card, which is saved with the model.
     """
 
+    painter: Painter
+    """What fills the windows."""
+    sampling: Sampling
+    """The settings that a call leaves open."""
+    options: frozenset[str] = OPTIONS
+    """Options of a call that mean something to the painter."""
+
     def __init__(
         self,
         dfvqgan: DFVQGAN,
@@ -37,10 +43,17 @@ class Pretrained:
         sampling: Sampling | None = None,
         card: str | None = None,
     ) -> None:
-        self.dfvqgan, self.mps2s, self.tokenizer = speed_up(dfvqgan), speed_up(mps2s), tokenizer
-        self.sampling = sampling or Sampling()
-        self.card = card
-        self.compiled = False
+        self._hold(NuwaLip(dfvqgan, mps2s, tokenizer, sampling, card))
+
+    def _hold(self, painter: Painter) -> None:
+        self.painter, self.sampling, self.options = painter, painter.needs.sampling, painter.needs.options
+
+    @classmethod
+    def from_painter(cls, painter: Painter) -> Self:
+        """Make a pipeline whose windows any painter fills (`nuwa_lip.painters.painter`)."""
+        pipe = cls.__new__(cls)
+        pipe._hold(painter)
+        return pipe
 
     @classmethod
     def from_pretrained(
@@ -48,8 +61,11 @@ class Pretrained:
     ) -> Self:
         """Load a model: bundled name, local folder, or hub id; safetensors only.
 
+        Others' models (`nuwa_lip.painters`) are taken from folders and the hub's cache alone.
+
         Args:
-            name: "nuwa-lip-mini", a folder, or "organisation/name".
+            name: "nuwa-lip-mini", a folder, or "organisation/name"; for others' models also a short name
+                (`painters.known`) or an ONNX file.
             torch_dtype: precision of the weights, float32 by default.
             weights: form of the weights that every decoding step on a CPU reads (`nuwa_lip.fast.quantise`): "packed"
                 changes the speed only, "int8", "int8-weights" and "int4" have fewer bits and are best with
@@ -64,42 +80,55 @@ class Pretrained:
             raise InputError(f"torch_dtype is {torch_dtype!r}: give a floating-point type, such as torch.bfloat16")
         if weights is not None and not isinstance(weights, str):
             raise InputError(f"there are no weights called {weights!r}: give a name, or None")
-        parts = hub.load_model(name, dtype=torch_dtype or torch.float32)
-        if parts.mps2s is None or parts.tokenizer is None:
-            raise InputError(f"{name} holds a DF-VQGAN only (stage 1)")
-        if weights is not None:
-            quantise(parts.mps2s, weights)
-        return cls(parts.dfvqgan, parts.mps2s, parts.tokenizer, parts.sampling, parts.card)
+        return cls.from_painter(load_painter(name, torch_dtype, weights))
+
+    @property
+    def dfvqgan(self) -> DFVQGAN:
+        """Return stage 1."""
+        return self._part("dfvqgan")
+
+    @property
+    def mps2s(self) -> MPS2S:
+        """Return stage 2."""
+        return self._part("mps2s")
+
+    @property
+    def tokenizer(self) -> CaptionTokenizer:
+        """Return what reads captions."""
+        return self._part("tokenizer")
+
+    @property
+    def card(self) -> str | None:
+        """Return the model card, if there is one."""
+        return getattr(self.painter, "card", None)
+
+    def _part(self, name: str) -> Any:
+        if not hasattr(self.painter, name):
+            raise InputError(f"this model has no {name}: it is of the kind {type(self.painter).__name__}, not NÜWA-LIP")
+        return getattr(self.painter, name)
 
     @property
     def resolution(self) -> int:
         """Return S, the side of the working window in pixels."""
-        return self.dfvqgan.config.resolution
+        return self.painter.needs.resolution
 
     @property
     def device(self) -> torch.device:
         """Return the device that holds the model."""
-        return self.dfvqgan.last_layer.device
+        return self.painter.device
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the model, as `torch.nn.Module.to` does; photos stay on the CPU.
 
-        A move to a GPU turns cuDNN's attention off in this process (`fast.cuda_graphs.disable_cudnn_attention`).
+        A move of NÜWA-LIP to a GPU turns cuDNN's attention off in this process
+        (`fast.cuda_graphs.disable_cudnn_attention`).
 
         Raises:
             InputError: the weights have a form that cannot be moved, or the device lacks what is needed.
         """
-        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
-        if device is not None and device.type == "mps":
-            raise InputError("Apple's GPU (mps) has no float64, in which tokens are drawn: take the CPU")
-        if is_quantised(self.mps2s):
-            if device in (None, self.device) and dtype in (None, self.dfvqgan.last_layer.dtype):
-                return self
-            raise InputError(
-                "such weights stay as they are, on the CPU: load the model without `weights`, and move that"
-            )
+        device = torch._C._nn._parse_to(*args, **kwargs)[0]
         try:
-            self.dfvqgan.to(*args, **kwargs)
+            self.painter.to(*args, **kwargs)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError) as error:  # of a library without this kind of device, or of a driver
@@ -108,8 +137,6 @@ class Pretrained:
             raise InputError(
                 f"the device {device} cannot be used, leave the model where it is: {first_line(error)}"
             ) from error
-        self.mps2s.to(*args, **kwargs)
-        disable_cudnn_attention(self.device)
         return self
 
     def compile(self) -> Self:
@@ -118,10 +145,9 @@ class Pretrained:
         On a GPU a step of one token also becomes a CUDA graph (`fast.cuda_graphs`).
 
         Raises:
-            InputError: a tool that compiling needs is missing or does not work.
+            InputError: a tool that compiling needs is missing or does not work, or the model is another's.
         """
-        compile_step(self.mps2s)
-        self.compiled = True
+        self._ours("compiled").compile()
         return self
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
@@ -146,7 +172,11 @@ class Pretrained:
         return hub.push_to_hub(repo_id, private=private, **self._parts(), **options)
 
     def _parts(self) -> dict[str, Any]:
-        if is_quantised(self.mps2s):
-            raise InputError("such weights cannot be saved: load the model without `weights`, and save that")
-        names = ("dfvqgan", "mps2s", "tokenizer", "sampling", "card")
-        return {name: getattr(self, name) for name in names}
+        return self._ours("saved").parts() | {"sampling": self.sampling}
+
+    def _ours(self, done: str) -> NuwaLip:
+        if not isinstance(self.painter, NuwaLip):
+            raise InputError(
+                f"this model cannot be {done}: it is of the kind {type(self.painter).__name__}, not NÜWA-LIP"
+            )
+        return self.painter

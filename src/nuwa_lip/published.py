@@ -47,6 +47,15 @@ VGG16 = Published(
     repo="timm/vgg16.tv_in1k",
 )
 
+EFFICIENTNET = Published(
+    name="EfficientNet-Lite0 (timm's tf_efficientnet_lite0)",
+    option="--lite",
+    url="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+    "tf_efficientnet_lite0-0aa007d2.pth",
+    sha256="0aa007d2",
+    repo="timm/tf_efficientnet_lite0.in1k",
+)
+
 
 def find_weights(wanted: Published, path: Path | None, *, download: bool) -> Path:
     """Find the file of these weights: `path`, or the hub's cache, or torch's, or fetched now.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nuwa_lip.bench import encoders, growth, memory, training
+from nuwa_lip.bench import encoders, growth, memory, painters, training
 from nuwa_lip.bench.measure import Child
 
 
@@ -25,5 +25,5 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
             function(*args)
         return Child(1.0, 100.0, out.getvalue())
 
-    for module in (encoders, growth, memory, training):
+    for module in (encoders, growth, memory, painters, training):
         monkeypatch.setattr(module, "call_apart", call)

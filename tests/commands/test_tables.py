@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import save_file
 
 from nuwa_lip.commands import tables, train
 from nuwa_lip.commands.tables import job_of
@@ -24,6 +25,7 @@ from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.images import Observer
 from nuwa_lip.evaluation.job import Job, Weights
 from nuwa_lip.hub import load_model
+from tests.small_runs import efficientnet_state
 
 Run = Callable[..., Any]
 SMALL = (
@@ -124,6 +126,48 @@ def test_stage2_takes_further_figures(
         assert "fid needs 2048 photos" in nuwa_lip(*words, "--metrics", "clip,fid").err
 
 
+def test_every_table_takes_the_third_witness(
+    benchmark: Benchmark, tiny_model: Path, nuwa_lip: Run, tmp_path: Path
+) -> None:
+    lite = tmp_path / "lite.safetensors"
+    save_file(efficientnet_state(), lite)
+    for table, row, key in (
+        ("table1", "nuwa-lip", "fed"),
+        ("table2", "vqgan-coarse-1024", "oracle/fed"),
+        ("table3", "vqgan-coarse-16", "oracle/fed"),
+        ("table4", "text", "fed"),
+    ):
+        codes = ("--codes", 16) if table == "table3" else ()
+        words = ("evaluate", table, benchmark.folder, "-o", tmp_path, "--limit", 2, "--pictures", 0, *codes)
+        asked = ("--row", f"{row}={tiny_model}", "--metrics", "fed")
+        done = nuwa_lip(*words, *asked, "--lite", tmp_path / "absent.safetensors", "--train", "--data", "none.tar")
+        assert done.code == 2 and "--lite" in done.err and "absent.safetensors is missing" in done.err
+        done = nuwa_lip(*words, *asked, "--lite", lite)
+        assert done.code == 0, done.err
+        assert rows(tmp_path, table)[row]["figures"][key] > 0 and "FED" in done.out
+        content = json.loads((tmp_path / f"{table}.json").read_text())["benchmarks"][0]
+        assert any("EfficientNet-Lite0" in note for note in content["notes"])
+        assert any("FED" in claim["text"] for claim in content["claims"])
+        (measured,) = (tmp_path / "rows/shapes-first-2").rglob(f"{row}.json")
+        identity = json.loads(measured.read_text())["identity"]
+        assert identity["metrics"] == ["fed"] and str(tmp_path) not in json.dumps(identity)
+        measured.unlink()
+
+
+def test_ours_is_measured_with_windows_and_with_the_whole_photo(
+    benchmark: Benchmark, tiny_model: Path, nuwa_lip: Run, tmp_path: Path
+) -> None:
+    words = ("evaluate", "table1", benchmark.folder, "-o", tmp_path, "--limit", 3, "--pictures", 0)
+    given = [word for row in ("nuwa-lip", "nuwa-lip-whole") for word in ("--row", f"{row}={tiny_model}")]
+    done = nuwa_lip(*words, *given)
+    assert done.code == 0, done.err
+    windows, whole = (rows(tmp_path, "table1")[name] for name in ("nuwa-lip", "nuwa-lip-whole"))
+    assert (windows["settings"][0]["whole"], whole["settings"][0]["whole"]) == (False, True)
+    assert whole["figures"]["known_max_change"] == 0 and not whole["paper"]
+    assert whole["figures"] == windows["figures"]  # photos no larger than the model have no smaller window
+    assert "NÜWA-LIP, whole photo" in done.out
+
+
 def test_table1_takes_models_pictures_and_methods(
     benchmark: Benchmark, tiny_model: Path, nuwa_lip: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +207,8 @@ def test_what_rows_are_trained_by(tmp_path: Path) -> None:
     for row in ("df-vqgan", "df-vqgan-text-pixels"):
         assert table4_steps(plan, row)[0].words == first.words
     assert table1_steps(plan, "nuwa-p") == table1_steps(plan, "nuwa") == table1_steps(plan, "nuwa.best-of-4")
+    ours = table1_steps(plan, "nuwa-lip")
+    assert ours and table1_steps(plan, "nuwa-lip-whole") == table1_steps(plan, "nuwa-lip-whole.best-of-2") == ours
     assert table1_steps(plan, "telea") == table1_steps(plan, "nuwa-lip-finetuned") == []
     (glide,) = table1_steps(plan, "glide")
     assert glide.words[:3] == ("train", "glide", "mini") and glide.out.name == "table1-glide-seed1"
@@ -186,7 +232,9 @@ def test_what_a_row_may_be_given_as(benchmark: Benchmark, tiny_model: Path, tmp_
     ours = of("nuwa-lip", tiny_model)
     assert (ours.model, ours.best_of, ours.seed, ours.unpasted) == (str(tiny_model), 2, 7, False)
     assert of("nuwa", tiny_model).unpasted and of("nuwa.best-of-2", tiny_model).unpasted
-    assert not of("nuwa-p", tiny_model).unpasted
+    assert not of("nuwa-p", tiny_model).unpasted and not of("nuwa-lip-whole", tiny_model).unpasted
+    assert all(of(row, tiny_model).whole for row in ("nuwa-p", "nuwa-lip-whole", "nuwa-lip-whole.best-of-2"))
+    assert not ours.whole
     assert ours.blend is False and of("nuwa", tiny_model).blend is False  # whatever the model says
     assert of("anybody", tmp_path).results == tmp_path
     assert of("telea", "telea").baseline == "telea"

@@ -1,5 +1,6 @@
 """`nuwa-lip verify`: a result of `inpaint` holds, a changed pixel is found and named."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from PIL import ExifTags, Image
 
 from nuwa_lip.images.files import read_photo, save_image
 from nuwa_lip.images.provenance import REPAINTED, read_statement
+from tests.signers import make_signer
 
 Run = Callable[..., Any]
 
@@ -90,3 +92,32 @@ def test_what_states_nothing_is_said(nuwa_lip: Run, photo_file: Path, mask_file:
     assert done.code == 0 and REPAINTED.rpartition("/")[-1] in done.out and "seed" not in done.out
     done = nuwa_lip("verify", tmp_path / "other.png", "--mask", mask_file)
     assert done.code == 2 and "give --original" in done.err
+
+
+def test_signatures_are_checked(
+    nuwa_lip: Run, tiny_model: Path, photo_file: Path, mask_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, key, root = make_signer(tmp_path)
+    out = tmp_path / "signed.png"
+    words = ("inpaint", photo_file, "--mask", mask_file, "--prompt", "x", "--model", tiny_model, "-o", out)
+    signing = ("--credential", chain, "--key", key)
+    for refused in (("--key", key), ("--credential", chain), (*signing, "--sidecar"), (*signing, "-o", "-")):
+        done = nuwa_lip(*words, *refused)
+        assert done.code == 2 and "--credential" in done.err and done.err.count("\n") == 1 and not out.exists()
+    assert nuwa_lip(*words, *signing, "--no-provenance").code == 0
+    assert (np.asarray(Image.open(out))[:15] == np.asarray(Image.open(photo_file))[:15]).all()
+    done = nuwa_lip("verify", out)
+    assert done.code == 0 and "holds: Ada, Tests" in done.out and "within 20x10+20+15" in done.out
+    done = nuwa_lip("verify", out, "--trust", root, "--original", photo_file, "--mask", mask_file)
+    assert done.code == 0 and "(trusted)" in done.out and "outside the hole: 0 of" in done.out
+    (tmp_path / "other").mkdir()
+    assert nuwa_lip("verify", out, "--trust", make_signer(tmp_path / "other")[2]).code == 1
+    assert nuwa_lip("verify", photo_file, "--trust", root, "--original", photo_file).code == 1
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "c2pa", None)
+        done = nuwa_lip("verify", out, "--original", photo_file)
+        assert done.code == 0 and "nuwa-lip[c2pa]" in done.out
+        assert nuwa_lip("verify", out, "--original", photo_file, "--trust", root).code == 2
+    out.write_bytes(out.read_bytes() + b"x")
+    done = nuwa_lip("verify", out, "--original", photo_file)
+    assert done.code == 1 and "does not hold: assertion.dataHash.mismatch" in done.err

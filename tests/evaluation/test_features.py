@@ -1,4 +1,4 @@
-"""The networks behind the figures: the fixed random one, and the ones of FID, KID, LPIPS and CLIP, here untrained."""
+"""The networks behind the figures: the fixed random one, and those of FID, KID, LPIPS, CLIP and FED, here untrained."""
 
 import json
 import math
@@ -19,6 +19,8 @@ from nuwa_lip.data.shards import Sample
 from nuwa_lip.evaluation.features import Networks, RandomFeatures, load_inception
 from nuwa_lip.evaluation.job import Weights
 from nuwa_lip.models.perceptual import VGG16Features
+from nuwa_lip.models.projected import EfficientNetLite0
+from tests.small_runs import efficientnet_state
 
 EXPECTED_WEIGHT = 0.018949398770928383
 EXPECTED_MEANS = [0.0315859, 0.0350314, 0.0335233, 0.0372816, 0.0431047]
@@ -60,8 +62,9 @@ def test_vectors_of_the_hole_do_not_see_the_rest() -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inception and VGG-16 with random weights."""
+    """Inception, VGG-16 and EfficientNet-Lite0 with random weights."""
     folder = tmp_path_factory.mktemp("weights")
+    save_file(efficientnet_state(), folder / "lite.safetensors")
     torch.manual_seed(0)
     save_file(VGG16Features().state_dict(), folder / "vgg.safetensors")
     kind = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
@@ -85,6 +88,19 @@ def test_inception_is_that_of_torch_fidelity(weights: Path) -> None:
     np.testing.assert_allclose(found[1], alone[0], atol=1e-4)
 
 
+def test_features_of_fed_are_means_over_the_photo_and_over_its_hole(weights: Path) -> None:
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8) for _ in range(2)]
+    mask = np.zeros((224, 224), dtype=bool)
+    mask[:96, 64:] = True  # whole cells of the map
+    found = Weights(lite=weights / "lite.safetensors").networks(["fed"]).vectors(photos, mask)
+    pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    last = EfficientNetLite0(efficientnet_state())(pixels)[-1]
+    assert found["efficientnet"].shape == found["efficientnet_hole"].shape == (2, 112)
+    np.testing.assert_allclose(found["efficientnet"], last.mean((2, 3)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found["efficientnet_hole"], last[:, :, :6, 4:].mean((2, 3)), rtol=1e-3, atol=1e-4)
+
+
 def test_figures_that_are_asked_for(
     weights: Path, clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,7 +108,8 @@ def test_figures_that_are_asked_for(
     samples = [Sample(key=str(i), image=photo, captions=["a bear"], meta={}) for i, photo in enumerate(photos)]
     bench = build_benchmark(samples, source="demo", rule="center-40-60", seed=0, out=tmp_path / "bench")
     options: dict[str, Any] = {
-        "metrics": "kid, lpips,clip",
+        "metrics": "kid, lpips,clip,fed",
+        "lite": weights / "lite.safetensors",
         "inception": weights / "inception.safetensors",
         "vgg": weights / "vgg.safetensors",
         "clip": str(clip_folder),
@@ -104,6 +121,7 @@ def test_figures_that_are_asked_for(
     assert report["lpips"] == report["lpips_hole"] == 0 < telea["lpips_ring"] <= telea["lpips_hole"]
     assert telea["kid"] > report["kid"] and math.isfinite(report["kid"])
     assert 0 <= report["clip_score"] <= 100
-    assert "fid" not in report and {"inception", "clip"} < report["resize"].keys()
+    assert report["fed"] == pytest.approx(0, abs=1e-6) and telea["fed_hole"] > telea["fed"] > 1e-3
+    assert "fid" not in report and {"inception", "clip", "efficientnet"} < report["resize"].keys()
     shown = capsys.readouterr().out
-    assert "KID" in shown and "CLIP score" in shown and "LPIPS (VGG), hole" in shown
+    assert "FED, hole" in shown and "KID" in shown and "CLIP score" in shown and "LPIPS (VGG), hole" in shown

@@ -12,22 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from nuwa_lip.cli import main
 from nuwa_lip.data.benchmark import Benchmark, build_benchmark
 from nuwa_lip.data.shards import Sample
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-if CHROMIUM is None:
-    pytest.skip("no browser to open the pages in: install chromium, as CI does", allow_module_level=True)
+from tests.browsers import PHONE, Visits
 
 SIZES = ((48, 80), (80, 48), (64, 64))
 CAPTION = '</script> "a grey wall" & ' + "a very, very long tale of what there is to be seen " * 3
 METHODS = {"methodone": (255, 0, 0), "methodtwo": (0, 0, 255)}
 KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "same": "ArrowDown"}
-PHONE = {"viewport": {"width": 375, "height": 667}, "is_mobile": True, "has_touch": True}
 WINDOWS = {
     "phone": PHONE,
     "phone on its side": PHONE | {"viewport": {"width": 667, "height": 375}},
@@ -37,37 +32,14 @@ WINDOWS = {
 Visit = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium, without a window."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
     """Open a file like somebody new, offline; in the end nothing was fetched and the console is empty."""
-    contexts, messages, fetched = [], [], []
-
-    def opened(path: Path, first: str = "", **options: Any) -> Page:
-        context = browser.new_context(offline=True, **options)
-        context.set_default_timeout(60_000)  # a slow machine is no failure
-        context.add_init_script(first or "// nothing")
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: fetched.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert messages == []
-    assert {url.partition(":")[0] for url in fetched} <= {"file", "data", "blob"}
+    visits = Visits(browser)
+    yield lambda path, *first, **options: visits.open(path.as_uri(), *first, offline=True, **options)
+    visits.close()
+    assert visits.messages == []
+    assert {url.partition(":")[0] for url in visits.fetched} <= {"file", "data", "blob"}
 
 
 @pytest.fixture(scope="module")

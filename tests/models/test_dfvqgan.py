@@ -481,6 +481,26 @@ def test_settings_that_do_not_fit_are_named(changes: dict[str, object], message:
         dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
 
 
+def test_weights_for_pixels_from_0_to_1_see_a_hole_as_padding() -> None:
+    """The network gets (x + 1) / 2, and 0 in the hole, which is black; images are in [-1, 1] outside."""
+    plain, unit = make(), make().take_unit_range()
+    assert unit.config.input_range == (0, 1) and plain.config.input_range == (-1, 1)
+    image, mask = picture(2, 32, 32), hole("half", 2, 32, 32)
+    assert torch.equal(unit.encode(image).latents, plain.encode((image + 1) / 2).latents)
+    expected = plain.encode((image + 1) / 2, mask)
+    for fill in FILLS:
+        found = unit.encode(image.masked_fill(mask, fill), mask)
+        assert torch.equal(found.latents, expected.latents) and torch.equal(
+            found.skips[0][0], image.masked_fill(mask, 0)
+        )
+    assert torch.allclose(unit.decode(expected.tokens), 2 * plain.decode(expected.tokens) - 1, atol=1e-5)
+    zeroed = dataclasses.replace(unit.config, relative_estimation=False)
+    plain.config, unit.config = dataclasses.replace(zeroed, input_range=(-1.0, 1.0)), zeroed
+    assert torch.equal(unit.encode(image, mask).latents, plain.encode((image + 1) / 2, mask).latents)
+    with pytest.raises(InputError, match=r"input_range is \(0.0, 2.0\); it must be"):
+        dataclasses.replace(SMALL, input_range=(0.0, 2.0))
+
+
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="'paper'; there are: paper-f8-8192, .*tiny"):
         DFVQGANConfig.preset("paper")

@@ -84,6 +84,15 @@ def changed_token(inputs: Inputs, position: int) -> Inputs:
     return inputs.but(tokens=tokens)
 
 
+def known_changes() -> dict[str, Inputs]:
+    """The hole's photo with something else that is known, by perspective."""
+    image = HOLE.image.clone()
+    image[..., 0, 0] += 1
+    assert HOLE.text_ids is not None
+    text = HOLE.but(text_ids=(HOLE.text_ids + 1) % 512)
+    return {"text": text, "pixels": HOLE.but(image=image), "tokens": changed_token(HOLE, 0)}
+
+
 @pytest.mark.parametrize("raster", [True, False])
 def test_a_logit_depends_on_earlier_targets_only(model: MPS2S, raster: bool) -> None:
     order = HOLE.token_mask.flatten().nonzero().T if raster else shuffled(HOLE)
@@ -155,15 +164,7 @@ def test_there_must_be_a_row_for_each_token(model: MPS2S) -> None:
 
 def test_every_logit_depends_on_what_is_known(model: MPS2S) -> None:
     before = logits(model, HOLE)
-    image = HOLE.image.clone()
-    image[..., 0, 0] += 1
-    assert HOLE.text_ids is not None
-    changes = {
-        "text": HOLE.but(text_ids=(HOLE.text_ids + 1) % 512),
-        "a known pixel": HOLE.but(image=image),
-        "a known token": changed_token(HOLE, 0),
-    }
-    for name, inputs in changes.items():
+    for name, inputs in known_changes().items():
         assert ((before - logits(model, inputs)).abs().amax(-1) > 1e-4).all(), name
 
 
@@ -221,16 +222,8 @@ def test_an_order_may_be_longer_than_a_sample_needs(model: MPS2S) -> None:
 @pytest.mark.parametrize("missing", PERSPECTIVES)
 def test_a_perspective_that_is_off_has_no_influence(missing: str) -> None:
     model = make_model(perspectives=tuple(name for name in PERSPECTIVES if name != missing))
-    image = HOLE.image.clone()
-    image[..., 0, 0] += 1
-    assert HOLE.text_ids is not None
-    changes = {
-        "text": HOLE.but(text_ids=(HOLE.text_ids + 1) % 512),
-        "pixels": HOLE.but(image=image),
-        "tokens": changed_token(HOLE, 0),
-    }
     before = logits(model, HOLE)
-    for name, inputs in changes.items():
+    for name, inputs in known_changes().items():
         assert torch.equal(before, logits(model, inputs)) == (name == missing), name
     if missing == "text":
         assert torch.equal(before, logits(model, HOLE.but(text_ids=None)))

@@ -17,22 +17,13 @@ from nuwa_lip.models.text import ReadyMadeText, describe, ready_made, text_paddi
 
 transformers = pytest.importorskip("transformers")
 
+SIZES = {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 40, "max_position_embeddings": 20}
+SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 4}
 IDS = torch.tensor([[5, 6, 7, 2, 0, 0], [5, 9, 2, 0, 0, 0]])
 
 
 def make_clip(kind: str = "CLIPTextModel") -> Any:
-    config = transformers.CLIPTextConfig(
-        vocab_size=99,
-        hidden_size=32,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=20,
-        projection_dim=16,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    config = transformers.CLIPTextConfig(**SIZES, projection_dim=16, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     torch.manual_seed(0)
     return getattr(transformers, kind)(config).eval()
 
@@ -45,15 +36,7 @@ def make_t5() -> Any:
 
 def make_bert() -> Any:
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=99,
-        hidden_size=32,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=20,
-    )
-    return transformers.BertModel(config, add_pooling_layer=False).eval()
+    return transformers.BertModel(transformers.BertConfig(**SIZES), add_pooling_layer=False).eval()
 
 
 MAKERS = {

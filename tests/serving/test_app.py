@@ -97,6 +97,12 @@ def test_json_and_a_plain_png_say_the_same_as_the_form(http: httpx.Client, tiny_
     assert (read(by_json.content)[~HOLE] == PIXELS[~HOLE]).all()
 
 
+def test_results_say_nothing_of_themselves_if_so_asked(tiny_model: Path) -> None:
+    with running(tiny_model, provenance=False) as address:
+        answer = httpx.post(f"{address}/v1/inpaint", **form(), headers={"accept": "image/png"}, timeout=60)
+    assert answer.status_code == 200 and "xmp" not in read_photo(Content("x", answer.content)).info
+
+
 def test_sixteen_bits_come_back_as_sixteen_bits(http: httpx.Client) -> None:
     deep = RNG.integers(0, 65536, (40, 56, 3), dtype=np.uint16)
     shown = Image.fromarray((deep >> 8).astype(np.uint8))

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.evaluation.test_pages import CHROMIUM, PHONE
+from nuwa_lip.serving import previews
+from nuwa_lip.serving.previews import Previews
+from tests.browsers import PHONE, Visits
 from tests.running_server import held, running
 from tests.serving.test_app import png
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 Visit = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +35,20 @@ def address(tiny_model: Path) -> Iterator[str]:
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Visit]:
     """Open the page with a photo; in the end the console is empty, and nothing came from elsewhere."""
-    contexts, messages, fetched = [], [], []
+    visits = Visits(browser)
 
     def opened(photo: bytes | None = png(PIXELS), **options: Any) -> Page:
-        context = browser.new_context(**options)
-        context.set_default_timeout(60_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: fetched.append(request.url))
-        page.goto(address)
+        page = visits.open(address, **options)
         if photo is not None:
             page.set_input_files("#file", {"name": "holiday.png", "mimeType": "image/png", "buffer": photo})
             page.wait_for_selector("#drop", state="hidden")
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
-    messages = [text for text in messages if "status of 429" not in text]  # the browser's own word for a refusal
-    assert messages == []
-    assert all(url.startswith((address, "blob:")) for url in fetched)
+    visits.close()
+    # the browser's own word for a refusal
+    assert [text for text in visits.messages if "status of 429" not in text] == []
+    assert all(url.startswith((address, "blob:")) for url in visits.fetched)
 
 
 def place(page: Page, x: float, y: float) -> tuple[float, float]:
@@ -209,6 +198,43 @@ def test_a_painting_is_cancelled(visit: Visit) -> None:
         go.set()
         page.wait_for_selector("#work", state="hidden")
     assert page.locator("#results button").count() == 0 and page.is_enabled("#run")
+
+
+def drawn(page: Page) -> np.ndarray:
+    """The photo's canvas, without the mask."""
+    url = page.evaluate("document.getElementById('photo').toDataURL()")
+    content = base64.b64decode(url.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.int32)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_hole_is_shown_while_it_is_painted(visit: Visit, wanted: bool) -> None:
+    page = visit()
+    page.click("[data-tool=rectangle]")
+    drag(page, (100, 100), (300, 200))
+    page.click("summary")
+    page.fill("#steps", "6")
+    page.fill("#count", "1")
+    page.set_checked("#previews", wanted)
+    before, go, take = drawn(page), threading.Event(), Previews.take
+
+    def take_one(self: Previews, *words: Any) -> Any:
+        assert wanted and (not self._spent or go.wait(60))  # the first one stays until it has been seen
+        return take(self, *words)
+
+    with mock.patch.multiple(previews, SHARE=1e9, PAUSE=0.0), mock.patch.object(Previews, "take", take_one):
+        page.click("#run")
+        if wanted:
+            while not (changed := (drawn(page) != before).any(-1)).any():
+                page.wait_for_timeout(20)
+            box = page.locator("#photo").bounding_box()
+            assert box is not None
+            (left, top), (right, bottom) = place(page, 100, 100), place(page, 300, 200)
+            ys, xs = np.nonzero(changed)
+            found = xs.min() + box["x"], ys.min() + box["y"], xs.max() + box["x"], ys.max() + box["y"]
+            assert found == pytest.approx((left, top, right, bottom), abs=6), "the hole alone"
+        go.set()
+        page.wait_for_selector("#results button")
 
 
 @pytest.mark.parametrize("options", [PHONE, {"viewport": {"width": 1280, "height": 800}}, {"color_scheme": "dark"}])

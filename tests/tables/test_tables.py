@@ -99,7 +99,7 @@ def test_the_papers_figures_stand_beside_ours(benchmark: Benchmark, tmp_path: Pa
     assert gain.interval is not None and 1 <= gain.interval[0] <= gain.interval[1] <= 1.5
     rows = list(csv.DictReader(io.StringIO(as_csv([block]))))
     assert rows[0]["paper: FID"] == "3.0" and float(rows[0]["fsd_low"]) == 3 and rows[1]["paper: FID"] == ""
-    assert rows[1]["benchmark_sha256"] == benchmark.sha256
+    assert rows[1]["benchmark_sha256"] == benchmark.sha256 and rows[0]["psnr_low"] == ""  # it has no interval
     markdown = as_markdown([block], "nuwa-lip evaluate small").splitlines()
     assert (
         "| Ours | 3 | 4.00 [3.00, 5.00] | 22.0 | 2.9 + 15.0 M | – | 3 | 1 |" in markdown
@@ -368,6 +368,11 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
         specs.table3("coarse-1024"),
         specs.table4(),
         specs.ratios(),
+        specs.table1(metrics=("fed",)),
+        specs.table2((1024, 12288, 8192), ("fed",)),
+        specs.table3("coarse-1024", ("fed",)),
+        specs.table4(metrics=("fed",)),
+        specs.ratios(metrics=("fed",)),
     ],
     ids=lambda table: table.name,
 )
@@ -414,6 +419,12 @@ def test_figures_that_are_asked_for_have_columns() -> None:
         keys = [column.key for column in more.columns]
         assert set(keys) - {column.key for column in usual.columns} == {"clip_score", "kid"}
         assert keys.index("clip_score") == keys.index("lpips_squeeze") + 1 and keys[-1] == "kid"
+    for usual, more in (
+        (specs.table1(), specs.table1(metrics=("fed",))),
+        (specs.table3("v"), specs.table3("v", ("fed",))),
+    ):
+        assert [c.key.removeprefix("oracle/") for c in more.columns if c not in usual.columns] == ["fed"]
+        assert {claim.key.removeprefix("oracle/") for claim in more.claims} >= {"krd", "fed"}
     papers = [[c.paper for c in build(metrics=asked).columns if c.paper] for build in (specs.table1, specs.table4)]
     assert papers == [["FID ↓", "PSNR ↑", "LPIPS ↓", "CS ↑"], ["FID ↓"]]
 

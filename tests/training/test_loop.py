@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor, nn
 
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, Preempted
 from nuwa_lip.training import loop
 from nuwa_lip.training.loop import bf16_is_fast, make_accelerator, steps_within, train
 from nuwa_lip.training.recipes import Schedule
@@ -134,6 +134,55 @@ def test_a_run_that_has_gone_wrong_keeps_its_good_checkpoints(value: float, tmp_
     with pytest.raises(FloatingPointError, match=f"loss is {value} after step 6; .* a lower --schedule.learning-rate"):
         go(stage, schedule(steps=9, log_every=100, checkpoint_every=2), tmp_path)
     assert [p.name for p in RunFolder(tmp_path, 1).checkpoints()] == ["step-2", "step-4"]
+
+
+def test_sigterm_is_told_from_ctrl_c(tmp_path: Path) -> None:
+    for number, kind in ((signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)):
+        stage = Recorder(lambda step, number=number: signal.raise_signal(number) if step == 1 else None)  # type: ignore[misc]
+        (tmp_path / kind.__name__).mkdir()
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            go(stage, schedule(steps=6), tmp_path / kind.__name__)
+        assert type(stopped.value) is kind
+
+
+class Skipping(Recorder):
+    """A stage whose batch 4 makes it diverge."""
+
+    skipped = 0
+
+    def batches(self, first_step: int) -> Iterator[int]:
+        return super().batches(first_step + self.skipped)
+
+    def step(self, step: int, batch: int) -> dict[str, Tensor]:
+        self.events.append(f"{step}:{batch}")
+        return {"loss": torch.tensor(math.nan if batch == 4 else 1.0)}
+
+
+def test_a_rollback_leaves_out_the_batches_since_the_checkpoint(tmp_path: Path) -> None:
+    stage, plan = Skipping(), schedule(steps=7, checkpoint_every=3)
+    (tmp_path / "run").mkdir()
+    with pytest.warns(UserWarning, match="loss is nan after step 5; .*back to step 3, and past 2 batches"):
+        train(stage, plan, RunFolder(tmp_path / "run", 4), make_cpu_accelerator(), False, on_nan="rollback")  # type: ignore[arg-type]
+    steps = [event for event in stage.events if ":" in event]
+    assert steps == ["0:0", "1:1", "2:2", "3:3", "4:4", "3:5", "4:6", "5:7", "6:8"]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    assert json.loads((tmp_path / "run/checkpoints/step-7/state.json").read_text())["skipped"] == 2
+
+
+def test_a_run_that_diverges_again_and_again_stops(tmp_path: Path) -> None:
+    stage = Recorder(lambda step: math.nan if step >= 4 else None)
+    stage.batches = lambda first: iter(range(first, 99))  # type: ignore[method-assign]
+    with pytest.warns(UserWarning), pytest.raises(FloatingPointError, match="loss is nan"):
+        train(
+            stage,
+            schedule(steps=9, checkpoint_every=2),
+            RunFolder(tmp_path, 4),
+            make_cpu_accelerator(),
+            False,
+            on_nan="rollback",
+        )  # type: ignore[arg-type]  # noqa: E501
+    assert stage.events.count("step 4") == 1 + loop.MOST_ROLLBACKS
 
 
 class Clock:

@@ -374,3 +374,40 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
                 raise AssertionError("it is being written")
     with RunFolder(tmp_path, photos=4).logging(steps=2, first=0) as log:
         log(1, {"loss": 1.0})
+
+
+def test_the_newest_whole_checkpoint_is_found_when_later_ones_are_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "KEPT", 3)
+    run = saved(tmp_path, 1, 2, 3)
+    run.set_aside_damaged()
+    assert [p.name for p in run.checkpoints()] == ["step-1", "step-2", "step-3"], "all are whole"
+    cut(tmp_path / "checkpoints/step-3/model.safetensors")
+    (tmp_path / "checkpoints/step-2/critic.optimizer.safetensors").unlink()
+    with pytest.warns(UserWarning) as said:
+        run.set_aside_damaged()
+    lines = [str(one.message) for one in said]
+    assert "step-3 is damaged (model.safetensors has changed)" in lines[0]
+    assert "step-2 is damaged (critic.optimizer.safetensors is missing)" in lines[1]
+    assert restore(run, Small()) == 1 and (tmp_path / "checkpoints/damaged-step-3").is_dir()
+    cut(tmp_path / "checkpoints/step-1/state.json")
+    with pytest.raises(InputError, match=r"no checkpoint in .* is whole \(step-1: state\.json: .*start anew"):
+        run.set_aside_damaged()
+    assert [p.name for p in run.checkpoints()] == ["step-1"], "nothing is lost"
+
+
+def test_a_checkpoint_without_hashes_counts_as_whole(tmp_path: Path) -> None:
+    """Earlier versions wrote none."""
+    run = saved(tmp_path, 1)
+    write_json(tmp_path / "checkpoints/step-1/state.json", {"step": 1})
+    run.set_aside_damaged()
+    assert restore(run, Small()) == 1
+
+
+def test_batches_that_were_left_out_stay_so(tmp_path: Path) -> None:
+    run, first, second = RunFolder(tmp_path, 4), Small(), Small()
+    first.skipped = 7  # type: ignore[attr-defined]
+    run.checkpoint(1, first)  # type: ignore[arg-type]
+    restore(run, second)
+    assert second.skipped == 7  # type: ignore[attr-defined]

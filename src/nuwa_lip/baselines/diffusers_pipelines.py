@@ -1,20 +1,22 @@
-"""aMUSEd and Stable Diffusion inpainting through diffusers, from a local folder or the hub's cache.
+"""aMUSEd and Stable Diffusion inpainting as diffusers has them, from a local folder or the hub's cache.
 
-Both get the window with grey in its hole. aMUSEd's tokens are defective if any pixel under them is, as ours are;
-left to itself it would take those at the hole's edge, which are half grey, for known.
+They paint as `nuwa_lip.painters.diffusion` lets every pipeline of diffusers paint, in the baselines' windows.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.baselines.squares import Painter, fastest
 from nuwa_lip.errors import InputError, first_line
+from nuwa_lip.painters.diffusion import Diffusion, load_diffusion
+from nuwa_lip.painters.folders import kind_of, silence
+from nuwa_lip.painters.painter import Window
 
 DEFAULTS = {"amused": "amused/amused-512", "stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-inpainting"}
 """Hub ids of the published weights."""
@@ -30,54 +32,42 @@ def load_pipeline(name: str, options: BaselineOptions) -> Painter:
     Raises:
         InputError: diffusers, transformers or the weights are missing, or the weights are of another pipeline.
     """
-    pipe = _load(name, options)
-    factor = pipe.vae_scale_factor
-    if name == "amused":
-        side = pipe.transformer.config.sample_size * factor
-    else:
-        side = pipe.unet.config.sample_size * factor
-    given: dict[str, Any] = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
-    given = {key: value for key, value in given.items() if value is not None}
+    painter, device = _load(name, options), fastest()
+    painter.to(device)
+    given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
+    sampling = replace(painter.needs.sampling, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     def fill(image: np.ndarray, mask: np.ndarray, caption: str, seed: int) -> np.ndarray:
-        if name == "amused":
-            cells = np.asarray(mask.reshape(side // factor, factor, side // factor, factor).any((1, 3)))
-            extra: dict[str, Any] = {"mask_image": _white(cells)}
-        else:
-            extra = {"mask_image": _white(mask), "height": side, "width": side, "strength": 1.0}
-        generator = torch.Generator().manual_seed(seed)
-        out = pipe(prompt=caption, image=Image.fromarray(image), generator=generator, **extra, **given)
-        return np.asarray(out.images[0].convert("RGB"))
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device) / 255
+        window = Window(pixels, torch.from_numpy(mask)[None, None].to(device))
+        painted = painter.paint(window, caption, [seed], sampling, None).images[0][0]
+        return (painted.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
-    return Painter(fill, side)
+    return Painter(fill, painter.needs.resolution)
 
 
-def _load(name: str, options: BaselineOptions) -> Any:
+def _load(name: str, options: BaselineOptions) -> Diffusion:
+    source = options.model or DEFAULTS[name]
     try:
-        import transformers  # noqa: F401 - without it diffusers has stand-ins that fail late
-        from diffusers import AmusedInpaintPipeline, DiffusionPipeline
+        silence()
+        from diffusers import DiffusionPipeline
     except ImportError as error:
         raise InputError(
             f"--baseline {name} needs diffusers and transformers: pip install 'nuwa-lip[baselines]'"
         ) from error
-    # aMUSEd's folders name its other pipeline, Stable Diffusion's for inpainting name their own (there are several)
-    kind = AmusedInpaintPipeline if name == "amused" else DiffusionPipeline
-    source = options.model or DEFAULTS[name]
     try:
-        pipe = kind.from_pretrained(source, local_files_only=not options.download, use_safetensors=True)
+        folder = Path(source)
+        if not folder.is_dir():
+            how = {"local_files_only": not options.download, "use_safetensors": True}
+            folder = Path(DiffusionPipeline.download(source, **how))
+        kind = kind_of(folder)
+        painter = load_diffusion(folder, torch.float32)
     except Exception as error:  # of many libraries: no such folder, not cached, no network, another pipeline
         reason = first_line(error)
         raise InputError(
             f"--baseline {name}: {source!r} is neither a folder of its weights (safetensors) nor in the hub's cache: "
             f"fetch it by 'hf download {source}' or by --download, or give a folder by --baseline-model ({reason})"
         ) from error
-    if "Inpaint" not in type(pipe).__name__ or not hasattr(pipe, "unet" if name != "amused" else "transformer"):
-        raise InputError(f"{source} is a {type(pipe).__name__}; --baseline {name} takes one for inpainting")
-    if getattr(pipe, "safety_checker", None) is not None:
-        pipe.safety_checker = None  # it would paint some pictures black, which are then measured
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(fastest())
-
-
-def _white(mask: np.ndarray) -> Image.Image:
-    return Image.fromarray(mask.astype(np.uint8) * 255)
+    if ("Amused" if name == "amused" else "StableDiffusionInpaint") not in kind:
+        raise InputError(f"{source} is a {kind}; --baseline {name} takes one for inpainting")
+    return painter

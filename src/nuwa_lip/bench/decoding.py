@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.bench import peers, quality
 from nuwa_lip.bench.measure import Row, times, timings
+from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, WEIGHTS, Bench, random_memory, random_mps2s, step_weights
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.cuda_graphs import Graph
@@ -79,17 +80,6 @@ def measure_steps(bench: Bench) -> list[Row]:
 def forms(bench: Bench) -> list[Form]:
     """List the forms worth measuring here."""
     return [form for form in (GPU_FORMS if bench.gpu else FORMS) if form[0] in bench.precisions]
-
-
-def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
-    """Name a form as the lines of a report do: "bf16 int8 compiled".
-
-    Args:
-        precision: fp32 or bf16.
-        weights: how they are kept, such as int8; None: as they are.
-        compiled: the step is compiled.
-    """
-    return quality.form_name(precision, weights) + " compiled" * compiled
 
 
 def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None, *, compiled: bool = False) -> MPS2S:

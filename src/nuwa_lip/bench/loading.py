@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from PIL import Image
 
 from nuwa_lip.assets import asset
-from nuwa_lip.bench.measure import Row, Timing, times, timing, timings
+from nuwa_lip.bench.measure import Row, Timing, times, timings
 from nuwa_lip.bench.sizes import Bench
 from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
 from nuwa_lip.data.shards import Sample, Skipped, read_encoded, write_shards
@@ -89,16 +88,9 @@ def _stream(shards: list[Path], size: int, count: int, rounds: int) -> Timing:
     size_of_batch = min(BATCH, count)
     laps = count // size_of_batch
     batches = StreamedPhotos([str(s) for s in shards], size).batches(size_of_batch, seed=0)
-    next(batches)
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(laps):
-            next(batches)
-        seconds.append(
-            (time.perf_counter() - start) * count / (laps * size_of_batch)
-        )  # the last, incomplete batch is left out
-    return timing(seconds)
+    found = timings({"streamed": lambda: [next(batches) for _ in range(laps)]}, rounds)["streamed"]
+    # the last, incomplete batch is left out
+    return found._replace(seconds=found.seconds * count / (laps * size_of_batch))
 
 
 def _token_cache(bench: Bench) -> Row:

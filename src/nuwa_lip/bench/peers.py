@@ -54,17 +54,20 @@ def _build(dtype: torch.dtype, make: Callable[..., Any], *args: Any, device: tor
     return model.to(dtype)
 
 
+def _levels(channels: tuple[int, ...]) -> dict[str, Any]:
+    """Name the sizes of an autoencoder of diffusers with plain blocks of these channels."""
+    down, up = ("DownEncoderBlock2D",) * len(channels), ("UpDecoderBlock2D",) * len(channels)
+    return {"down_block_types": down, "up_block_types": up, "block_out_channels": channels}
+
+
 def vqmodel(config: DFVQGANConfig, dtype: torch.dtype) -> Any:
     """Make diffusers' VQModel with the encoder's shape of a DF-VQGAN; its `encode` stops before the codes."""
     from diffusers import VQModel
     from diffusers.utils import logging
 
     logging.set_verbosity_error()  # it advises against changing the precision of a model in memory
-    levels = len(config.channels)
     model: Any = VQModel(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.channels,
+        **_levels(config.channels),
         layers_per_block=config.encoder_blocks,
         latent_channels=config.latent_channels,
         num_vq_embeddings=config.codebook_size,
@@ -145,7 +148,7 @@ def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], ob
     return run
 
 
-def _photo_and_mask(side: int) -> tuple[Image.Image, Image.Image]:
+def photo_and_mask(side: int) -> tuple[Image.Image, Image.Image]:
     """Make a photo of noise, and a mask of its right half."""
     noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
     mask = np.zeros((side, side), np.uint8)
@@ -159,15 +162,43 @@ def _clip_text(projection: bool, small: bool) -> Any:
 
     width, layers, heads = (32, 1, 2) if small else (768, 12, 12)
     config = CLIPTextConfig(
-        vocab_size=49408,
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        max_position_embeddings=77,
         projection_dim=width,
     )
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
+
+
+def amused_pipeline(dtype: torch.dtype, small: bool, tokenizer: Any = None) -> Any:
+    """Make the inpainting pipeline of aMUSEd-256.
+
+    Args:
+        dtype: of the weights.
+        small: make it tiny.
+        tokenizer: of captions; None where they are not read.
+    """
+    from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
+
+    widths = ("hidden_size", "cond_embed_dim", "encoder_hidden_size", "in_channels", "block_out_channels")
+    tiny: dict[str, Any] = dict.fromkeys(widths, 32)
+    tiny |= {"micro_cond_encode_dim": 8, "micro_cond_embed_dim": 40, "intermediate_size": 64}
+    tiny |= {"num_res_blocks": 1, "num_hidden_layers": 1, "block_num_heads": 2, "num_attention_heads": 2}
+    transformer = _build(dtype, UVit2DModel, sample_size=16, **(tiny if small else {}))  # its own sizes are aMUSEd's
+    vq = _build(
+        dtype,
+        VQModel,
+        **_levels((8, 8) if small else (128, 256, 256, 512, 768)),
+        layers_per_block=1 if small else 2,
+        latent_channels=64,
+        num_vq_embeddings=8192,
+        norm_num_groups=8 if small else 32,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+    )
+    text = _build(dtype, _clip_text, True, small)
+    return AmusedInpaintPipeline(vq, tokenizer, text, transformer, AmusedScheduler(mask_token_id=8255))
 
 
 def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
@@ -178,66 +209,15 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
         small: make it tiny.
         device: where it computes.
     """
-    from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
-
-    width, wide, depth, micro = (32, 32, 1, 8) if small else (1024, 768, 22, 256)
-    channels = (8, 8) if small else (128, 256, 256, 512, 768)
-    side = 32 if small else 256
-    transformer = _build(
-        dtype,
-        UVit2DModel,
-        hidden_size=width,
-        use_bias=False,
-        hidden_dropout=0.0,
-        cond_embed_dim=wide,
-        micro_cond_encode_dim=micro,
-        micro_cond_embed_dim=5 * micro,
-        encoder_hidden_size=wide,
-        vocab_size=8256,
-        codebook_size=8192,
-        in_channels=wide,
-        block_out_channels=wide,
-        num_res_blocks=1 if small else 3,
-        downsample=False,
-        upsample=False,
-        block_num_heads=2 if small else 12,
-        num_hidden_layers=depth,
-        num_attention_heads=2 if small else 16,
-        attention_dropout=0.0,
-        intermediate_size=64 if small else 2816,
-        layer_norm_eps=1e-6,
-        ln_elementwise_affine=True,
-        sample_size=16,
-    )
-    vq = _build(
-        dtype,
-        VQModel,
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
-        block_out_channels=channels,
-        layers_per_block=1 if small else 2,
-        latent_channels=64,
-        sample_size=32,
-        num_vq_embeddings=8192,
-        norm_num_groups=8 if small else 32,
-        mid_block_add_attention=False,
-        lookup_from_codebook=True,
-        force_upcast=False,
-    )
-    text = _build(dtype, _clip_text, True, small)
-    pipe: Any = AmusedInpaintPipeline(vq, None, text, transformer, AmusedScheduler(mask_token_id=8255))
+    pipe = amused_pipeline(dtype, small)
+    text = pipe.text_encoder
 
     def embed(ids: Tensor) -> dict[str, Tensor]:
         out = text(ids, output_hidden_states=True)
-        pooled, hidden = out.text_embeds, out.hidden_states[-2]
-        return {
-            "prompt_embeds": pooled[:1],
-            "encoder_hidden_states": hidden[:1],
-            "negative_prompt_embeds": pooled[1:],
-            "negative_encoder_hidden_states": hidden[1:],
-        }
+        halves = {"prompt_embeds": out.text_embeds, "encoder_hidden_states": out.hidden_states[-2]}
+        return {name: x[:1] for name, x in halves.items()} | {f"negative_{name}": x[1:] for name, x in halves.items()}
 
-    return _inpainting(pipe.to(device), embed, side, guidance_scale=10.0)
+    return _inpainting(pipe.to(device), embed, 32 if small else 256, guidance_scale=10.0)
 
 
 def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
@@ -250,34 +230,15 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
     """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 
-    side, wide = (64, 32) if small else (256, 768)
-    options: dict[str, Any] = {"norm_num_groups": 8} if small else {}
-    unet = _build(
-        dtype,
-        UNet2DConditionModel,
-        sample_size=64,
-        in_channels=9,
-        out_channels=4,
-        cross_attention_dim=wide,
-        attention_head_dim=8,
-        block_out_channels=(16, 16, 16, 16) if small else (320, 640, 1280, 1280),
-        layers_per_block=1 if small else 2,
-        **options,
-    )
-    vae = _build(
-        dtype,
-        AutoencoderKL,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 8, 8) if small else (128, 256, 512, 512),
-        layers_per_block=1 if small else 2,
-        latent_channels=4,
-        norm_num_groups=8 if small else 32,
-        sample_size=512,
-    )
+    side, wide, groups, layers = (64, 32, 8, 1) if small else (256, 768, 32, 2)
+    common: dict[str, Any] = {"layers_per_block": layers, "norm_num_groups": groups}
+    channels = (16, 16, 16, 16) if small else (320, 640, 1280, 1280)
+    sizes: dict[str, Any] = {"sample_size": 64, "in_channels": 9, "cross_attention_dim": wide}
+    unet = _build(dtype, UNet2DConditionModel, block_out_channels=channels, **sizes, **common)
+    levels = _levels((8, 8, 8, 8) if small else (128, 256, 512, 512))
     text = _build(dtype, _clip_text, False, small)
     pipe: Any = StableDiffusionInpaintPipeline(
-        vae=vae,
+        vae=_build(dtype, AutoencoderKL, sample_size=512, **levels, **common),
         text_encoder=text,
         tokenizer=None,
         unet=unet,
@@ -299,7 +260,7 @@ def _inpainting(
 ) -> Callable[[int], object]:
     """A call of a pipeline of diffusers, as a function of the number of steps; `embed` encodes word pieces [2, 77]."""
     pipe.set_progress_bar_config(disable=True)
-    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(pipe.device), _photo_and_mask(side)
+    ids, (image, mask) = torch.randint(0, 49407, (2, 77)).to(pipe.device), photo_and_mask(side)
 
     @torch.inference_mode()
     def run(steps: int) -> object:

@@ -42,9 +42,15 @@ def measure_quality(bench: Bench) -> list[Row]:
     return rows + (_image_tokenizer(bench) if "bf16" in bench.precisions else [])
 
 
-def form_name(precision: str, weights: str | None) -> str:
-    """Name a form as the lines of a report do: "bf16", "bf16 int8"."""
-    return precision if weights is None else f"{precision} {weights}"
+def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
+    """Name a form as the lines of a report do: "bf16", "bf16 int8 compiled".
+
+    Args:
+        precision: fp32 or bf16.
+        weights: how they are kept, such as int8; None: as they are.
+        compiled: the step is compiled.
+    """
+    return precision + ("" if weights is None else f" {weights}") + " compiled" * compiled
 
 
 def beside(bench: Bench, rows: Iterable[Row], precision: str, weights: str | None) -> list[Row]:

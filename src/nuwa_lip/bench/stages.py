@@ -10,7 +10,19 @@ from typing import Any
 
 import torch
 
-from nuwa_lip.bench import decoding, encoders, evaluation, inpaint, limits, loading, memory, quality, training, whole
+from nuwa_lip.bench import (
+    decoding,
+    encoders,
+    evaluation,
+    inpaint,
+    limits,
+    loading,
+    memory,
+    painters,
+    quality,
+    training,
+    whole,
+)
 from nuwa_lip.bench.measure import CPU, Row
 from nuwa_lip.bench.sizes import MODEL, OFFICIAL, SMALL, Bench, Sizes
 from nuwa_lip.errors import InputError, first_line
@@ -23,12 +35,13 @@ STAGES: dict[str, Callable[[Bench], list[Row]]] = {
     "image": whole.measure_images,
     "inpaint": inpaint.measure_commands,
     "memory": memory.measure_memory,
+    "painters": painters.measure_painters,
     "quality": quality.measure_quality,
     "training": training.measure_training,
     "data": loading.measure_loading,
     "evaluation": evaluation.measure_evaluation,
 }
-CPU_STAGES = ("inpaint", "data", "evaluation")
+CPU_STAGES = ("inpaint", "painters", "data", "evaluation")
 GPU_BATCH = 16
 """Photos of a training step; a few would leave a GPU waiting."""
 

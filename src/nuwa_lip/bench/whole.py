@@ -13,8 +13,9 @@ from functools import partial
 import torch
 
 from nuwa_lip.bench import decoding, inpaint, official, peers, quality
-from nuwa_lip.bench.decoding import empty_cache, form, form_name, step
+from nuwa_lip.bench.decoding import empty_cache, form, step
 from nuwa_lip.bench.measure import Row, Timing, times, timing, timings
+from nuwa_lip.bench.quality import form_name
 from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_memory, random_mps2s
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGAN, MPS2S

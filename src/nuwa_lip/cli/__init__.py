@@ -1,7 +1,7 @@
 """The command `nuwa-lip`: picks the command, imports nothing else, and turns exceptions into one line.
 
-Exit code 0: done; 2: wrong usage or bad input, nothing written; 1: failure. NUWA_LIP_DEBUG=1 shows
-tracebacks.
+Exit code 0: done; 2: wrong usage or bad input, nothing written; 75: SIGTERM has stopped a training after its
+checkpoint; 1: failure. NUWA_LIP_DEBUG=1 shows tracebacks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import nuwa_lip
+from nuwa_lip.cli.quiet import Silent, silent
+from nuwa_lip.cli.settings import read_settings
 from nuwa_lip.disk.shown import escaped
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, Preempted
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "inpaint": ("nuwa_lip.commands.inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
@@ -30,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("nuwa_lip.commands.models:models", "list the models that are at hand"),
     "pull": ("nuwa_lip.commands.models:pull", "fetch a model of the Hugging Face hub"),
     "serve": ("nuwa_lip.commands.serve:serve", "paint in a browser, and serve the HTTP API"),
+    "config": ("nuwa_lip.commands.config:config", "show the file of settings that counts, and what it sets"),
+    "completion": ("nuwa_lip.commands.completion:completion", "write what completes commands and options in a shell"),
     "data shards": ("nuwa_lip.commands.data:shards", "make WebDataset shards of captioned photos"),
     "data shapes": ("nuwa_lip.commands.data:shapes", "draw the synthetic captioned set of coloured shapes"),
     "data benchmark": (
@@ -93,15 +98,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             try:
                 words, threads = _threads(list(sys.argv[1:] if argv is None else argv))
-                with _at_most(threads):
-                    run(words)
+                words, quiet = [word for word in words if word != "--quiet"], "--quiet" in words
+                words, file = (words, None) if words[:1] == ["config"] else _taken(words, "--config")
+                with _at_most(threads), silent() if quiet else nullcontext():
+                    run(words, None if file is None else Path(file))
             finally:
                 print(end="", flush=True)  # here, for at the interpreter's end its failure cannot be caught
     except InputError as error:
         _fail(error, 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("nuwa-lip: stopped", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(75 if isinstance(error, Preempted) else 1) from None
     except BrokenPipeError:  # nobody reads the output any more, as after `nuwa-lip --help | head -3`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is left of it goes
         raise SystemExit(1) from None
@@ -109,8 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(error, 1)
 
 
-def run(argv: list[str]) -> None:
+def run(argv: list[str], settings: Path | None = None) -> None:
     """Run the command that `argv` starts with; errors come out as exceptions.
+
+    Args:
+        argv: the words behind `nuwa-lip`.
+        settings: file of settings; None: the folder's, or else the user's, if there is one.
 
     Raises:
         InputError: there is no such command, or it cannot use what it was given.
@@ -125,7 +136,7 @@ def run(argv: list[str]) -> None:
         several = sum(" --" not in one for one in group) > 1
         misspelt = words == 1 and several and len(argv) > 1 and not argv[1].startswith("-")
         if name in COMMANDS and not misspelt:
-            return _call(name, argv[words:])
+            return _call(name, argv[words:], settings)
     rest = argv[1:] if group else argv
     if not rest or rest[0] in ("-h", "--help"):
         print(overview(group or COMMANDS))
@@ -146,6 +157,7 @@ def overview(commands: Mapping[str, tuple[str, str]]) -> str:
             "",
             "nuwa-lip COMMAND --help shows the options and an example; nuwa-lip --version the version.",
             "Every command takes --threads N, the most cores to compute on; small models take one of them anyway.",
+            "It takes --quiet, too, which leaves warnings and errors alone, and --config FILE, which has its settings.",
         ]
     )
 
@@ -156,17 +168,21 @@ def _threads(argv: list[str]) -> tuple[list[str], int | None]:
     Raises:
         InputError: N is no number from 1 up.
     """
-    words, value = list(argv), None
-    for flag in [word for word in argv if word == "--threads" or word.startswith("--threads=")]:
-        if argv[:1] == ["bench"]:
-            break
-        at = words.index(flag)
-        _, equals, value = flag.partition("=")
-        value = value if equals else (words.pop(at + 1) if at + 1 < len(words) else "")
-        del words[at]
+    words, value = (argv, None) if argv[:1] == ["bench"] else _taken(argv, "--threads")
     if value is not None and not (value.isdecimal() and int(value) >= 1):
         raise InputError(f"--threads is {value!r}; it must be a number from 1 up")
     return words, None if value is None else min(int(value), os.cpu_count() or 1)
+
+
+def _taken(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """Take every `flag VALUE` and `flag=VALUE` out of a command line → the other words, the last value or None."""
+    words, value = list(argv), None
+    for word in [word for word in argv if word == flag or word.startswith(f"{flag}=")]:
+        at = words.index(word)
+        _, equals, value = word.partition("=")
+        value = value if equals else (words.pop(at + 1) if at + 1 < len(words) else "")
+        del words[at]
+    return words, value
 
 
 @contextmanager
@@ -191,10 +207,18 @@ def _at_most(threads: int | None) -> Iterator[None]:
             torch.set_num_threads(loaded)
 
 
-def _call(name: str, argv: list[str]) -> None:
+def _call(name: str, argv: list[str], file: Path | None) -> None:
     module, function = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), function)
-    if list(inspect.signature(command).parameters) == ["argv"]:
+    raw = list(inspect.signature(command).parameters) == ["argv"]
+    settings = read_settings(file, COMMANDS)
+    if settings is not None and name in settings.tables and not {"-h", "--help"} & {*argv}:
+        if raw:
+            raise InputError(f"{settings.path}: {name} takes no settings; a recipe's file (--recipe) has them")
+        argv, used = settings.apply(name, command, argv)
+        if used and not isinstance(sys.stdout, Silent):
+            print(f"nuwa-lip: {escaped(settings.path)} sets {escaped(', '.join(used))}", file=sys.stderr)
+    if raw:
         return command(argv)
     import tyro
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 from rich.console import Console
 from rich.progress import track
 
 from nuwa_lip.bench.measure import CPU, Row, as_json, machine, markdown
 from nuwa_lip.bench.sizes import MODEL
-from nuwa_lip.commands.options import check_least, check_reports
+from nuwa_lip.commands.options import Operand, check_least, check_reports
 from nuwa_lip.disk import write_text
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.evaluation.report import command_line, write_report
@@ -40,11 +39,11 @@ def bench(
     Example: nuwa-lip bench --stages limits,step --json bench.json --compare before.json
 
     Args:
-        stages: Which, with commas between: limits, tokenizer, encoders, step, image, inpaint, memory, quality,
-            training, data, evaluation.
+        stages: Which, with commas between: limits, tokenizer, encoders, step, image, inpaint, memory, painters,
+            quality, training, data, evaluation.
         rounds: Interleaved repeats; medians are reported. What takes minutes is repeated half as often.
         threads: Of torch; as many as it chooses by default.
-        device: What to measure: cpu, or cuda for a GPU, without inpaint, data and evaluation.
+        device: What to measure: cpu, or cuda for a GPU, without inpaint, painters, data and evaluation.
         model: What the stage inpaint repaints with: bundled name, local folder or hub id.
         small: Tiny sizes, to see that everything runs; the figures mean nothing.
         compare: A file that --json has written on the same machine with the same threads, torch and sizes: report
@@ -95,7 +94,7 @@ def growth(
 
 
 def steps(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str = MODEL,
     tokens: str = "1,2,4,8,16",

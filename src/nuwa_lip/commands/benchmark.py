@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
-import tyro
-from rich.console import Console
-
-from nuwa_lip.commands.options import check_least
+from nuwa_lip.commands.options import OptionalOut, check_least
 from nuwa_lip.data.benchmark import build_benchmark, build_masked, read_benchmark, verify_benchmark
 from nuwa_lip.data.masked import MASKED_LAYOUTS, MaskedLayout, Masks, read_masked
 from nuwa_lip.data.masks import parse_rule
@@ -28,7 +25,7 @@ from nuwa_lip.errors import InputError
 
 def benchmark(
     *,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: OptionalOut = None,
     source: list[str] | None = None,
     layout: SourceKind | MaskedLayout | None = None,
     captions: Path | None = None,
@@ -119,7 +116,7 @@ def benchmark(
         record += f" license {' '.join(license)}"
     made = build_benchmark(samples, source=record, rule=rule, seed=seed, out=out, limit=limit, size=size or None)
     bare = made.captions.count("")
-    _say(f"{out}: {len(made)} photos{f', {bare} of them without a caption' if bare else ''}, sha256 {made.sha256}")
+    print(f"{out}: {len(made)} photos{f', {bare} of them without a caption' if bare else ''}, sha256 {made.sha256}")
 
 
 def _masked(
@@ -138,7 +135,7 @@ def _masked(
     made = build_masked(
         read_masked(layout, path, masks), source=f"{layout} {path.name}", rule=kind, out=out, limit=limit, size=size
     )
-    _say(f"{out}: {len(made)} photos with their own masks, sha256 {made.sha256}")
+    print(f"{out}: {len(made)} photos with their own masks, sha256 {made.sha256}")
 
 
 def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: str) -> list[Entry]:
@@ -156,8 +153,4 @@ def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: 
 def _verify(folder: Path) -> None:
     made = read_benchmark(folder)
     verify_benchmark(made)
-    _say(f"{folder}: {len(made)} photos, all as recorded; sha256 {made.sha256}")
-
-
-def _say(line: str) -> None:
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    print(f"{folder}: {len(made)} photos, all as recorded; sha256 {made.sha256}")

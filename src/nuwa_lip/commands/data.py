@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from nuwa_lip.commands.options import check_least
+from nuwa_lip.commands.options import Out, check_least
 from nuwa_lip.data.shapes import Difficulty, Split, shape_samples
 from nuwa_lip.data.shards import Sample, Skipped, write_shards
 from nuwa_lip.data.sources import SourceKind, list_source, load_entries, shuffled
@@ -21,7 +21,7 @@ from nuwa_lip.errors import InputError
 def shards(
     photos: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS")] = None,
     *,
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    out: Out,
     source: SourceKind = "folder",
     images: Path | None = None,
     captions: Path | None = None,
@@ -87,7 +87,7 @@ def shards(
 
 def shapes(
     *,
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    out: Out,
     count: int = 4000,
     size: int = 64,
     seed: int = 0,
@@ -127,5 +127,4 @@ def _report(out: Path, written: Sequence[Path], counts: Counter[str], skipped: i
     mute = f" ({counts['mute']} photos without)" if counts["mute"] else ""
     lost = f", {skipped} skipped" if skipped else ""
     shards = f"{len(written)} shard{'s' if len(written) > 1 else ''}"
-    line = f"{out}: {counts['photos']} photos, {counts['captions']} captions{mute}, {shards}{lost}"
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    print(f"{out}: {counts['photos']} photos, {counts['captions']} captions{mute}, {shards}{lost}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 
 from nuwa_lip.assets import asset
+from nuwa_lip.commands.options import OptionalOut
 from nuwa_lip.errors import InputError
 from nuwa_lip.images.files import check_output, read_image, save_image
 from nuwa_lip.images.sheets import draw_sheet, show_hole
@@ -17,7 +16,7 @@ from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 def demo(
     *,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: OptionalOut = None,
     model: str = "nuwa-lip-mini",
     seed: int = 0,
     overwrite: bool = False,

@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.options import BaselineOptions
-from nuwa_lip.commands.options import check_least, check_reports
+from nuwa_lip.commands.options import Operand, check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import job as jobs
@@ -29,7 +28,7 @@ from nuwa_lip.hub import read_sampling
 
 
 def images(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str | None = None,
     results: Path | None = None,
@@ -50,6 +49,7 @@ def images(
     metrics: str = "",
     inception: Path | None = None,
     vgg: Path | None = None,
+    lite: Path | None = None,
     clip: str = "openai/clip-vit-base-patch32",
     download: bool = False,
     work: Path | None = None,
@@ -84,9 +84,10 @@ def images(
         save_images: Keep the model's pictures in this folder; a run that was stopped goes on from them.
         save_baseline: The same for the baseline's pictures; --results and `evaluate human make` read both folders.
         metrics: More figures, with commas: fid, kid, lpips, clip, clip-hole (of the hole's crop), which need the extra
-            `evaluate` and weights, and known (error of the known part, as BrushBench's tables have it).
+            `evaluate` and weights, fed, and known (error of the known part, as BrushBench's tables have it).
         inception: Weights for fid and kid, safetensors or .pth; otherwise from torch's cache.
         vgg: Weights for lpips, safetensors or .pth; otherwise from the hub's or torch's cache.
+        lite: Weights for fed, EfficientNet-Lite0's as timm names them; otherwise from the hub's or torch's cache.
         clip: Weights for clip: a folder, or a hub id in the local cache.
         download: Fetch weights that are missing.
         work: Keep what was measured of each photo in this folder; several processes may share it.
@@ -132,12 +133,12 @@ def images(
         save_images=save_images,
         save_baseline=save_baseline,
         extras=extras,
-        weights=jobs.Weights(inception=inception, vgg=vgg, clip=clip, download=download),
+        weights=jobs.Weights(inception=inception, vgg=vgg, lite=lite, clip=clip, download=download),
     )
     with jobs.open_store(job.describe(source), work, json) as store:
         if shard is not None:
             jobs.measure(job, source, store, range(part, n, parts))
-            Console().print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
+            print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
             return
         drawn = report.Sheet(n, seed=seed) if sheet else None
         jobs.measure(job, source, store, range(n), workers=workers, watch=drawn.watch if drawn else None)
@@ -163,12 +164,14 @@ def images(
 
 
 def tokenizer(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str,
     json: Path | None = None,
     encodings: list[Encoding] | None = None,
     limit: int | None = None,
+    metrics: str = "",
+    lite: Path | None = None,
     work: Path | None = None,
     workers: int = 1,
 ) -> None:
@@ -189,15 +192,20 @@ def tokenizer(
             (smoothly from the hole's edge). How many known codes are those of the complete photo, and what becomes of
             the known pixels beside the hole.
         limit: Use only the first N photos.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed; their weights come from caches, or by --lite.
+        lite: Weights for fed, EfficientNet-Lite0's as timm names them.
         work: Keep what was measured of each photo in this folder.
         workers: Processes that measure together.
     """
     check_least(2, limit=limit)
     check_least(1, workers=workers)
-    source = read_benchmark(benchmark)
-    n = jobs.count_photos(source, limit)
+    source, extras, weights = read_benchmark(benchmark), parse_extras(metrics), jobs.Weights(lite=lite)
+    n = jobs.count_photos(source, limit, extras)
     if encodings is not None:
+        if extras:
+            raise InputError("--metrics are of whole pictures, and --encodings looks at codes: leave one of them out")
         return _encodings(model, source, n, encodings, json, work, workers)
+    asked = {"metrics": sorted(extras), **weights.describe(extras)} if extras else {}
     load = partial(load_tokenizer, model)
     dfvqgan = load()
     setting = {
@@ -207,9 +215,10 @@ def tokenizer(
         "side": dfvqgan.config.resolution,
         "n": n,
     }
-    with jobs.open_store(jobs.run_of(model, source), work, json) as store:
-        jobs.measure_shared(jobs.measure_tokenizer, dfvqgan, load, source, store, store.missing(n), workers)
-        figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size)
+    with jobs.open_store(jobs.run_of(model, source, **asked), work, json) as store:
+        measure = partial(jobs.measure_tokenizer, extras=extras, weights=weights)
+        jobs.measure_shared(measure, dfvqgan, load, source, store, store.missing(n), workers)
+        figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size, extras)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
     print("\n".join(report.describe_tokenizer(figures, setting)))
     if json is not None:

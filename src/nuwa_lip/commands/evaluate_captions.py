@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from nuwa_lip.baselines import methods
-from nuwa_lip.commands.options import check_least, check_reports
+from nuwa_lip.commands.options import Operand, Paths, check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem, read_benchmark
 from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.errors import InputError
@@ -27,11 +26,11 @@ SHEET_ROWS = 12
 
 
 def captions(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str,
     ask: Literal["colours", "classes"] = "colours",
-    photos: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")] = (),
+    photos: Paths = (),
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
     json: Path | None = None,

@@ -29,6 +29,14 @@ class Job:
     out: Path
 
 
+class UnplannedError(InputError):
+    """Says why there is no job for a photo."""
+
+    def __init__(self, photo: Path, problem: str) -> None:
+        super().__init__(f"{photo}: {problem}")
+        self.photo = photo
+
+
 def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | InputError]:
     """List the jobs for a folder of photos in the order of their names; for one that cannot be done, the reason.
 
@@ -71,7 +79,7 @@ def plan(photos: Path, mask: Path | None, prompt: str, out: Path) -> list[Job | 
         else:
             jobs.append(Job(photo=photo, mask=own_masks[0], prompt=caption, out=out / f"{photo.stem}.png"))
             continue
-        jobs.append(InputError(f"{photo}: {problem}"))
+        jobs.append(UnplannedError(photo, problem))
     return jobs
 
 

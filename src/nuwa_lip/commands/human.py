@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from nuwa_lip.commands.options import Operand, Out
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.disk import escaped, write_text
 from nuwa_lip.errors import InputError
@@ -42,10 +43,10 @@ def human(argv: list[str]) -> None:
 
 
 def make(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     results: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=DIR ...")],
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    out: Out,
     n: int = 40,
     seed: int = 0,
     title: str = "Which one do you prefer?",
@@ -79,12 +80,11 @@ def make(
     page, key = make_page(read_benchmark(benchmark), folders, count=n, seed=seed, title=title)
     key.write(out.with_suffix(".key.json"))  # first: a page without its key is of no use
     write_text(out, page)
-    line = f"{out}: {len(key.pairs)} pairs; its key, not for the raters: {out.with_suffix('.key.json')}"
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    print(f"{out}: {len(key.pairs)} pairs; its key, not for the raters: {out.with_suffix('.key.json')}")
 
 
 def rate(
-    key: Annotated[Path, tyro.conf.Positional],
+    key: Operand,
     answers: Annotated[tuple[Path, ...], tyro.conf.Positional],
     *,
     json: Path | None = None,

@@ -6,23 +6,30 @@ import importlib
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from PIL import Image
 
+from nuwa_lip.cli.quiet import Silent
+from nuwa_lip.commands.candidates_sheet import candidates_sheet
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.commands.drawn_hole import drawn_hole
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
-from nuwa_lip.commands.inpaint_folder import named, repaint_folder, warnings_named
+from nuwa_lip.commands.inpaint_cluster import attempts_on_cluster
+from nuwa_lip.commands.inpaint_folder import attempts_here, named, repaint_folder, warnings_named
+from nuwa_lip.commands.inpaint_options import Options, check_options
+from nuwa_lip.commands.result_files import mask_of, pictures_of
 from nuwa_lip.commands.sidecar import check_sidecars, hash_inputs, write_sidecar
-from nuwa_lip.disk import check_writable, escaped, write_json
+from nuwa_lip.disk import escaped, write_json
 from nuwa_lip.errors import InputError, first_line
+from nuwa_lip.images.credentials import Seal
 from nuwa_lip.images.files import (
     STANDARD,
     check_fits,
@@ -37,80 +44,13 @@ from nuwa_lip.images.files import (
 from nuwa_lip.images.hole import Hole, examine, grow, read_hole
 from nuwa_lip.images.photo import Photo
 from nuwa_lip.images.provenance import Statement, hash_known, mark, public_name
-from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 if TYPE_CHECKING:
     from nuwa_lip.pipeline import InpaintOutput, InpaintPipeline
 
-GRID_COLUMNS = 4
-BOX, CIRCLE = "X Y W H", "X Y R"
-MAX_SEED = 2**63 - 1
+Sign = Callable[[Path], None] | None
 LARGE = 4_000_000
 """Bytes of a file that takes about as long to decode as torch to be imported."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Says how to repaint."""
-
-    model: str = "nuwa-lip-mini"
-    """Bundled name, model folder or hub id."""
-    num: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
-    """Number of candidates; they become OUT-1, OUT-2, ..., the best first."""
-    seed: int | None = None
-    """Candidate i gets the seed SEED + i; random by default, and printed."""
-    grid: bool = False
-    """Write all candidates as one sheet too, with their numbers and seeds."""
-    overwrite: bool = False
-    """Replace results that exist; without it a folder goes on with the photos that have none."""
-    force: bool = False
-    """Replace results that exist, write-protected ones too."""
-    guidance_scale: float | None = None
-    """Above 1 follows the caption more closely; the default here, and down to --blend, is the model's own."""
-    temperature: float | None = None
-    """Below 1 safer, above 1 wilder."""
-    top_k: int | None = None
-    """Sample from the K likeliest tokens; 0 from all."""
-    top_p: float | None = None
-    """Sample from the likeliest tokens that together have this probability."""
-    order: Literal["raster", "random", "border"] | None = None
-    """Order in which the hole is filled: row by row, at random, from its border inwards."""
-    steps: int | None = None
-    """Number of parallel steps that fill the hole; as many steps as tokens, or more, fill it token by token."""
-    schedule: Literal["cosine", "constant", "confidence"] | None = None
-    """How many tokens each step decides: few at first, equally many, or those with the highest confidence first."""
-    blend: Literal["on", "off"] | None = None
-    """Fit the colours of what is painted to the known pixels at the hole's edge."""
-    padding_mask_crop: int | None = None
-    """Pixels of context around a hole."""
-    dilate: int = 0
-    """Number of pixels by which the hole is widened on every side."""
-    box: Annotated[tuple[tuple[int, int, int, int], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar=BOX)] = ()
-    """Repaint a rectangle: left, top, width, height in pixels; several are possible, also with --circle."""
-    circle: Annotated[tuple[tuple[int, int, int], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar=CIRCLE)] = ()
-    """Repaint a disc: middle from the left, middle from the top, radius in pixels; several are possible."""
-    invert: bool = False
-    """Repaint what is black in the mask."""
-    mask_orientation: Literal["displayed", "stored"] | None = None
-    """How the mask lies upon a photo that its EXIF turns; by default as it fits, as displayed if it fits both ways."""
-    save_mask: bool = False
-    """Write the hole as the mask was read, as OUT-mask.png."""
-    provenance: bool = True
-    """Do not say in the results' XMP that they were repainted, by which model, from which seed and known pixels."""
-    sidecar: bool = False
-    """Write beside each result, as OUT.png.json, all that it was made from, for `inpaint --from OUT.png.json`."""
-    json: Path | None = None
-    """Write what was done as JSON: names, sizes, holes, seeds, scores, seconds, and what failed."""
-    rank: Literal["likelihood", "clip"] = "likelihood"
-    """What puts the best candidate first."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the model."""
-    weights: Literal["packed", "int8", "int8-weights", "int4"] | None = None
-    """Form of the weights for decoding on a CPU: packed changes the speed only, the others have fewer bits."""
-    device: str = "auto"
-    """cpu, cuda, ...; by default a GPU if there is one, and the CPU with --weights."""
-    compile: bool = False
-    """Compile the decoding step, for large models and many photos; on a CPU it needs a C++ compiler."""
 
 
 def inpaint(
@@ -145,7 +85,7 @@ def inpaint(
         InputError: an option, or what it names, cannot be used.
         SystemExit: with 1, some photos of a folder could not be repainted.
     """
-    _check(more)
+    check_options(more)
     if mask is not None and (more.box or more.circle):
         raise InputError(f"--box and --circle are for photos without a mask: leave them out, or --mask {mask}")
     if more.json is not None and more.json in (photo, mask, out, Path(prompt)):
@@ -153,7 +93,10 @@ def inpaint(
     if photo.is_dir():
         if STANDARD in (out, mask):
             raise InputError("a folder of photos needs a folder for the results, -o FOLDER, and masks that are files")
-        return repaint_folder(photo, mask, prompt, out, _Runner(more))
+        attempts = attempts_on_cluster if more.cluster else attempts_here
+        return repaint_folder(photo, mask, prompt, out, _Runner(more), attempts)
+    if more.cluster:
+        raise InputError(f"--cluster is for a folder of photos, and {photo} is none: leave it out")
     if is_captions_file(prompt):
         caption = caption_for(photo, read_captions(Path(prompt)))
         if caption is None:
@@ -170,62 +113,12 @@ def repaint_one(job: Job, options: Options) -> None:
     Raises:
         InputError: an option, or what the job names, cannot be used.
     """
-    _check(options)
+    check_options(options)
     runner = _Runner(options)
     check_names([(job, runner.files(job))])
     with warnings_named(None):
         runner.repaint(job)
     runner.report()
-
-
-def _check(options: Options) -> None:
-    """Check the ranges of the options.
-
-    Raises:
-        InputError: one of them is out of range.
-    """
-    least = {
-        "num": 1,
-        "seed": 0,
-        "steps": 1,
-        "padding_mask_crop": 0,
-        "dilate": 0,
-        "top_k": 0,
-        "guidance_scale": 0,
-        "temperature": 0,
-    }
-    for name, smallest in least.items():
-        value = getattr(options, name)
-        if value is not None and not value >= smallest:
-            raise InputError(f"--{name.replace('_', '-')} {value} is too small: {smallest} at least")
-    if options.top_p is not None and not 0 < options.top_p <= 1:
-        raise InputError(f"--top-p {options.top_p} is not above 0 and at most 1")
-    if options.seed is not None and options.seed > MAX_SEED:
-        raise InputError(f"--seed {options.seed} is too large: {MAX_SEED} at most")
-    if options.json == STANDARD:
-        raise InputError("--json - is standard output, where the report is: name a file")
-    if options.json is not None:
-        check_writable(options.json)
-
-
-def _results(job: Job, options: Options) -> list[Path]:
-    """Name the pictures that a job writes.
-
-    Raises:
-        InputError: OUT, from which their names are made, has no name itself.
-    """
-    if not job.out.name:
-        raise InputError(f"cannot write {job.out}: it is a folder; name a file in it")
-    if job.out == STANDARD and (options.num > 1 or options.grid or options.save_mask):
-        raise InputError("standard output takes one picture: name a file, or leave out -n, --grid and --save-mask")
-    if options.num == 1 and not options.grid:
-        return [job.out]
-    return [job.out.with_stem(f"{job.out.stem}-{i}") for i in range(1, options.num + 1)]
-
-
-def _masks(job: Job, options: Options) -> list[Path]:
-    """Name the mask that a job writes, if one is asked for."""
-    return [job.out.with_name(f"{job.out.stem}-mask.png")] if options.save_mask else []
 
 
 class _Runner:
@@ -234,9 +127,12 @@ class _Runner:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+        self.device = options.device
         self.pipe: InpaintPipeline | None = None
-        self.replaces = options.overwrite or options.force
+        self.replaces, self.manifest = options.overwrite or options.force, options.manifest
         self.records: list[dict[str, Any]] = []
+        own = options.credential, options.key
+        self.seal = Seal(own[0], own[1]) if own[0] and own[1] else None
 
     def files(self, job: Job) -> list[Path]:
         """Name what a job writes: the sheet, if there is one, the pictures, and the mask.
@@ -245,15 +141,23 @@ class _Runner:
             InputError: the result has no name, or several results would go to standard output.
         """
         sheet = [job.out] if self.options.grid else []
-        return sheet + _results(job, self.options) + _masks(job, self.options)
+        return sheet + self._pictures(job) + self._masks(job)
+
+    def _pictures(self, job: Job) -> list[Path]:
+        return pictures_of(job, self.options.num, grid=self.options.grid, save_mask=self.options.save_mask)
+
+    def _masks(self, job: Job) -> list[Path]:
+        return [mask_of(job)] if self.options.save_mask else []
 
     def repaint(self, job: Job) -> None:
         """Read, repaint, write, and say what was done."""
-        names = _results(job, self.options)
+        names = self._pictures(job)
         for name in self.files(job):
             check_output(name, self.replaces, exact=name in names, force=self.options.force, new_folder=True)
         if self.options.sidecar:
             check_sidecars(job, names, self.replaces)
+        if self.seal and STANDARD in (job.photo, job.out):
+            raise InputError("--credential signs files of photos that are files: name them in place of -")
         with results_folder(job.out.parent):
             self._repaint(job, names)
 
@@ -266,7 +170,7 @@ class _Runner:
             check_kept(photo, name)
         height, width = photo.size
         share = f"{100 * hole.mask.mean():.3g} %"
-        stream = sys.stderr if job.out == STANDARD else sys.stdout
+        stream = sys.stderr if job.out == STANDARD and not isinstance(sys.stdout, Silent) else sys.stdout
 
         def say(text: str) -> None:
             print(escaped(text), file=stream)
@@ -277,18 +181,21 @@ class _Runner:
         result = self._call(pipe, photo, hole, job.prompt)
         seconds = time.perf_counter() - start
         inputs = hash_inputs(job) if options.sidecar else {}
-        statement = None
-        if options.provenance:
-            statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
+        signed = job.photo.read_bytes() if self.seal else b""  # before a result may take its place
+        statement = Statement(public_name(options.model), self.seed, hash_known(photo, hole.mask))
         if options.grid:
-            self._save(_grid(photo, hole, result, job.prompt), job.out, job, statement)
+            self._save(candidates_sheet(photo, hole, result, job.prompt), job.out, job, statement)
             say(f"{job.out}: the sheet")
         for name, image, score, seed in zip(names, result.images, result.scores, result.seeds, strict=True):
-            self._save(image, name, job, statement and replace(statement, seed=seed))
+            own = replace(statement, seed=seed)
+            sign: Sign = None
+            if self.seal:
+                sign = partial(self.seal.sign, original=signed, statement=own, mask=hole.mask)
+            self._save(image, name, job, own, sign)
             if options.sidecar:
                 write_sidecar(job, name, asdict(replace(options, seed=seed)), inputs)
             say(f"{name}: {seconds:.1f} s, score {score:.3f}, seed {seed}")
-        for name in _masks(job, options):  # last, because it is of no use without a result
+        for name in self._masks(job):  # last, because it is of no use without a result
             self._save(Image.fromarray(hole.mask), name, job)
         self.records.append(
             {"photo": str(job.photo), "mask": job.mask and str(job.mask), "prompt": job.prompt}
@@ -297,10 +204,12 @@ class _Runner:
             | {"scores": result.scores, "seconds": round(seconds, 3)}
         )
 
-    def _save(self, image: Image.Image, name: Path, job: Job, statement: Statement | None = None) -> None:
-        if statement is not None:
+    def _save(
+        self, image: Image.Image, name: Path, job: Job, statement: Statement | None = None, sign: Sign = None
+    ) -> None:
+        if statement is not None and self.options.provenance:
             mark(image, statement, xmp_room(name))
-        save_image(image, name, replace=self.replaces)
+        save_image(image, name, replace=self.replaces, finish=sign)
         keep_private(name, job.photo)
 
     def report(self) -> None:
@@ -380,15 +289,3 @@ def _importing(photo: Path) -> Iterator[None]:
         if photo.is_file() and photo.stat().st_size > LARGE:
             pool.submit(importlib.import_module, "nuwa_lip.pipeline")  # an error comes again where it is needed
         yield
-
-
-def _grid(photo: Photo, hole: Hole, result: InpaintOutput, prompt: str) -> Image.Image:
-    """Draw the photo with its hole, then all candidates, the best first, each with its number and seed."""
-    cells = [(show_hole(photo.to_pil(photo.pixels), hole.mask), "hole")]
-    for number, image in enumerate(result.images, 1):
-        cells.append((image, f"{number}: seed {result.seeds[number - 1]}, score {result.scores[number - 1]:.3f}"))
-    rows: list[tuple[Sequence[Image.Image], str | Sequence[str]]] = []
-    for start in range(0, len(cells), GRID_COLUMNS):
-        pictures, texts = zip(*cells[start : start + GRID_COLUMNS], strict=True)
-        rows.append((pictures, texts))
-    return draw_sheet([*rows, ((), prompt)])

@@ -6,12 +6,13 @@ import errno
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from nuwa_lip.commands.folder_jobs import Job, check_names, plan, results_folder
+from nuwa_lip.commands.manifest import NAME, Manifest
 from nuwa_lip.disk import escaped
 from nuwa_lip.errors import InputError, first_line
 
@@ -24,6 +25,9 @@ class Runner(Protocol):
 
     records: list[dict[str, Any]]
     replaces: bool
+    manifest: bool
+    device: str
+    """cpu, cuda, or auto."""
 
     def files(self, job: Job) -> list[Path]:
         """Name what a job writes."""
@@ -38,7 +42,36 @@ class Runner(Protocol):
         """Write what was done."""
 
 
-def repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, runner: Runner) -> None:
+Attempt = tuple[Job | InputError, InputError | None]
+"""A job, or why there is none, and what was the matter with it, if anything was."""
+
+
+def attempt(job: Job | InputError, runner: Runner) -> InputError | None:
+    """Repaint one photo → None, or what is the matter with it."""
+    try:
+        if isinstance(job, InputError):
+            raise job
+        with named(job.photo), warnings_named(job.photo):
+            runner.repaint(job)
+    except InputError as error:
+        return error
+    return None
+
+
+def attempts_here(todo: Sequence[Job | InputError], runner: Runner) -> Iterator[Attempt]:
+    """Repaint one photo after another, with the model that is loaded."""
+    for job in todo:
+        yield job, attempt(job, runner)
+
+
+def repaint_folder(
+    photos: Path,
+    mask: Path | None,
+    prompt: str,
+    out: Path,
+    runner: Runner,
+    attempts: Callable[[Sequence[Job | InputError], Runner], Iterator[Attempt]] = attempts_here,
+) -> None:
     """Repaint what can be repainted and has no result yet; name the rest, and fail at the end if something failed.
 
     Args:
@@ -47,6 +80,7 @@ def repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, runn
         prompt: as for `plan`.
         out: folder for the results.
         runner: repaints each.
+        attempts: lets it do so, here or elsewhere.
 
     Raises:
         InputError: nothing could be repainted; nothing was written.
@@ -54,22 +88,25 @@ def repaint_folder(photos: Path, mask: Path | None, prompt: str, out: Path, runn
     """
     jobs = plan(photos, mask, prompt, out)
     check_names([(job, runner.files(job)) for job in jobs if isinstance(job, Job)])
-    todo = [job for job in jobs if isinstance(job, InputError) or runner.replaces or not _is_done(job, runner)]
-    kept, failed = len(jobs) - len(todo), 0
+    kept = {job for job in jobs if isinstance(job, Job) and not runner.replaces and _is_done(job, runner)}
+    todo, failed = [job for job in jobs if job not in kept], 0
     if kept:
-        print(f"{escaped(out)}: {kept} of {len(jobs)} photos have a result already; --overwrite repaints them too")
-    if any(isinstance(job, Job) for job in todo):
+        print(f"{escaped(out)}: {len(kept)} of {len(jobs)} photos have a result already; --overwrite repaints them too")
+    if attempts is attempts_here and any(isinstance(job, Job) for job in todo):
         runner.load()  # first, because every photo would complain about the same model
     start = time.monotonic()
     with results_folder(out):
-        for number, job in enumerate(todo, 1):
-            try:
-                if isinstance(job, InputError):
-                    raise job
-                with named(job.photo), warnings_named(job.photo):
-                    runner.repaint(job)
-            except InputError as error:
+        manifest = Manifest(out / NAME if runner.manifest else None)
+        for job in jobs:
+            if isinstance(job, Job) and job in kept and str(job.photo) not in manifest.inputs:
+                manifest.add(job.photo, "kept", results=[str(name) for name in runner.files(job)])
+        for number, (job, error) in enumerate(attempts(todo, runner), 1):
+            if error is None and isinstance(job, Job):
+                made = runner.records[-1]
+                manifest.add(job.photo, "done", results=made["results"], seeds=made["seeds"])
+            elif error is not None:
                 failed += 1
+                manifest.add(getattr(job, "photo", None), "failed", error=str(error))
                 runner.records.append(_record(job, error))
                 print(f"nuwa-lip: {escaped(error)}", file=sys.stderr)
             if number < len(todo) and isinstance(job, Job):

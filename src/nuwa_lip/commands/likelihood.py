@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from nuwa_lip.commands.options import check_least
+from nuwa_lip.commands.options import Operand, check_least
 from nuwa_lip.data.benchmark import read_benchmark
 from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation.likelihood import measure_likelihood, other_captions, summarise_likelihood
@@ -28,7 +26,7 @@ SHOWN = {
 
 
 def likelihood(
-    benchmark: Annotated[Path, tyro.conf.Positional],
+    benchmark: Operand,
     *,
     model: str,
     json: Path | None = None,

@@ -1,11 +1,21 @@
-"""Checks of options that several commands have; all are made before any work."""
+"""Options that several commands have, and their checks; all are made before any work."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from nuwa_lip.disk import check_writable
 from nuwa_lip.errors import InputError
+
+Operand = Annotated[Path, tyro.conf.Positional]
+"""A word without an option's name before it."""
+Out = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+OptionalOut = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
+Paths = Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]
+"""Shards or folders, one or several."""
 
 
 def check_least(least: int, **options: int | None) -> None:

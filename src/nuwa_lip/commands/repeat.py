@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from nuwa_lip.commands.folder_jobs import Job
-from nuwa_lip.commands.inpaint import Options, repaint_one
+from nuwa_lip.commands.inpaint import repaint_one
+from nuwa_lip.commands.inpaint_options import Options
+from nuwa_lip.commands.options import Operand, OptionalOut
 from nuwa_lip.commands.sidecar import ONCE, hash_file, made_with, read_sidecar
 from nuwa_lip.disk import from_json
 from nuwa_lip.errors import InputError
 
 
 def repeat(
-    sidecar: Annotated[Path, tyro.conf.Positional],
+    sidecar: Operand,
     /,
     *,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: OptionalOut = None,
     overwrite: bool = False,
 ) -> None:
     """Make a result again from the sidecar that `inpaint --sidecar` has written; the exit code is 1 if bytes differ.

@@ -15,7 +15,8 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.images.files import STANDARD, keep_private
 
 ONCE: dict[str, Any] = {"num": 1, "grid": False, "save_mask": False, "json": None}
-ONCE |= {"sidecar": False, "overwrite": False, "force": False}
+ONCE |= {"sidecar": False, "manifest": False, "overwrite": False, "force": False, "cluster": False}
+ONCE |= {"credential": None, "key": None}  # a signature is never made twice
 """What does not change a candidate's bytes, or says what to do with files."""
 
 
@@ -88,7 +89,7 @@ def write_sidecar(job: Job, result: Path, options: dict[str, Any], inputs: dict[
     from nuwa_lip.hub import BUNDLED
 
     model = options["model"]
-    local = model not in BUNDLED and os.path.isdir(model)
+    local = model not in BUNDLED and os.path.exists(model)
     sidecar = Sidecar(
         result=result.name,
         photo=relative(job.photo),

@@ -48,6 +48,8 @@ class Options:
     """Photos of each benchmark whose results the page shows; 0: none."""
     pictures_of: tuple[str, ...] = ()
     """Show photos of these benchmarks only, by their folders' names: say, of those that may be published."""
+    lite: Path | None = None
+    """Weights for --metrics fed, EfficientNet-Lite0's as timm names them; or else from the hub's or torch's cache."""
     workers: int = 1
     """Processes that measure together."""
 

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,7 +24,7 @@ from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.disk import write_text, written_whole
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.images import parse_extras
-from nuwa_lip.evaluation.job import DEFINITIONS, Job, count_photos
+from nuwa_lip.evaluation.job import DEFINITIONS, Job, Weights, count_photos
 from nuwa_lip.evaluation.likelihood import others_at_hand
 from nuwa_lip.evaluation.report import command_line, write_report
 from nuwa_lip.tables import assemble, page, pictures, specs
@@ -63,7 +64,7 @@ def table1(
         options: Shared by all tables.
         best_of: Show each model of ours a second time with the best of N candidates (officially 2).
         rank: What the best is chosen by: the model's own likelihood, or officially CLIP, whose weights it needs.
-        metrics: More figures, with commas: fid, kid, lpips, clip.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed.
         seed: Of the models' sampling.
         finetune_data: Shards for the fine-tuned row.
         finetune: Recipe of the fine-tuning and overrides, in quotes.
@@ -84,7 +85,7 @@ def table1(
     def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
         candidates = best_of if ".best-of-" in row else 1
         job = replace(job_of(row, model, source, candidates, extras, seed), rank=rank)
-        images_row(name, job, folder, source, setting)
+        images_row(name, _with_weights(job, options), folder, source, setting)
 
     def plan(training: int) -> Plan:
         return replace(options.plan(training), finetune_data=finetune_data, finetune=finetune, glide=glide)
@@ -116,10 +117,16 @@ def job_of(row: str, model: str, source: Benchmark, best_of: int, extras: tuple[
         return replace(job, results=path)
     base = row.partition(".best-of-")[0]
     # NÜWA-P is the same model with the known pixels pasted, and sees the same: the whole photo. The paper never blends
-    return replace(job, model=model, best_of=best_of, unpasted=base == "nuwa", whole=base == "nuwa-p", blend=False)
+    whole = base in ("nuwa-p", "nuwa-lip-whole")
+    return replace(job, model=model, best_of=best_of, unpasted=base == "nuwa", whole=whole, blend=False)
 
 
-def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192)) -> None:
+def _with_weights(job: Job, options: Options) -> Job:
+    """Let a job take what the options say of the networks' weights."""
+    return job if options.lite is None else replace(job, weights=replace(job.weights, lite=options.lite))
+
+
+def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192), metrics: str = "") -> None:
     """Table 2: VQGAN, VQGAN-P, VQGAN with partial convolutions and DF-VQGAN in three vocabularies.
 
     The first two are on the recipe's own token grid, the third on one of twice as many tokens a side.
@@ -129,13 +136,14 @@ def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192)
     Args:
         options: Shared by all tables.
         codes: Sizes of the three codebooks.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed.
     """
     if len(set(codes[:2])) < 2 or min(codes) < 2:
         raise InputError(f"--codes {codes}: two different sizes and that of the finer grid, each 2 or more")
-    _run(options, lambda *_: specs.table2(codes), _measure_tokenizer, tokenizer_steps)
+    _run_tokenizers(options, partial(specs.table2, codes), metrics)
 
 
-def table3(options: Shared, *, codes: int | None = None) -> None:
+def table3(options: Shared, *, codes: int | None = None, metrics: str = "") -> None:
     """Table 3: DF-VQGAN without both of its parts, with relative estimation only, and in full.
 
     Example: nuwa-lip evaluate table3 benchmarks/test --train --data shards/ --stage1 "mini --schedule.steps 4000"
@@ -143,9 +151,10 @@ def table3(options: Shared, *, codes: int | None = None) -> None:
     Args:
         options: Shared by all tables.
         codes: Size of the codebook; the recipe's own if it is not given.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed.
     """
     vocabulary = options.plan(0).own_vocabulary() if codes is None else f"coarse-{codes}"
-    _run(options, lambda *_: specs.table3(vocabulary), _measure_tokenizer, tokenizer_steps)
+    _run_tokenizers(options, partial(specs.table3, vocabulary), metrics)
 
 
 def table4(options: Shared, *, others: int = 9, metrics: str = "") -> None:
@@ -156,7 +165,7 @@ def table4(options: Shared, *, others: int = 9, metrics: str = "") -> None:
     Args:
         options: Shared by all tables.
         others: Other captions that each true one is compared with, or as many as the benchmark has.
-        metrics: More figures, with commas: fid, kid, lpips, clip.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed.
     """
     _run_stage2(options, specs.table4, table4_steps, others, metrics)
 
@@ -169,14 +178,20 @@ def ratios(options: Shared, *, others: int = 9, metrics: str = "") -> None:
     Args:
         options: Shared by all tables.
         others: Other captions that each true one is compared with, or as many as the benchmark has.
-        metrics: More figures, with commas: fid, kid, lpips, clip.
+        metrics: More figures, with commas: fid, kid, lpips, clip, fed.
     """
     _run_stage2(options, specs.ratios, ratio_steps, others, metrics)
 
 
-def _measure_tokenizer(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
-    changes = {"relative_estimation": False, "partial_convolution": True} if row.startswith("partial-") else None
-    tokenizer_row(name, model, folder, source, setting, changes)
+def _run_tokenizers(options: Options, build: Callable[[Sequence[str]], Table], metrics: str) -> None:
+    """Run a table of tokenizers; `build` takes the further figures."""
+    extras, weights = parse_extras(metrics), Weights(lite=options.lite)
+
+    def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
+        changes = {"relative_estimation": False, "partial_convolution": True} if row.startswith("partial-") else None
+        tokenizer_row(name, model, folder, source, setting, changes, extras=extras, weights=weights)
+
+    _run(options, lambda *_: build(extras), measure, tokenizer_steps, extras=extras)
 
 
 def _run_stage2(
@@ -187,7 +202,7 @@ def _run_stage2(
 
     def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
         job = Job(benchmark=source.folder, model=model, extras=extras, blend=False)  # the paper does not blend
-        images_row(name, job, folder, source, setting, with_likelihood=True)
+        images_row(name, _with_weights(job, options), folder, source, setting, with_likelihood=True)
 
     _run(options, lambda _, own: build(own, extras), measure, steps, others=others, extras=extras)
 
@@ -208,6 +223,7 @@ def _run(
     check_least(0, others=others)
     pattern = build("", others)
     options.check(pattern)
+    Weights(lite=options.lite).describe(extras)  # missing ones are told before any training
     compares, command = pattern.kind == "stage2", command_line()
     targets: list[tuple[Table, Benchmark, RowFolder, Setting]] = []
     for path in options.benchmark:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
+from nuwa_lip.commands.options import Operand, Out, Paths
 from nuwa_lip.errors import InputError
 
 
 def text_encoder(
-    source: Annotated[Path, tyro.conf.Positional],
+    source: Operand,
     /,
     *,
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")],
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    data: Paths,
+    out: Out,
     length: int = 64,
     overwrite: bool = False,
 ) -> None:

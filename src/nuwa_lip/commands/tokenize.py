@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.progress import track
 
+from nuwa_lip.commands.options import Out, Paths
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.errors import InputError
@@ -22,8 +20,8 @@ AUGMENTATION = Augmentation()
 def tokenize(
     *,
     model: str,
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")],
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    data: Paths,
+    out: Out,
     variants: int = 2,
     masks: MaskRecipe = MASKS,
     augmentation: Augmentation = AUGMENTATION,
@@ -87,5 +85,4 @@ def tokenize(
         replace=overwrite,
         progress=lambda batches: track(batches, "encoding", console=console, transient=True),
     )
-    line = f"{out}: {len(photos)} photos, {variants} variants of each"
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    print(f"{out}: {len(photos)} photos, {variants} variants of each")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
 from nuwa_lip.cli import help
+from nuwa_lip.commands.options import Out, Paths
 from nuwa_lip.disk import parse_json, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.allocator import keep_freed_memory
@@ -38,11 +39,11 @@ recipes.STAGES["glide"] = (GLIDERecipe, GLIDE_RECIPES)
 class Options:
     """Where a run reads and writes, and how it is started."""
 
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")]
+    data: Paths
     """Stage 1 and GLIDE: shards (files, folders, patterns like 'photos-*.tar'). Later: token caches, one or more."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Out
     """Run folder."""
-    validation: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH ...")] = ()
+    validation: Paths = ()
     """Shards or token caches that are not learned from: metrics.jsonl has their loss with every sheet."""
     recipe: Path | None = None
     """A recipe.json, in place of a name."""
@@ -53,6 +54,14 @@ class Options:
     """Replace the run in the run folder."""
     init_from: str | None = None
     """Start from the weights of this model (fine-tuning); its sizes take the place of the recipe's."""
+    skip_damaged: bool = False
+    """If the last checkpoint is damaged, go on from the newest that is whole; several processes always do."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: each holds the whole model, or (MP-S2S only) a part of its weights and moments."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """If a loss is NaN or infinite: stop, or go back to the last checkpoint and leave out the batches since then."""
+    patience: float = 30
+    """Minutes after which a process that no longer answers ends the training of all."""
     max_minutes: float | None = None
     """Fit the number of steps to this time, measured on the first ones."""
     cache: Literal["ram", "device", "none"] = "ram"
@@ -119,14 +128,23 @@ def mps2s(argv: list[str]) -> None:
         caches = [TokenCache.open(Path(folder), recipe.model) for folder in folders]
         return caches[0] if len(caches) == 1 else TokenCache.join(caches)
 
+    sharded = options.strategy == "fsdp"
+    if sharded and options.validation:
+        raise InputError("--validation is not for --strategy fsdp, whose average is in parts: leave it out")
+    if sharded and recipe.trained == "prior":
+        raise InputError("--strategy fsdp is not for a prior, which one process fits: leave it out")
     cache, others = opened(options.data), opened(options.validation) if options.validation else None
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         held = cache if options.cache == "none" else cache.load("cpu" if options.cache == "ram" else accelerator.device)
-        kind = PriorStage if recipe.trained == "prior" else MPS2SStage
-        return lambda schedule: kind(
-            dataclasses.replace(recipe, schedule=schedule), held, accelerator, weights, _bytes(options)
-        )
+
+        def made(schedule: recipes.Schedule) -> Stage:
+            own = dataclasses.replace(recipe, schedule=schedule)
+            if recipe.trained == "prior":
+                return PriorStage(own, held, accelerator, weights, _bytes(options))
+            return MPS2SStage(own, held, accelerator, weights, _bytes(options), sharded)
+
+        return made
 
     _run(options, recipe, prepare, None, lambda accelerator: others)
 
@@ -192,6 +210,8 @@ def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
         raise InputError(f"train {stage} needs a recipe: {', '.join(names)}, or --recipe FILE")
     options, recipe = _cli(stage, base, rest)
     _check(options)
+    if options.strategy == "fsdp" and stage != "mps2s":
+        raise InputError(f"--strategy fsdp is for mps2s; {stage} is small enough for ddp")
     if stored and stored.is_file():
         steps = max(base.schedule.steps, recipe.schedule.steps)
         longer = dataclasses.replace(base, schedule=dataclasses.replace(base.schedule, steps=steps))
@@ -210,6 +230,8 @@ def _check(options: Options) -> None:
         raise InputError(f"--max-minutes is {options.max_minutes}; it must be above 0")
     if options.max_file_mb is not None and options.max_file_mb < 1:
         raise InputError(f"--max-file-mb is {options.max_file_mb}; it must be 1 or more")
+    if not options.patience > 0:
+        raise InputError(f"--patience is {options.patience}; it must be above 0")
     least = 0 if options.cache == "none" else 1  # 0: read as they are needed, in this process
     if options.workers < least:
         raise InputError(f"--workers is {options.workers}; it must be {least} or more")
@@ -291,7 +313,9 @@ def _run(
 
     began = time.perf_counter()
     keep_freed_memory()
-    accelerator = make_accelerator(recipe.schedule)
+    accelerator = make_accelerator(recipe.schedule, options.patience)
+    if options.strategy == "fsdp" and accelerator.num_processes == 1:
+        raise InputError("--strategy fsdp is for several processes: torchrun --nproc-per-node N -m nuwa_lip train ...")
     run = RunFolder(options.out, recipe.schedule.batch_size, accelerator.is_main_process)
     going_on = options.resume and (options.out / "recipe.json").is_file()
     if not going_on:
@@ -310,18 +334,18 @@ def _run(
     elif read_object(options.out / "recipe.json").get("schedule", {}).get("steps") != schedule.steps:
         run.lengthen(written)
     if accelerator.is_main_process:
-        line = f"{options.out}: {schedule.steps} steps on {accelerator.device}"
-        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+        print(f"{options.out}: {schedule.steps} steps on {accelerator.device}", file=sys.stderr)
     validate = None if others is None else held_out(others, accelerator)
     try:
-        train(stage, schedule, run, accelerator, going_on, validate)
+        more: Any = {"skip_damaged": options.skip_damaged, "on_nan": options.on_nan}
+        train(stage, schedule, run, accelerator, going_on, validate, **more)
     except KeyboardInterrupt:
         if accelerator.is_main_process and (kept := run.checkpoints()):
-            line = f"{kept[-1]} has what was learned; the same words and --resume go on from there"
-            Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+            mend = "the same words and --resume go on from there"
+            print(f"{kept[-1]} has what was learned; {mend}", file=sys.stderr)
         raise
     if accelerator.is_main_process:
-        Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
+        print(options.out / "model")
 
 
 def _settle(

@@ -226,7 +226,7 @@ def table1_steps(plan: Plan, row: str) -> list[Step]:
     if row == "glide":
         return plan.diffusion("table1-glide")
     base = table4_steps(plan, "df-vqgan")
-    if row == "nuwa-lip":
+    if row in ("nuwa-lip", "nuwa-lip-whole"):
         return base
     if row == "nuwa-lip-finetuned" and plan.finetune_data:
         return plan.finetuned("table1-nuwa-lip-finetuned", base)

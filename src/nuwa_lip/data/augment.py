@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -48,7 +49,7 @@ def augment(
     aspects: torch.Tensor,
     size: int,
     recipe: Augmentation,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[np.random.Generator],
     captions: Sequence[str] | None = None,
 ) -> torch.Tensor:
     """Crop, stretch, flip and recolour at random.
@@ -58,14 +59,17 @@ def augment(
         aspects: [B] true width / height of the photos; 0 = unknown.
         size: side of the result.
         recipe: what to vary.
-        generator: source of all randomness.
+        generator: source of all randomness, one for all photos or each photo's own.
         captions: B captions; those with "left" or "right" forbid the flip. None: all may be flipped.
 
     Returns:
         float32 [B, 3, size, size] in [-1, 1] on the images' device.
     """
-    b, device = len(images), generator.device
-    u = torch.rand(8, b, generator=generator, device=device)  # drawn whatever the recipe uses of it
+    b, device = len(images), generator.device if isinstance(generator, torch.Generator) else torch.device("cpu")
+    if isinstance(generator, torch.Generator):
+        u = torch.rand(8, b, generator=generator, device=device)  # drawn whatever the recipe uses of it
+    else:
+        u = torch.from_numpy(np.stack([own.random(8, dtype=np.float32) for own in generator], 1))
     shapes = aspects.to(device, torch.float32)
     known = shapes > 0  # False for NaN too
     if recipe.stretch:

@@ -93,7 +93,13 @@ def random_mask(height: int, width: int, recipe: MaskRecipe, rng: np.random.Gene
     return best
 
 
-def random_masks(batch: int, height: int, width: int, recipe: MaskRecipe, rng: np.random.Generator) -> torch.Tensor:
+def random_masks(
+    batch: int,
+    height: int,
+    width: int,
+    recipe: MaskRecipe,
+    rng: np.random.Generator | Sequence[np.random.Generator],
+) -> torch.Tensor:
     """Draw several masks.
 
     Args:
@@ -101,12 +107,13 @@ def random_masks(batch: int, height: int, width: int, recipe: MaskRecipe, rng: n
         height: height in pixels, H.
         width: width in pixels, W.
         recipe: how often each kind of mask is drawn, and how much it covers.
-        rng: source of all randomness.
+        rng: source of all randomness, one for all masks or each mask's own.
 
     Returns:
         bool [B, 1, H, W], True = to repaint.
     """
-    masks = [random_mask(height, width, recipe, rng) for _ in range(batch)]
+    each = [rng] * batch if isinstance(rng, np.random.Generator) else rng
+    masks = [random_mask(height, width, recipe, own) for own in each]
     return torch.from_numpy(np.stack(masks)).unsqueeze(1)
 
 

@@ -243,7 +243,9 @@ class StreamedPhotos:
         """
         part = _part(batch_size, rank, world_size)
         stream = _Stream(self, batch_size, seed, start_step, part)
-        yield from DataLoader(stream, batch_size=None, num_workers=self.workers, pin_memory=self.pin)
+        # a loader without a generator of its own draws from everybody's when it starts, and so when a run is resumed
+        own = torch.Generator()
+        yield from DataLoader(stream, batch_size=None, num_workers=self.workers, pin_memory=self.pin, generator=own)
 
 
 class _Stream(IterableDataset[PhotoBatch]):
@@ -260,8 +262,7 @@ class _Stream(IterableDataset[PhotoBatch]):
         step = self.start_step
         while batch := list(islice(samples, self.batch_size)):
             if (step - self.start_step) % count == index:
-                picks = _caption_picks(self.seed, step, self.batch_size)[self.part]
-                yield self._decode(batch[self.part], picks)
+                yield self._decode(batch, _caption_picks(self.seed, step, self.batch_size))
             step += 1
 
     def _samples(self, skip: int) -> Iterator[EncodedSample]:
@@ -295,26 +296,25 @@ class _Stream(IterableDataset[PhotoBatch]):
                 held[row] = sample
         yield from (held[row] for row in rng.permutation(len(held)))
 
-    def _decode(self, samples: list[EncodedSample], picks: np.ndarray) -> PhotoBatch:
-        images, aspects, good = [], [], []
-        for row, sample in enumerate(samples):
-            try:
-                image, aspect = to_square(sample, self.photos.size)
-            except ValueError as error:
-                warnings.warn(f"skipped {sample.key}: {error}", UserWarning, stacklevel=2)
-                continue
+    def _decode(self, batch: list[EncodedSample], picks: np.ndarray) -> PhotoBatch:
+        """Decode this process's part of a batch, in whose whole another takes the place of a photo that is damaged."""
+        chosen, images, aspects = [], [], []
+        for row in range(len(batch))[self.part]:
+            for sample in batch[row:] + batch[:row]:
+                try:
+                    image, aspect = to_square(sample, self.photos.size)
+                    break
+                except ValueError as error:
+                    warnings.warn(f"skipped {sample.key}: {error}", UserWarning, stacklevel=2)
+            else:
+                raise InputError(f"none of {len(batch)} photos could be read, {batch[0].key} for one")
+            chosen.append(sample)
             images.append(image)
             aspects.append(aspect)
-            good.append(row)
-        if not good:
-            raise InputError(f"none of {len(samples)} photos could be read, {samples[0].key} for one")
-        # another photo of the batch replaces one that cannot be decoded, so that all others keep their places
-        rows = [i % len(good) for i in range(len(samples))] if len(good) < len(samples) else range(len(good))
-        chosen = [samples[good[i]] for i in rows]
         return PhotoBatch(
-            images=torch.stack([images[i] for i in rows]),
-            captions=[_pick(sample.captions, u) for sample, u in zip(chosen, picks, strict=True)],
-            aspects=torch.tensor([aspects[i] for i in rows]),
+            images=torch.stack(images),
+            captions=[_pick(sample.captions, u) for sample, u in zip(chosen, picks[self.part], strict=True)],
+            aspects=torch.tensor(aspects),
             keys=[sample.key for sample in chosen],
         )
 

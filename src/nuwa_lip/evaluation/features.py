@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.metrics import Regions, perceptual_distance, weighted_mean
 from nuwa_lip.models.perceptual import SqueezeNetFeatures, VGG16Features, vgg16
+from nuwa_lip.models.projected import EfficientNetLite0
 
-SQUEEZENET_SIDE, RANDOM_SIDE = 227, 128
+SQUEEZENET_SIDE, RANDOM_SIDE, EFFICIENTNET_SIDE = 227, 128, 224
 RESIZE = {
     "squeezenet": "227 x 227, bicubic, antialiased",
     "random": "128 x 128, bicubic, antialiased",
+    "efficientnet": "224 x 224, bicubic, antialiased",
     "inception": "299 x 299, bilinear as in TensorFlow 1",
     "clip": "as the CLIP's own preprocessor",
 }
@@ -78,6 +80,20 @@ def load_inception(state: Mapping[str, Tensor]) -> nn.Module:
         raise InputError("these are not the weights of FID's Inception v3: " + str(error).splitlines()[-1]) from None
 
 
+def load_efficientnet(state: Mapping[str, Tensor]) -> EfficientNetLite0:
+    """Load EfficientNet-Lite0, whose 112 features of a photo FED compares.
+
+    Raises:
+        InputError: the weights are others.
+    """
+    try:
+        return EfficientNetLite0(state)
+    except (KeyError, RuntimeError):
+        raise InputError(
+            "--lite does not hold the weights of EfficientNet-Lite0 in the names of timm (tf_efficientnet_lite0)"
+        ) from None
+
+
 class Lpips(nn.Module):
     """VGG-16 with the learned weights of its channels (Zhang et al. 2018, version 0.1).
 
@@ -104,6 +120,7 @@ class Networks:
     Args:
         squeezenet: for FSD and LPIPS-squeeze.
         lpips: for `lpips`.
+        efficientnet: for `fed`.
         inception: for `fid` and `kid`.
         clip: model for `clip_score`, a folder or a hub id.
     """
@@ -113,12 +130,14 @@ class Networks:
         squeezenet: SqueezeNetFeatures,
         *,
         lpips: Lpips | None = None,
+        efficientnet: EfficientNetLite0 | None = None,
         inception: nn.Module | None = None,
         clip: str | Path | None = None,
     ) -> None:
         self.squeezenet = squeezenet
         self.random = RandomFeatures()
         self.lpips = lpips
+        self.efficientnet = efficientnet
         self.inception = inception
         self.clip = clip
 
@@ -147,11 +166,14 @@ class Networks:
         `_hole`: averaged over the hole's places only.
         """
         batch = to_batch(photos)
-        last = self.squeezenet(_resize(batch, SQUEEZENET_SIDE))[-1]
+        last = {"squeezenet": self.squeezenet(_resize(batch, SQUEEZENET_SIDE))[-1]}
+        if self.efficientnet is not None:
+            last["efficientnet"] = self.efficientnet(_resize(batch, EFFICIENTNET_SIDE))[-1]
         maps = self.random(_resize(batch, RANDOM_SIDE))
         found = {}
         for ending, region in (("", None), ("_hole", mask)):
-            found[f"squeezenet{ending}"] = torch.stack([weighted_mean(x, region) for x in last])
+            for name, features in last.items():
+                found[f"{name}{ending}"] = torch.stack([weighted_mean(x, region) for x in features])
             of_maps = [torch.stack([weighted_mean(x, region) for x in level]) for level in maps]
             found[f"random{ending}"] = torch.cat(of_maps, 1)
         if self.inception is not None:

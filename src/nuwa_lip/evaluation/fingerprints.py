@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
@@ -38,3 +39,12 @@ def parameters_of(folder: Path, pattern: str = "*.safetensors") -> dict[str, int
 def model_hash(folder: Path) -> str:
     """Hash a model folder: weights, configuration, tokenizer; not its card."""
     return content_hash(folder, ("*.safetensors", "*.json"))
+
+
+def stamp(path: str | Path) -> str:
+    """Give a text that changes when a file or a folder does; by size and time."""
+    folder = Path(path)
+    files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else [folder]
+    found: Mapping[str, os.stat_result] = {str(file.relative_to(folder)): file.stat() for file in files}
+    text = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found.items())
+    return f"{folder.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

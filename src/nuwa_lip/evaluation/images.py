@@ -38,8 +38,10 @@ SETS: dict[str, tuple[str, SetFigure]] = {
 EXTRA_SETS: dict[str, tuple[str, SetFigure]] = {
     "fid": ("inception", lambda a, b: frechet_estimate(a, b, resamples=10)),
     "kid": ("inception", kernel_estimate),
+    "fed": ("efficientnet", frechet_estimate),
+    "fed_hole": ("efficientnet_hole", frechet_estimate),
 }
-EXTRAS = ("fid", "kid", "lpips", "clip", "clip-hole", "known")
+EXTRAS = ("fid", "kid", "lpips", "clip", "clip-hole", "fed", "known")
 """What --metrics adds; the networks of all but the last have weights that are not bundled."""
 CLIP = ("clip", "clip-hole")
 FID_PHOTOS = 2048
@@ -104,7 +106,7 @@ def means_of(extras: Sequence[str]) -> tuple[str, ...]:
 
 def sets_of(extras: Sequence[str]) -> dict[str, tuple[str, SetFigure]]:
     """List the distances of sets by name, with their features and functions."""
-    return SETS | {name: EXTRA_SETS[name] for name in extras if name in EXTRA_SETS}
+    return SETS | {name: found for name, found in EXTRA_SETS.items() if name.removesuffix("_hole") in extras}
 
 
 ORIGINAL = "/"

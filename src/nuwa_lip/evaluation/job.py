@@ -6,7 +6,6 @@ A `Job` holds all settings, so that another process can do its share.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,13 +31,13 @@ from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.disk import check_writable
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import tokenizers
-from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_inception
-from nuwa_lip.evaluation.fingerprints import model_hash
+from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_efficientnet, load_inception
+from nuwa_lip.evaluation.fingerprints import model_hash, stamp
 from nuwa_lip.evaluation.images import CLIP, Observer, Watch, check_extras, stamps
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.perceptual import squeezenet
-from nuwa_lip.published import INCEPTION, VGG16, find_weights, lpips_heads, read_weights
+from nuwa_lip.published import EFFICIENTNET, INCEPTION, VGG16, find_weights, lpips_heads, read_weights
 from nuwa_lip.sampling.clip import load_clip
 
 SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
@@ -52,6 +51,7 @@ class Weights:
 
     inception: Path | None = None
     vgg: Path | None = None
+    lite: Path | None = None
     clip: str = "openai/clip-vit-base-patch32"
     download: bool = False
 
@@ -61,17 +61,34 @@ class Weights:
         Raises:
             InputError: weights or a library are missing, with the file to fetch or the extra to install.
         """
-        lpips, inception, clip = None, None, None
+        lpips, efficientnet, inception, clip = None, None, None, None
         if "lpips" in extras:
             heads = lpips_heads()
             lpips = Lpips(read_weights(find_weights(VGG16, self.vgg, download=self.download)), heads)
+        if "fed" in extras:
+            efficientnet = load_efficientnet(read_weights(self._lite()))
         if "fid" in extras or "kid" in extras:
             path = find_weights(INCEPTION, self.inception, download=self.download)
             inception = load_inception(read_weights(path))
         if {*CLIP} & set(extras):
             clip = str(hub.resolve(self.clip)) if self.download else self.clip
             load_clip(clip, "--metrics clip")  # fail early if it is missing
-        return Networks(squeezenet(load_file(asset(SQUEEZENET))), lpips=lpips, inception=inception, clip=clip)
+        own = squeezenet(load_file(asset(SQUEEZENET)))
+        return Networks(own, lpips=lpips, efficientnet=efficientnet, inception=inception, clip=clip)
+
+    def describe(self, extras: Sequence[str]) -> dict[str, str]:
+        """Identify the weights of EfficientNet-Lite0 by their content, where `extras` needs them.
+
+        Raises:
+            InputError: they are missing, with the file to fetch.
+        """
+        if "fed" not in extras:
+            return {}
+        with self._lite().open("rb") as file:
+            return {"lite": hashlib.file_digest(file, "sha256").hexdigest()[:32]}
+
+    def _lite(self) -> Path:
+        return find_weights(EFFICIENTNET, self.lite, download=self.download)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +175,7 @@ class Job:
 
     def describe(self, source: Benchmark) -> dict[str, Any]:
         """Describe what the figures depend on, to be kept beside them."""
-        described = {
+        described: dict[str, Any] = {
             "definitions": DEFINITIONS,
             "benchmark_sha256": source.sha256,
             "methods": self.names(),
@@ -167,6 +184,7 @@ class Job:
             "results": None if self.results is None else str(self.results.absolute()),
             "metrics": sorted(self.extras),
             "weights": [str(self.weights.inception), str(self.weights.vgg), self.weights.clip],
+            **self.weights.describe(self.extras),
         }
         if self.blend is not None:
             described["blend"] = self.blend
@@ -182,6 +200,7 @@ class Job:
         """Say how photos are brought to the input sizes of the networks that are used."""
         used = {"squeezenet", "random"}
         used |= {"inception"} if {"fid", "kid"} & set(self.extras) else set()
+        used |= {"efficientnet"} if "fed" in self.extras else set()
         used |= {"clip"} if {*CLIP} & set(self.extras) else set()
         return {name: text for name, text in RESIZE.items() if name in used}
 
@@ -235,16 +254,26 @@ def _observe(watched: Watched, source: Benchmark, store: Store, items: Iterable[
     observer.measure(items, source, store, job.sources(), watch)
 
 
-def measure_tokenizer(dfvqgan: DFVQGAN, source: Benchmark, store: Store, items: Iterable[int]) -> None:
-    """Call `tokenizers.measure` with the usual networks, for `measure_shared`.
+def measure_tokenizer(
+    dfvqgan: DFVQGAN,
+    source: Benchmark,
+    store: Store,
+    items: Iterable[int],
+    *,
+    extras: Sequence[str] = (),
+    weights: Weights | None = None,
+) -> None:
+    """Call `tokenizers.measure` with the networks that the figures need, for `measure_shared`.
 
     Args:
         dfvqgan: the tokenizer.
         source: the benchmark.
         store: gets the measurements.
         items: numbers of the photos.
+        extras: figures beside the usual ones.
+        weights: where those of their networks are.
     """
-    tokenizers.measure(dfvqgan, source, Weights().networks(()), store, items)
+    tokenizers.measure(dfvqgan, source, (weights or Weights()).networks(extras), store, items, extras)
 
 
 Loaded = TypeVar("Loaded")
@@ -367,12 +396,3 @@ def run_of(model: str, source: Benchmark, **more: Any) -> dict[str, Any]:
 def fingerprint(model: str) -> str:
     """Give a text that changes when a model's files do; by size and time, because weights may be large."""
     return stamp(hub.resolve(model))
-
-
-def stamp(path: str | Path) -> str:
-    """Give a text that changes when a file or a folder does; by size and time."""
-    folder = Path(path)
-    files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else [folder]
-    found: Mapping[str, os.stat_result] = {str(file.relative_to(folder)): file.stat() for file in files}
-    text = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found.items())
-    return f"{folder.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -13,7 +13,6 @@ Legend: C captions of a photo (the true one, others, none), K defective tokens, 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,6 @@ from nuwa_lip.evaluation.distances import bootstrap_interval
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import ModelParts
-from nuwa_lip.models.memory import Memory
 from nuwa_lip.models.orders import decoding_order, target_tokens
 
 OTHERS = 9
@@ -114,18 +112,11 @@ def caption_bits(parts: ModelParts, item: BenchmarkItem, captions: Sequence[str]
     order = decoding_order(parts.sampling.order, token_mask, generator)[None]  # [1, K]
     targets = target_tokens(tokens, order)
     memory = model.encode(tokenizer([""]), y.masked_fill(m, 0), m, known.tokens, token_mask)
-    memory = model.with_captions(_repeat(memory, len(captions)), tokenizer(list(captions)))
+    memory = model.with_captions(memory.repeat(len(captions)), tokenizer(list(captions)))
     count = len(memory.states)
     logits = model.decoder.predict(memory, targets.expand(count, -1), order.expand(count, -1))  # [C, K, V]
     nats = F.cross_entropy(logits.transpose(1, 2), targets.expand(count, -1), reduction="none")
     return (nats.double().mean(1) / np.log(2)).numpy()
-
-
-def _repeat(memory: Memory, count: int) -> Memory:
-    """Repeat the memory of one photo `count` times."""
-    names = ("states", "mask", "tokens", "token_mask")
-    repeated = {n: getattr(memory, n).expand(count, *getattr(memory, n).shape[1:]) for n in names}
-    return dataclasses.replace(memory, **repeated)
 
 
 def measure_likelihood(

@@ -36,6 +36,8 @@ ROWS = {  # JSON name → (shown as, decimals)
     "fsd_hole": ("FSD, hole ↓", 2),
     "krd": ("KRD ↓", 4),
     "krd_hole": ("KRD, hole ↓", 4),
+    "fed": ("FED ↓", 2),
+    "fed_hole": ("FED, hole ↓", 2),
     "fid": ("FID ↓", 2),
     "kid": ("KID ↓", 5),
     "psnr": ("PSNR, whole (dB) ↑", 2),

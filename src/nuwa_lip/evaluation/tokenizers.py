@@ -12,7 +12,7 @@ Legend: S side of the square, h w token grid, n known tokens of a photo, n_z wid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -142,7 +142,14 @@ def probe(model: DFVQGAN, item: BenchmarkItem) -> Probe:
     return Probe(photos, arrays)
 
 
-def measure(model: DFVQGAN, benchmark: Benchmark, networks: Networks, store: Store, items: Iterable[int]) -> None:
+def measure(
+    model: DFVQGAN,
+    benchmark: Benchmark,
+    networks: Networks,
+    store: Store,
+    items: Iterable[int],
+    extras: Sequence[str] = (),
+) -> None:
     """Measure photos, except those that the store has already.
 
     Args:
@@ -151,11 +158,12 @@ def measure(model: DFVQGAN, benchmark: Benchmark, networks: Networks, store: Sto
         networks: of the figures.
         store: gets the figures of each photo.
         items: numbers of photos.
+        extras: figures beside the usual ones, whose networks are there.
 
     Raises:
         InputError: a picture cannot be used; the photos before it stay in the store.
     """
-    squares, observer = Squares(benchmark, model.config.resolution), Observer({}, networks, ())
+    squares, observer = Squares(benchmark, model.config.resolution), Observer({}, networks, extras)
     for index in items:
         if store.has(f"{index:05d}", {}):
             continue
@@ -164,13 +172,14 @@ def measure(model: DFVQGAN, benchmark: Benchmark, networks: Networks, store: Sto
         store.save(f"{index:05d}", {**observer.observe(item, photos), **arrays})
 
 
-def summarise_tokenizer(store: Store, n: int, codebook_size: int) -> TokenizerFigures:
+def summarise_tokenizer(store: Store, n: int, codebook_size: int, extras: Sequence[str] = ()) -> TokenizerFigures:
     """Compute all figures of the first n photos.
 
     Args:
         store: has all of these photos.
         n: number of photos.
         codebook_size: V.
+        extras: figures beside the usual ones.
     """
     found = store.load([f"{i:05d}" for i in range(n)], ["distance", "changed", "latents", "tokens"])
     distance, changed = (found[name][:, 0].astype(np.float64) for name in ("distance", "changed"))
@@ -181,7 +190,7 @@ def summarise_tokenizer(store: Store, n: int, codebook_size: int) -> TokenizerFi
     relative = distance / scale if scale else distance[:0]
     means = {"distance": distance, "relative_distance": relative, "changed": changed}
     return TokenizerFigures(
-        photos=dict(summarise(store, n, list(METHODS), ())),
+        photos=dict(summarise(store, n, list(METHODS), extras)),
         **{name: float(values.mean()) if len(values) else None for name, values in means.items()},
         scale=scale,
         usage=len(used) / codebook_size,

@@ -64,15 +64,11 @@ class PackedLinear(QuantisedLinear):
 class Int8Linear(QuantisedLinear):
     """A linear layer of whole numbers: weights with a scale for each output, activations with one for each row."""
 
-    scale: Tensor
-    zero: Tensor
-
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         whole, scale = to_int8(weight)
         self.packed: Tensor = torch.ops.onednn.qlinear_prepack(whole, None)
-        self.register_buffer("scale", scale)
-        self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int32))
+        self.scale, self.zero = nn.Buffer(scale), nn.Buffer(torch.zeros(len(scale), dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply: [..., K] → [..., N]."""
@@ -86,14 +82,10 @@ class Int8Linear(QuantisedLinear):
 class Int8WeightLinear(QuantisedLinear):
     """A linear layer of 8-bit weights with a scale for each output; activations stay as they are."""
 
-    whole: Tensor
-    scale: Tensor
-
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         whole, scale = to_int8(weight)
-        self.register_buffer("whole", whole)
-        self.register_buffer("scale", scale.to(weight.dtype))
+        self.whole, self.scale = nn.Buffer(whole), nn.Buffer(scale.to(weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply: [..., K] → [..., N]."""
@@ -103,16 +95,13 @@ class Int8WeightLinear(QuantisedLinear):
 class Int4Linear(QuantisedLinear):
     """A linear layer of 4-bit weights with scale and offset for each group of inputs; activations stay as they are."""
 
-    packed: Tensor
-    pairs: Tensor
-
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         whole, scale, offset = to_int4(weight)
         self.group = weight.shape[1] // scale.shape[1]
-        self.register_buffer("packed", torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1))
+        self.packed = nn.Buffer(torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1))
         pairs = torch.stack([scale, offset], -1).transpose(0, 1)  # [K / g, N, 2]
-        self.register_buffer("pairs", pairs.to(weight.dtype).contiguous())
+        self.pairs = nn.Buffer(pairs.to(weight.dtype).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply: [..., K] → [..., N]."""

@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,9 @@ def xmp_room(path: Path) -> float:
     return XMP_ROOM if _format(path) == "JPEG" else math.inf
 
 
-def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:
+def save_image(
+    image: Image.Image, path: Path, *, replace: bool = True, finish: Callable[[Path], None] | None = None
+) -> None:
     """Write a picture with what rides beside its pixels (in `image.info`); every format but JPEG is lossless.
 
     A warning says what the format cannot hold. The file is written whole or not at all; one that is replaced keeps its
@@ -113,6 +116,7 @@ def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:
         image: the picture; 16-bit colours stand in its `info`, as `Photo.to_pil` puts them there.
         path: the file; its ending gives the format. `-` writes a PNG to standard output.
         replace: False refuses a file that has appeared there since it was checked.
+        finish: is given the whole file before it gets its name, such as to sign it.
 
     Raises:
         InputError: the format cannot hold the picture, or the file exists.
@@ -126,6 +130,8 @@ def save_image(image: Image.Image, path: Path, *, replace: bool = True) -> None:
     try:
         with written_whole(path, replace=replace) as part:
             _write(image, deep, _format(path), kept, part)
+            if finish is not None:
+                finish(part)
             if path.is_file() and not path.is_symlink():
                 os.chmod(part, stat.S_IMODE(path.stat().st_mode))
     except InputError:

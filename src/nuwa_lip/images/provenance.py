@@ -42,7 +42,7 @@ class Statement:
     """Says how a picture was repainted."""
 
     model: str
-    """Bundled name, hub id, or a folder's name; not where it lies."""
+    """Bundled name, hub id, or a folder's or file's name; not where it lies."""
     seed: int
     known: str
     """`hash_known` of the photo that it was made from."""
@@ -50,7 +50,7 @@ class Statement:
 
 def public_name(model: str) -> str:
     """Name a model without telling where on somebody's disk it lies."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return Path(model).resolve().name if Path(model).exists() else model
 
 
 def hash_known(photo: Photo, mask: np.ndarray) -> str:

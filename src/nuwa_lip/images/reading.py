@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +20,12 @@ from nuwa_lip.images.deep import cut_depth, has_deep_colours, read_deep
 from nuwa_lip.images.exif import TURNED, decode
 from nuwa_lip.images.metadata import read_chunks
 from nuwa_lip.images.photo import Photo, as_photo, stored
-from nuwa_lip.images.salvage import MOST_SCANS, count_scans, salvage
+from nuwa_lip.images.salvage import MOST_SCANS, count_scans, salvage, set_in_pillow
 
 PROGRAMS = ("EPS", "WMF")  # drawings that Pillow would have another program carry out
 STUBS = ("BUFR", "GRIB", "HDF5", "MPEG")  # what Pillow knows by name only
 STANDARD = Path("-")  # standard input or output
 LONGEST_TEXT = 2**26  # bytes of a profile or text in a PNG; Pillow refuses the whole picture beyond 2**20
-LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def _read(path: Path | Content) -> tuple[Image.Image, np.ndarray | None]:
 
 def _decode(path: Path | Content, file: BinaryIO) -> tuple[Image.Image, np.ndarray | None]:
     """Decode an open file, whatever Pillow raises."""
-    with _all_texts(), warnings.catch_warnings():
+    with set_in_pillow(PngImagePlugin, "MAX_TEXT_CHUNK", LONGEST_TEXT), warnings.catch_warnings():
         # up to twice Pillow's limit is a large photo; beyond, Pillow refuses
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         # an open file, because Pillow maps some paths into memory, and turns those pictures wrongly
@@ -166,17 +164,6 @@ def _opened(path: Path | Content) -> Iterator[BinaryIO]:
         return
     with open(regular(path), "rb") as file:
         yield file
-
-
-@contextmanager
-def _all_texts() -> Iterator[None]:
-    """Let Pillow read long profiles and texts in a PNG too."""
-    with LOCK:
-        before, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, LONGEST_TEXT
-        try:
-            yield
-        finally:
-            PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def _check_scans(path: Path | Content, file: BinaryIO) -> None:

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -55,7 +56,7 @@ def _salvage_webp(content: bytes) -> tuple[Image.Image, float] | None:
 
 def _decoded(content: bytes, fill: int) -> Image.Image | None:
     """Decode as far as it goes; what is missing is `fill`, black with a palette."""
-    with _lenient(), warnings.catch_warnings():
+    with set_in_pillow(ImageFile, "LOAD_TRUNCATED_IMAGES", True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(content))
@@ -75,13 +76,21 @@ def _decoded(content: bytes, fill: int) -> Image.Image | None:
 
 
 @contextmanager
-def _lenient() -> Iterator[None]:
+def set_in_pillow(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Set what Pillow has for the whole process, for a moment, and for one thread at a time.
+
+    Args:
+        module: of Pillow.
+        name: of its variable.
+        value: for the moment.
+    """
     with LOCK:
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        before = getattr(module, name)
+        setattr(module, name, value)
         try:
             yield
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
+            setattr(module, name, before)
 
 
 def count_scans(content: bytes) -> int:

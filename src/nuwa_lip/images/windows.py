@@ -59,12 +59,8 @@ class Box:
 
     def join(self, other: Box) -> Box:
         """Return the smallest box around both."""
-        return Box(
-            min(self.top, other.top),
-            min(self.left, other.left),
-            max(self.bottom, other.bottom),
-            max(self.right, other.right),
-        )
+        top, left = min(self.top, other.top), min(self.left, other.left)
+        return Box(top, left, max(self.bottom, other.bottom), max(self.right, other.right))
 
     def within(self, size: tuple[int, int]) -> tuple[slice, slice]:
         """Return the part inside a photo of `size` (H, W), as slices."""

@@ -203,15 +203,11 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.pointer: nn.Linear | None = None
-        if config.pointer and "tokens" in config.perspectives:
-            self.pointer = nn.Linear(config.width, config.width, bias=False)
-        self.shift: CaptionShift | None = None
-        if config.caption_shift and "text" in config.perspectives:
-            self.shift = CaptionShift(config.width, config.decoder_layers)
-        self.prior: CaptionPrior | None = None
-        if config.caption_prior and "text" in config.perspectives:
-            self.prior = CaptionPrior(config.width, config.grid, config.caption_prior)
+        points, reads = config.pointer and "tokens" in config.perspectives, "text" in config.perspectives
+        self.pointer = nn.Linear(config.width, config.width, bias=False) if points else None
+        self.shift = CaptionShift(config.width, config.decoder_layers) if config.caption_shift and reads else None
+        regions = config.caption_prior if reads else 0
+        self.prior = CaptionPrior(config.width, config.grid, regions) if regions else None
 
     @property
     def layers(self) -> list[DecoderBlock]:

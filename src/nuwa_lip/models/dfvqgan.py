@@ -11,7 +11,8 @@ Legend: B batch, H W pixels, i level (0 = finest), C_i its channels, h w token g
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,7 @@ class DFVQGAN(nn.Module):
         if self.config.partial_convolution:
             latents, activations = encode_partially(self.encoder, self._cells(image), masks[0])
         elif not self.config.relative_estimation:
-            latents, activations = self._encode(image.masked_fill(mask, 0), [None] * len(masks))
+            latents, activations = self._encode(image.masked_fill(mask, self.config.blank), [None] * len(masks))
         else:
             latents, activations = self._encode(image, masks)
         return self._encoding(latents, image, mask, activations, masks)
@@ -168,6 +169,17 @@ class DFVQGAN(nn.Module):
         skips = [(h, m | off) for h, m in encoding.skips or []]
         return Reconstruction(self.decode_codes(codes, skips), encoding, quantised)
 
+    @torch.no_grad()
+    def take_unit_range(self) -> Self:
+        """Let weights that were trained on pixels from 0 to 1 take and give [-1, 1], and return the model.
+
+        What goes in is brought to (0, 1) within `encode`; what comes out is 2 x - 1 by the last convolution, exactly.
+        """
+        self.config = replace(self.config, input_range=(0.0, 1.0))
+        self.decoder.conv_out.weight.mul_(2)
+        self.decoder.conv_out.bias.mul_(2).sub_(1)  # type: ignore[union-attr]
+        return self
+
     @property
     def dtype(self) -> torch.dtype:
         """Return the precision of the weights; public methods take and give float32 whatever it is."""
@@ -183,8 +195,8 @@ class DFVQGAN(nn.Module):
         return h.float(), activations
 
     def _cells(self, image: Tensor) -> Tensor:
-        """Cut [B, 3, H, W] into cells [B, 3 · patch², H / patch, W / patch] in the weights' precision."""
-        image = image.to(self.dtype)
+        """Cut [B, 3, H, W] into cells [B, 3 · patch², H / patch, W / patch] in the weights' range and precision."""
+        image = ((image + 1) / 2 if self.config.input_range == (0, 1) else image).to(self.dtype)
         return image if self.config.patch == 1 else F.pixel_unshuffle(image, self.config.patch)  # else it would copy
 
     def _masks(self, mask: Tensor) -> list[Tensor]:

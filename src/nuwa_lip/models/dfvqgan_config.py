@@ -14,8 +14,7 @@ BOUNDS: Bounds = {
     "refinement": (ANY, 2**16),
     "encoder_blocks": (ANY, 64),
     "decoder_blocks": (ANY, 64),
-    "encoder_level_blocks": (1, 64),
-    "decoder_level_blocks": (1, 64),
+    **dict.fromkeys(("encoder_level_blocks", "decoder_level_blocks"), (1, 64)),
     "decoder_channels": (1, 2**16),
     "attention_levels": (ANY, 32),
     "groups": (ANY, 2**16),
@@ -29,6 +28,7 @@ TUPLES = (
     "channels",
     "attention_levels",
     "connection_weights",
+    "input_range",
     "encoder_level_blocks",
     "decoder_level_blocks",
     "decoder_channels",
@@ -79,6 +79,9 @@ class DFVQGANConfig:
     """n_z, width of a code."""
     normalise_codes: bool = False
     """Whether latents and codes are compared on the unit sphere (with a small `codebook_dim`: LlamaGen's recipe)."""
+    input_range: tuple[float, float] = (-1.0, 1.0)
+    """Values of pixels within the encoder, (-1, 1) or (0, 1), as its weights were trained; images are in [-1, 1] either
+    way. The hole is 0, as the padding at a picture's border is: with (0, 1) that is black, not grey."""
     commitment: float = 0.25
     """β of Eq. 13."""
     relative_estimation: bool = True
@@ -116,6 +119,8 @@ class DFVQGANConfig:
             raise InputError(f"refinement is {self.refinement}; it must be 0 (none) or more channels")
         if self.resolution < 1 or self.resolution % self.factor:
             raise InputError(f"resolution {self.resolution} is not a multiple of the factor {self.factor}")
+        if self.input_range not in ((-1, 1), (0, 1)):
+            raise InputError(f"input_range is {self.input_range}; it must be (-1, 1) or (0, 1)")
         if self.partial_convolution and self.relative_estimation:
             raise InputError("partial_convolution stands in place of relative_estimation: switch that off")
         self._check_levels()
@@ -156,6 +161,11 @@ class DFVQGANConfig:
     def factor(self) -> int:
         """Return the pixels on a token's side."""
         return self.patch * 2 ** (len(self.channels) - 1)
+
+    @property
+    def blank(self) -> float:
+        """Return the value of an image in [-1, 1] that is 0 within the encoder."""
+        return -1.0 if self.input_range == (0, 1) else 0.0
 
     @property
     def grid(self) -> int:

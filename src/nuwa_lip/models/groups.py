@@ -19,8 +19,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from nuwa_lip.errors import InputError
 
@@ -128,11 +128,9 @@ def rows_of(sizes: Sequence[int]) -> Rows:
 def rows_of_each(sizes: Sequence[Sequence[int]]) -> Rows:
     """Return the rows of B sequences, [B, R]; beyond a shorter one's own a row sees, and is seen by, itself only."""
     each = [rows_of(one) for one in sizes]
-    longest = max(len(rows.slots) for rows in each)
-    slots = torch.arange(longest).expand(len(each), -1)
-    index = torch.stack([F.pad(rows.input_index, (0, longest - len(rows.slots)), value=-1) for rows in each])
-    prefix = torch.stack([F.pad(rows.prefix, (0, longest - len(rows.slots))) for rows in each])
-    return Rows(slots, index, prefix)
+    index = pad_sequence([rows.input_index for rows in each], batch_first=True, padding_value=-1)
+    prefix = pad_sequence([rows.prefix for rows in each], batch_first=True)
+    return Rows(torch.arange(index.shape[1]).expand(len(each), -1), index, prefix)
 
 
 def rows_of_steps(sizes: Sequence[int], by_confidence: bool, device: torch.device | None = None) -> list[Rows]:

@@ -40,6 +40,10 @@ class Memory:
         """Return the same on a device."""
         return self._map(lambda x: x.to(device))
 
+    def repeat(self, count: int) -> Memory:
+        """Return the memory of one photo `count` times, as a batch."""
+        return self._map(lambda x: x.expand(count, *x.shape[1:]))
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Memory:
         states, mask, tokens, token_mask = map(change, (self.states, self.mask, self.tokens, self.token_mask))
         return Memory(states, mask, tokens, token_mask, self.text_length)

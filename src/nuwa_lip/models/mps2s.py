@@ -54,19 +54,9 @@ class MPS2S(nn.Module):
         self.tokens = TokenEncoder(config, encoder(config.token_layers)) if "tokens" in config.perspectives else None
         self.text: TextTransformer | BertText | ReadyMadeText | None = None
         if "text" in config.perspectives and config.text_encoder is None:
-            self.text = TextTransformer(
-                config.text_vocab,
-                config.text_length,
-                Encoder(
-                    config.text_layers,
-                    config.text_width,
-                    config.text_heads,
-                    config.text_mlp_ratio,
-                    config.dropout,
-                    config.layer_scale,
-                ),
-                config.text_width,
-            )
+            sizes = config.text_layers, config.text_width, config.text_heads, config.text_mlp_ratio
+            text_encoder = Encoder(*sizes, config.dropout, config.layer_scale)
+            self.text = TextTransformer(config.text_vocab, config.text_length, text_encoder, config.text_width)
         for part in self.children():
             initialise(part)
         if self.decoder.pointer is not None:

@@ -8,24 +8,13 @@ from typing import Any
 from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 
-SIZE, LAYERS, CODES = (1, 2**16), (0, 256), (1, 2**24)
+LAYERS, CODES = (0, 256), (1, 2**24)
 BOUNDS: Bounds = {
-    "codebook_size": CODES,
-    "grid": (1, 2**10),
-    "image_size": SIZE,
-    "patch_size": SIZE,
-    "width": SIZE,
-    "heads": (1, 2**10),
-    "text_layers": LAYERS,
-    "pixel_layers": LAYERS,
-    "token_layers": LAYERS,
-    "decoder_layers": LAYERS,
-    "text_vocab": CODES,
-    "text_length": SIZE,
-    "text_width": SIZE,
-    "text_heads": (1, 2**10),
-    "mlp_ratio": (0, 64),
-    "text_mlp_ratio": (0, 64),
+    **dict.fromkeys(("codebook_size", "text_vocab"), CODES),
+    **dict.fromkeys(("image_size", "patch_size", "width", "text_length", "text_width"), (1, 2**16)),
+    **dict.fromkeys(("grid", "heads", "text_heads"), (1, 2**10)),
+    **dict.fromkeys(("text_layers", "pixel_layers", "token_layers", "decoder_layers"), LAYERS),
+    **dict.fromkeys(("mlp_ratio", "text_mlp_ratio"), (0, 64)),
     "dropout": (0, 1),
     "layer_scale": (-1e6, 1e6),
     "caption_prior": (ANY, 2**8),

@@ -78,14 +78,7 @@ class SqueezeNetFeatures(Features):
         def pool() -> nn.Module:
             return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
-        layers = [
-            nn.Conv2d(3, 64, 3, stride=2),
-            nn.ReLU(),
-            pool(),
-            Fire(64, 16, 64),
-            Fire(128, 16, 64),
-            pool(),
-        ]
+        layers = [nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), pool(), Fire(64, 16, 64), Fire(128, 16, 64), pool()]
         layers += [Fire(128, 32, 128), Fire(256, 32, 128), pool(), Fire(256, 48, 192), Fire(384, 48, 192)]
         layers += [Fire(384, 64, 256), Fire(512, 64, 256)]
         super().__init__(layers, SQUEEZENET_MAPS)

@@ -37,6 +37,7 @@ from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import decoding_order
 from nuwa_lip.sampling.draw import draw, guide
 from nuwa_lip.sampling.settings import Sampling
+from nuwa_lip.sampling.so_far import SoFar
 
 CHUNK = 4
 """Most candidates at once: four rows cost a small model a quarter more than one, a large one nothing."""
@@ -47,6 +48,7 @@ SLOTS = 32
 """Cache slots are read in multiples of 32: oneDNN compiles and keeps a kernel for every new length (1 MB each)."""
 
 Callback = Callable[[int, int], None]
+Watch = Callable[[int, int, SoFar], None]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -62,6 +64,7 @@ def sample(
     use_cache: bool = True,
     graph: bool = False,
     callback: Callback | None = None,
+    watch: Watch | None = None,
     **settings: Any,
 ) -> tuple[Tensor, Tensor]:
     """Fill in the defective tokens of B photos, n candidates for each.
@@ -77,6 +80,7 @@ def sample(
         use_cache: False runs the whole decoder in every step, which gives the same and is slow.
         graph: on a GPU, with one token a step, capture a step as a CUDA graph, and replay that for every token.
         callback: called as f(step, steps) after each step, from 1; steps: of all photos and candidates.
+        watch: the same, with what is decided so far.
         settings: fields of `Sampling` by name, which replace those of `sampling`: guidance_scale, temperature, top_k,
             top_p, order, num_inference_steps, schedule.
 
@@ -100,7 +104,7 @@ def sample(
     groups = [group_sizes(int(one[0].token_mask.sum()), steps, sampling.schedule) for one in memories]
     chunks = [candidates_at_once(sizes, memory.states.device, sampling.by_confidence) for sizes in groups]
     rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
-    progress = _Progress(callback, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
+    progress = _Progress(callback, watch, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
     graph = graph and memory.states.is_cuda
     decoder = speed_up(mps2s).decoder
     tokens, scores = [], []
@@ -194,13 +198,15 @@ class _Plan:
 class _Progress:
     """Counts steps for the caller."""
 
-    def __init__(self, callback: Callback | None, total: int) -> None:
-        self.callback, self.total, self.step = callback, total, 0
+    def __init__(self, callback: Callback | None, watch: Watch | None, total: int) -> None:
+        self.callback, self.watch, self.total, self.step = callback, watch, total, 0
 
-    def __call__(self) -> None:
+    def __call__(self, so_far: SoFar) -> None:
         self.step += 1
         if self.callback is not None:
             self.callback(self.step, self.total)
+        if self.watch is not None:
+            self.watch(self.step, self.total, so_far)
 
 
 def _decode(
@@ -265,7 +271,7 @@ def _decode(
             decide(rows, step)
         else:
             captured(*rows)
-        progress()
+        progress(SoFar(memory.tokens[0], plan.positions[0], chosen[0], sum(plan.sizes[: step + 1])))
     return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
 
 

@@ -35,6 +35,8 @@ def create_app(
     limits: Limits = USUAL,
     hosts: Sequence[str] = LOOPBACK,
     tokens: Sequence[str] = (),
+    provenance: bool = True,
+    replica: bool = False,
     **options: Any,
 ) -> FastAPI:
     """Make the application; the models are loaded when it starts.
@@ -44,6 +46,8 @@ def create_app(
         limits: what is taken.
         hosts: names that it answers to; "*" for any.
         tokens: of which every request must bear one; none: everybody may ask.
+        replica: it is one of several, of which any gets the next request: jobs are refused.
+        provenance: results say that they were repainted.
         options: for `InpaintPipeline.from_pretrained`, and `device`.
 
     Raises:
@@ -52,13 +56,15 @@ def create_app(
     limits.check()
     device = options.pop("device", None)
     studio = Studio(models, limits, **options)
-    studio.device = device
+    studio.device, studio.provenance = device, provenance
     figures = Figures()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.worker = Worker(limits, studio.pipeline)
         app.state.worker.start()
+        if replica:  # whoever waits for all of them to be started waits until they can paint
+            await asyncio.to_thread(app.state.worker.prepared)
         with hooked():
             yield
             await asyncio.to_thread(app.state.worker.close, GRACE)
@@ -72,6 +78,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.studio, app.state.figures, app.state.limits = studio, figures, limits
+    app.state.replica = replica
     app.add_middleware(Guard, hosts=hosts, tokens=tokens, largest=limits.megabytes * 10**6)
     _explain_errors(app)
     app.include_router(version1.router)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 import httpx
 
 from nuwa_lip.errors import InputError
+
+SEVERAL = 409
+"""What a server of several replicas answers to requests for jobs, which it does not have."""
 
 
 class Refused(InputError):
@@ -39,6 +43,16 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """Holds the hole as far as it is painted, to be laid over its place in the upright photo."""
+
+    box: tuple[int, int, int, int]
+    """Left, top, width and height in the photo's pixels."""
+    webp: bytes
+    """Transparent outside the hole; it may be smaller than the box."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """Says how far a job is."""
 
@@ -48,6 +62,7 @@ class Progress:
     seconds_left: float | None
     known_changed: int | None
     error: str | None
+    preview: Preview | None = None
 
 
 class Client:
@@ -90,7 +105,13 @@ class Client:
         Raises:
             Refused: the server did not paint.
         """
-        job = self.start(image, mask, prompt, **options)
+        try:
+            job = self.start(image, mask, prompt, **options)
+        except Refused as refused:
+            if refused.status != SEVERAL:
+                raise
+            found = _checked(self._post("/v1/inpaint", image, mask, prompt, options)).json()["images"]
+            return [Result(base64.b64decode(one["b64"]), one["seed"], one["score"]) for one in found]
         for progress in self.follow(job):
             if progress.state == "failed":
                 raise Refused(422, progress.error or "the job failed")
@@ -110,26 +131,38 @@ class Client:
         Raises:
             Refused: the server did not take it.
         """
+        return str(_checked(self._post("/v1/jobs", image, mask, prompt, options)).json()["id"])
+
+    def _post(
+        self,
+        path: str,
+        image: Path | str | bytes,
+        mask: Path | str | bytes | None,
+        prompt: str,
+        options: dict[str, Any],
+    ) -> httpx.Response:
         files = {"image": _content(image)}
         if mask is not None:
             files["mask"] = _content(mask)
         fields = {name: str(value) for name, value in options.items() if value is not None}
-        answer = self._http.post("/v1/jobs", data={"prompt": prompt, **fields}, files=files)
-        return str(_checked(answer).json()["id"])
+        return self._http.post(path, data={"prompt": prompt, **fields}, files=files)
 
-    def follow(self, job: str) -> Iterator[Progress]:
-        """Yield a job's progress at each change, until it is over.
+    def follow(self, job: str, *, previews: bool = False) -> Iterator[Progress]:
+        """Yield a job's progress at each change, until it is over; with some of them a preview, if asked for.
 
         Raises:
             Refused: the server does not know the job.
         """
-        with self._http.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        with self._http.stream("GET", f"/v1/jobs/{job}/events", params={"previews": previews}) as answer:
             if answer.is_error:
                 answer.read()
             for line in _checked(answer).iter_lines():
                 if line.startswith("data: "):
                     found = json.loads(line.removeprefix("data: "))
-                    yield Progress(**{name: found[name] for name in Progress.__dataclass_fields__})
+                    if shown := found.get("preview"):
+                        webp = base64.b64decode(shown["url"].partition(",")[2])
+                        found["preview"] = Preview(tuple(shown["box"]), webp)
+                    yield Progress(**{name: found.get(name) for name in Progress.__dataclass_fields__})
 
     def results(self, job: str) -> list[Result]:
         """Fetch what a job has painted.

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.serving.limits import Limits
+from nuwa_lip.serving.previews import Shot
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 log = logging.getLogger(__name__)
@@ -76,6 +77,10 @@ class Job:
     started: float | None = None
     seconds: float | None = None
     """Time that the work took."""
+    watchers: int = 0
+    """How many listen to it who want previews."""
+    shot: Shot | None = None
+    """The last preview."""
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -124,8 +129,8 @@ class Job:
 
         self._loop.call_soon_threadsafe(apply)
 
-    def report(self, progress: float) -> None:
-        """Say how far the work is.
+    def report(self, progress: float, shot: Shot | None = None) -> None:
+        """Say how far the work is, and show it if there is a new preview.
 
         Raises:
             Stopped: it should not go on.
@@ -134,7 +139,7 @@ class Job:
             raise Stopped("cancelled")
         if self.started is not None and time.monotonic() - self.started > self.limit:
             raise Stopped(f"the request took longer than the {self.limit:.0f} s that this server gives one")
-        self.change(progress=progress)
+        self.change(progress=progress, **({} if shot is None else {"shot": shot}))
 
     def run(self) -> None:
         """Do the work, in the worker's thread; whatever happens becomes a state."""
@@ -174,12 +179,23 @@ class Worker:
         self._prepare = prepare
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._closing = False
+        self._prepared = threading.Event()
         self._pace = 2.0  # seconds a job, as far as known
         self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def prepared(self) -> None:
+        """Wait until the preparation is over.
+
+        Raises:
+            InputError: it has failed.
+        """
+        self._prepared.wait()
+        if self.failure is not None:
+            raise InputError(self.failure)
 
     @property
     def waiting(self) -> int:
@@ -230,10 +246,12 @@ class Worker:
         except Exception as error:
             log.exception("the model could not be loaded")
             self.failure = str(error)
+            self._prepared.set()
             for waiting in list(self.jobs.values()):
                 waiting.change(state="failed", error=f"the model could not be loaded: {error}", fault=True)
             return
         self.ready = True
+        self._prepared.set()
         while (job := self._queue.get()) is not None:
             job.run()
             if job.started is not None:

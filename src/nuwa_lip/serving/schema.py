@@ -82,6 +82,13 @@ class Candidate(BaseModel):
     b64: Annotated[str | None, Field(description="the PNG in base64, where the answer holds it")] = None
 
 
+class PreviewView(BaseModel):
+    """The hole as far as it is painted."""
+
+    box: Annotated[tuple[int, int, int, int], Field(description="left, top, width, height in the result's pixels")]
+    url: Annotated[str, Field(description="a WebP as data URL, transparent outside the hole; it may be smaller")]
+
+
 class JobView(BaseModel):
     """How far a job is, and what came of it."""
 
@@ -97,6 +104,9 @@ class JobView(BaseModel):
     known_changed: Annotated[int | None, Field(description="of these, how many any result changed: 0")] = None
     notes: Annotated[list[str], Field(description="what to know of it, such as that the hole is large")] = []
     images: list[Candidate] = []
+    preview: Annotated[
+        PreviewView | None, Field(description="in a stream of events that was asked for them, each preview once")
+    ] = None
 
 
 class ModelView(BaseModel):

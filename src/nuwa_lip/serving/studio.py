@@ -14,6 +14,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.serving.jobs import Job, Painted
 from nuwa_lip.serving.limits import Limits
 from nuwa_lip.serving.notes import noted
+from nuwa_lip.serving.previews import Previews
 from nuwa_lip.serving.reading import TooLarge, check_pixels
 from nuwa_lip.serving.schema import Options
 
@@ -59,6 +60,9 @@ class Studio:
         self.models, self.limits, self.options = tuple(models), limits, options
         self.loaded: dict[str, InpaintPipeline] = {}
         self.device: str | None = None
+        self.provenance = True
+        """Results say that they were repainted."""
+        self._preview_seconds = 0.05  # what one takes, until the first has been made
         self._reading = threading.Lock()  # decoders set aside warnings, which all threads share
 
     def pipeline(self, name: str | None = None) -> InpaintPipeline:
@@ -149,13 +153,17 @@ class Studio:
         assert photo is not None and hole is not None
         pipe = self.pipeline(options.model)
         windows = len(find_windows(hole.mask, pipe.resolution, options.padding_mask_crop))
-        done, last = 0, 0
+        done, last, previews = 0, 0, Previews(self._preview_seconds)
 
-        def after_step(_: object, step: int, steps: int, __: object) -> None:
+        def after_step(_: object, step: int, steps: int, given: dict[str, Any]) -> None:
             nonlocal done, last
             done += step <= last  # a new window has begun
             last = step
-            job.report(min(1.0, (done + step / steps) / windows))
+            progress = min(1.0, (done + step / steps) / windows)
+            job.report(progress)
+            preview = given.get("preview") if job.watchers else None  # not every model can show what it has
+            if preview is not None and (shot := previews.take(preview, progress)):
+                job.report(progress, shot)
 
         job.report(0.0)
         seed = secrets.randbelow(2**32) if options.seed is None else options.seed
@@ -169,10 +177,12 @@ class Studio:
                 **options.sampling(),
             )
             model = public_name(self.models[0] if options.model is None else options.model)
-            known_before = hash_known(photo, hole.mask)
+            known_before = hash_known(photo, hole.mask) if self.provenance else ""
             for image, own in zip(out.images, out.seeds, strict=True):
-                mark(image, Statement(model, own, known_before))
+                if self.provenance:
+                    mark(image, Statement(model, own, known_before))
             files = [as_png(image) for image in out.images]
+        self._preview_seconds = previews.seconds
         known = ~hole.mask
         results = [stored(image) for image in out.images]
         order.known_changed = max(int((differences(photo, result) & known).sum()) for result in results)

@@ -7,7 +7,7 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
 
 from nuwa_lip.errors import InputError
+from nuwa_lip.serving.client import SEVERAL
 from nuwa_lip.serving.jobs import Full, Job
+from nuwa_lip.serving.previews import Shot
 from nuwa_lip.serving.reading import from_base64
-from nuwa_lip.serving.schema import Candidate, InpaintRequest, JobView, ModelView, Options, Problem
+from nuwa_lip.serving.schema import Candidate, InpaintRequest, JobView, ModelView, Options, PreviewView, Problem
 from nuwa_lip.serving.studio import Order, Studio
 
 PAUSE = 15.0
@@ -51,6 +53,21 @@ BODY = {
 router = APIRouter(prefix="/v1", tags=["version 1"])
 
 
+def one_process(request: Request) -> None:
+    """Refuse what a replica cannot answer, for the next request may reach another one.
+
+    Raises:
+        HTTPException: so it is.
+    """
+    if request.app.state.replica:
+        raise HTTPException(
+            SEVERAL, "this server has several replicas, which share no jobs: ask /v1/inpaint, which waits"
+        )
+
+
+jobs = APIRouter(prefix="/jobs", dependencies=[Depends(one_process)], responses={SEVERAL: {"model": Problem}})
+
+
 @router.post("/inpaint", response_model=JobView, responses=REFUSALS, openapi_extra=BODY)
 async def inpaint(request: Request) -> Response:
     """Repaint the hole of a photo, and wait for the results.
@@ -65,19 +82,19 @@ async def inpaint(request: Request) -> Response:
     return JSONResponse(view(request, job, pictures=True).model_dump())
 
 
-@router.post("/jobs", response_model=JobView, status_code=202, responses=REFUSALS, openapi_extra=BODY)
+@jobs.post("", response_model=JobView, status_code=202, responses=REFUSALS, openapi_extra=BODY)
 async def start_job(request: Request) -> JobView:
     """Begin the same without waiting: look at the job, or listen to its events."""
     return view(request, await _submit(request))
 
 
-@router.get("/jobs/{job_id}", response_model=JobView)
+@jobs.get("/{job_id}", response_model=JobView)
 async def look_at_job(request: Request, job_id: str) -> JobView:
     """Say how far a job is."""
     return view(request, find(request, job_id))
 
 
-@router.delete("/jobs/{job_id}", response_model=JobView)
+@jobs.delete("/{job_id}", response_model=JobView)
 async def cancel_job(request: Request, job_id: str) -> JobView:
     """Cancel a job: at once if it waits, after the running step if it runs."""
     job = find(request, job_id)
@@ -85,31 +102,47 @@ async def cancel_job(request: Request, job_id: str) -> JobView:
     return view(request, job)
 
 
-@router.get("/jobs/{job_id}/events", responses={200: {"content": {"text/event-stream": {}}}})
-async def listen_to_job(request: Request, job_id: str) -> StreamingResponse:
-    """Stream the job, as JSON, at each change until it is over (server-sent events)."""
+@jobs.get("/{job_id}/events", responses={200: {"content": {"text/event-stream": {}}}})
+async def listen_to_job(request: Request, job_id: str, previews: bool = False) -> StreamingResponse:
+    """Stream the job, as JSON, at each change until it is over (server-sent events).
+
+    With `previews=true` some of them show the hole as far as it is painted; together they take a tenth of the job's
+    time at most, and change nothing in its results.
+    """
     job = find(request, job_id)
 
     async def events() -> AsyncIterator[str]:
-        while True:
-            yield f"data: {view(request, job).model_dump_json()}\n\n"
-            if job.over:
-                return
-            try:
-                await asyncio.wait_for(job.changed(), PAUSE)
-            except TimeoutError:
-                yield ": still there\n\n"
+        shown = None
+        job.watchers += previews
+        try:
+            while True:
+                found = view(request, job)
+                if previews and job.shot is not shown and not job.over:
+                    shown = job.shot
+                    found.preview = _preview(shown)
+                yield f"data: {found.model_dump_json()}\n\n"
+                if job.over:
+                    return
+                try:
+                    await asyncio.wait_for(job.changed(), PAUSE)
+                except TimeoutError:
+                    yield ": still there\n\n"
+        finally:
+            job.watchers -= previews
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
-@router.get("/jobs/{job_id}/images/{number}", responses={200: {"content": {"image/png": {}}}})
+@jobs.get("/{job_id}/images/{number}", responses={200: {"content": {"image/png": {}}}})
 async def fetch_image(request: Request, job_id: str, number: int) -> Response:
     """Give one result as PNG."""
     results = find(request, job_id).results
     if not 0 <= number < len(results):
         raise HTTPException(404, f"the job has {len(results)} results, and none of the number {number}")
     return Response(results[number].content, media_type="image/png")
+
+
+router.include_router(jobs)
 
 
 @router.get("/models")
@@ -162,6 +195,7 @@ async def submit(
 
         def at_its_end(job: Job) -> None:
             order.release()
+            job.shot = None
             state.figures.count(job)
 
         job = Job(lambda job: state.studio.paint(order, job), state.limits.seconds, order, at_its_end)
@@ -242,6 +276,12 @@ def view(request: Request, job: Job, *, pictures: bool = False) -> JobView:
             for i, result in enumerate(job.results)
         ],
     )
+
+
+def _preview(shot: Shot | None) -> PreviewView | None:
+    if shot is None:
+        return None
+    return PreviewView(box=shot.box, url="data:image/webp;base64," + base64.b64encode(shot.webp).decode())
 
 
 async def _read_body(request: Request) -> tuple[bytes, bytes | None, Options]:

@@ -138,7 +138,8 @@ def as_csv(blocks: Sequence[Block]) -> str:
                 values += ["", "", ""] if cell is None else [cell.value, cell.low, cell.high]
             stated = [line.row.paper.get(column.key, "") for column in columns if column.paper]
             about = [block.name, block.source.sha256, line.row.name, line.row.label, line.n, len(line.trainings)]
-            writer.writerow([escaped(value, "cell") for value in (*about, *values, *stated)])
+            cells = (*about, *values, *stated)
+            writer.writerow(["" if value is None else escaped(value, "cell") for value in cells])
     return out.getvalue()
 
 

@@ -20,7 +20,7 @@ from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import likelihood, tokenizers
 from nuwa_lip.evaluation.fingerprints import content_hash, model_hash, parameters_of
 from nuwa_lip.evaluation.images import Figures, means_of, summarise
-from nuwa_lip.evaluation.job import Job
+from nuwa_lip.evaluation.job import Job, Weights
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.tables.budget import Budget
 from nuwa_lip.tables.rows import Measured, RowFolder
@@ -164,6 +164,9 @@ def tokenizer_row(
     source: Benchmark,
     setting: Setting,
     changes: Mapping[str, Any] | None = None,
+    *,
+    extras: Sequence[str] = (),
+    weights: Weights | None = None,
 ) -> Measured:
     """Measure a tokenizer alone: reconstruction, oracle inpainting, distances (Tables 2 and 3).
 
@@ -174,20 +177,25 @@ def tokenizer_row(
         source: the benchmark.
         setting: how much is measured.
         changes: switches of the configuration that leave the weights as they are.
+        extras: figures beside the usual ones, of `images.EXTRAS`.
+        weights: where those of their networks are.
     """
-    path = hub.resolve(model)
-    work = RowWork(row, folder, source, setting, {"model": model_hash(path), "changes": dict(changes or {})})
+    path, weights = hub.resolve(model), weights or Weights()
+    about: dict[str, Any] = {"model": model_hash(path), "changes": dict(changes or {})}
+    about |= {"metrics": sorted(extras), **weights.describe(extras)} if extras else {}
+    work = RowWork(row, folder, source, setting, about)
     load = partial(tokenizers.load_tokenizer, model, changes)
     dfvqgan = load()
     known, store, side = work.known, work.store, dfvqgan.config.resolution
     if known is None:
         todo = store.missing(setting.n)
-        jobs.measure_shared(jobs.measure_tokenizer, dfvqgan, load, source, store, todo, setting.workers, title=row)
-        found = tokenizers.summarise_tokenizer(store, setting.n, dfvqgan.config.codebook_size)
+        measure = partial(jobs.measure_tokenizer, extras=extras, weights=weights)
+        jobs.measure_shared(measure, dfvqgan, load, source, store, todo, setting.workers, title=row)
+        found = tokenizers.summarise_tokenizer(store, setting.n, dfvqgan.config.codebook_size, extras)
         work.figures |= {name: getattr(found, name) for name in tokenizers.FIGURES}
         work.intervals |= found.intervals
         for method, figures in found.photos.items():
-            work.add(method, figures, prefix=f"{method}/")
+            work.add(method, figures, extras, prefix=f"{method}/")
         work.per_photo |= {name: _rounded(work.load(name)[:, 0]) for name in ("distance", "changed")}
         work.per_photo["relative_distance"] = [
             None if distance is None or not found.scale else distance / found.scale

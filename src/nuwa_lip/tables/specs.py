@@ -13,9 +13,20 @@ FSD = (
     "FSD is the Fréchet distance of SqueezeNet's features: a stand-in for FID, never FID itself.",
     "FSD and LPIPS-squeeze use SqueezeNet, the network whose perceptual loss trained our tokenizers but not GLIDE.",
 )
+FED = (
+    "FED is the Fréchet distance of EfficientNet-Lite0's features. Nothing was trained with that network but projected "
+    "discriminators, such as that of nuwa-lip-mini's decoder: of a row that had one it is no independent witness."
+)
 BLEND = "Our models are measured as the paper has them: colours are not blended at the hole's edge."
+WINDOWS = (
+    "NÜWA-LIP, fine-tuned or not, sees windows around the holes, enlarged to its own size; all others see the whole "
+    "photo. NÜWA-LIP, whole photo, is the same model seeing that too: what lies between the two is what windows give. "
+    "No window is smaller than the model's own square: on photos no larger than that, both rows are the same."
+)
 TOKENIZER_SORT = ("oracle/lpips_squeeze", "oracle/psnr_hole", "oracle/ring", "reconstruction/lpips_squeeze")
 IMAGE_SORT = ("lpips_squeeze", "lpips_squeeze_hole", "psnr_hole", "ring", "clip_score", "bits")
+OURS = ("nuwa", "nuwa-p", "nuwa-lip", "nuwa-lip-whole", "nuwa-lip-finetuned")
+"""The rows of Table 1 that are models of ours, which may have several candidates."""
 WITNESSES = ("psnr_hole", "ssim_hole", "krd")
 """Training sees SqueezeNet, as FSD and LPIPS-squeeze do: what is claimed of these must hold for figures that it has not
 seen."""
@@ -49,8 +60,9 @@ _IMAGES = (
     Column(key="fid", label="FID ↓", digits=4),
     Column(key="kid", label="KID ↓", digits=4),
     Column(key="lpips", label="LPIPS (VGG) ↓", digits=4),
+    Column(key="fed", label="FED ↓"),
 )
-_ASKED = {"fid": "fid", "kid": "kid", "lpips": "lpips", "clip_score": "clip"}
+_ASKED = {"fid": "fid", "kid": "kid", "lpips": "lpips", "clip_score": "clip", "fed": "fed"}
 """Figures that are measured only with one of `images.EXTRAS`."""
 
 
@@ -80,6 +92,22 @@ def _images(metrics: Sequence[str], printed: Sequence[str]) -> list[Column]:
     return [column if column.key in printed else replace(column, paper=None) for column in shown]
 
 
+def _oracle(metrics: Sequence[str]) -> list[Column]:
+    """Make the columns of what was asked for, of oracle inpainting."""
+    asked = [column for column in _IMAGES if _ASKED.get(column.key) in metrics]
+    return [replace(one, key=f"oracle/{one.key}", label=f"oracle {one.label}", paper=None) for one in asked]
+
+
+def _witnesses(metrics: Sequence[str]) -> tuple[str, ...]:
+    """List the figures that training has not seen: `WITNESSES`, and FED where it was asked for."""
+    return (*WITNESSES, "fed") if "fed" in metrics else WITNESSES
+
+
+def _distances(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Write the notes about distances of sets."""
+    return (*FSD, FED) if "fed" in metrics else FSD
+
+
 def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, metrics: Sequence[str] = ()) -> Table:
     """Make Table 1: NÜWA-LIP against other methods.
 
@@ -95,6 +123,7 @@ def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, met
         "nuwa": "NÜWA",
         "nuwa-p": "NÜWA-P",
         "nuwa-lip": "NÜWA-LIP",
+        "nuwa-lip-whole": "NÜWA-LIP, whole photo",
         "nuwa-lip-finetuned": "NÜWA-LIP, fine-tuned",
         "telea": "OpenCV, Telea",
         "navier-stokes": "OpenCV, Navier-Stokes",
@@ -102,9 +131,9 @@ def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, met
     rows = []
     for name, label in labels.items():
         rows.append(Row(name=name, label=label, paper=paper.TABLE1[like].get(name, {})))
-        if best_of > 1 and name in ("nuwa", "nuwa-p", "nuwa-lip", "nuwa-lip-finetuned"):
+        if best_of > 1 and name in OURS:
             rows.append(Row(name=f"{name}.best-of-{best_of}", label=f"{label}, best of {best_of}"))
-    figures = ("fsd", "psnr", "lpips_squeeze", *WITNESSES)
+    figures = ("fsd", "psnr", "lpips_squeeze", *_witnesses(metrics))
     claims = [
         *_ahead("nuwa-lip", "nuwa", figures),
         *_ahead("nuwa-lip", "nuwa-p", figures),
@@ -119,15 +148,21 @@ def table1(benchmark: str = "", extra: Sequence[str] = (), best_of: int = 1, met
         rows=rows,
         claims=claims,
         sort=IMAGE_SORT,
-        notes=(*FSD, "Known pixels are changed by NÜWA alone among ours; NÜWA-P pastes them over its result.", BLEND),
+        notes=(
+            *_distances(metrics),
+            "Known pixels are changed by NÜWA alone among ours; NÜWA-P pastes them over its result.",
+            WINDOWS,
+            BLEND,
+        ),
     )
 
 
-def table2(codes: Sequence[int]) -> Table:
+def table2(codes: Sequence[int], metrics: Sequence[str] = ()) -> Table:
     """Make Table 2: VQGAN, VQGAN-P, VQGAN with partial convolutions and DF-VQGAN, in three vocabularies.
 
     Args:
         codes: sizes of the codebooks; the first two on the recipe's token grid, the third on a finer one.
+        metrics: of `images.EXTRAS`, to be shown of oracle inpainting as well.
     """
     rows: list[Row] = []
     claims: list[Claim] = []
@@ -143,7 +178,7 @@ def table2(codes: Sequence[int]) -> Table:
             Row(name=f"partial-{end}", label=f"VQGAN, partial convolutions, {tokens}"),
             Row(name=f"df-vqgan-{end}", label=f"DF-VQGAN, {tokens}", paper=figures["df-vqgan"]),
         ]
-        claims += _tokenizer_claims(end, figures)
+        claims += _tokenizer_claims(end, figures, _witnesses(metrics))
     return Table(
         name="table2",
         title="Table 2: tokenizers, and Fig. 5",
@@ -159,13 +194,14 @@ def table2(codes: Sequence[int]) -> Table:
             Column(key="oracle/ssim_hole", label="oracle SSIM, hole ↑", digits=4),
             Column(key="oracle/krd", label="oracle KRD ↓", digits=4),
             Column(key="usage", label="codes in use", digits=3),
+            *_oracle(metrics),
         ),
         rows=rows,
         claims=claims,
         picture="oracle",
         sort=TOKENIZER_SORT,
         notes=(
-            *FSD,
+            *_distances(metrics),
             "The average distance is in each model's own scale; the relative one is divided by the distance of random "
             "pairs of latents, and is the one to judge by.",
             "VQGAN-P is the VQGAN with the known pixels pasted over its result. DF-VQGAN keeps them by itself: what it "
@@ -177,12 +213,13 @@ def table2(codes: Sequence[int]) -> Table:
     )
 
 
-def _tokenizer_claims(end: str, figures: Mapping[str, paper.Figures]) -> list[Claim]:
+def _tokenizer_claims(end: str, figures: Mapping[str, paper.Figures], witnesses: Sequence[str]) -> list[Claim]:
     """Make the claims of Table 2 in one vocabulary; VQGAN-P shows what DF-VQGAN gains beyond keeping known pixels.
 
     Args:
         end: of the rows' names.
         figures: the paper's, of VQGAN and of DF-VQGAN.
+        witnesses: figures that training has not seen.
     """
     ours, plain, pasted = (f"{name}-{end}" for name in ("df-vqgan", "vqgan", "vqgan-p"))
     ratio = {key: f"{figures['df-vqgan'][key] / figures['vqgan'][key]:.2f}" for key in figures["vqgan"]}
@@ -190,8 +227,8 @@ def _tokenizer_claims(end: str, figures: Mapping[str, paper.Figures]) -> list[Cl
     reconstruction = f"FID {ratio['reconstruction/fsd']}"
     return [
         Claim(ahead=ours, behind=plain, key="oracle/fsd", at_most=0.5, paper=f"FID {ratio['oracle/fsd']}"),
-        *_ahead(ours, plain, WITNESSES, "oracle/"),
-        *_ahead(ours, pasted, ("fsd", *WITNESSES), "oracle/"),
+        *_ahead(ours, plain, witnesses, "oracle/"),
+        *_ahead(ours, pasted, ("fsd", *witnesses), "oracle/"),
         Claim(ahead=ours, behind=pasted, key="oracle/ring", paper="Fig. 5"),
         Claim(ahead=ours, behind=plain, key="relative_distance", at_most=0.79, paper=distance),
         Claim(ahead=ours, behind=plain, key="reconstruction/fsd", at_most=NO_WORSE, paper=reconstruction),
@@ -200,11 +237,12 @@ def _tokenizer_claims(end: str, figures: Mapping[str, paper.Figures]) -> list[Cl
     ]
 
 
-def table3(vocabulary: str) -> Table:
+def table3(vocabulary: str, metrics: Sequence[str] = ()) -> Table:
     """Make Table 3: DF-VQGAN without both parts, with relative estimation only, and in full.
 
     Args:
         vocabulary: as in the models' names, such as coarse-1024.
+        metrics: of `images.EXTRAS`, to be shown of oracle inpainting as well.
     """
     labels = {
         "vqgan": "neither (/SR)",
@@ -227,17 +265,18 @@ def table3(vocabulary: str) -> Table:
             Column(key="relative_distance", label="relative distance ↓", digits=4),
             Column(key="changed", label="known codes that change ↓", digits=4),
             Column(key="reconstruction/fsd", label="reconstruction FSD ↓"),
+            *_oracle(metrics),
         ),
         rows=rows,
         claims=(
             Claim(ahead=full, behind=relative, key="oracle/fsd", paper="FID 2.95 < 5.44"),
-            *_ahead(full, relative, WITNESSES, "oracle/"),
+            *_ahead(full, relative, _witnesses(metrics), "oracle/"),
             Claim(ahead=relative, behind=neither, key="oracle/fsd", paper="FID 5.44 < 7.15"),
-            *_ahead(relative, neither, WITNESSES, "oracle/"),
+            *_ahead(relative, neither, _witnesses(metrics), "oracle/"),
         ),
         picture="oracle",
         sort=TOKENIZER_SORT,
-        notes=FSD,
+        notes=_distances(metrics),
     )
 
 
@@ -275,11 +314,11 @@ def table4(others: int = 9, metrics: Sequence[str] = ()) -> Table:
         claims=[
             *claims,
             Claim(ahead="df-vqgan", behind="all", key="fsd", paper="FID 11.0 < 26.2"),
-            *_ahead("df-vqgan", "all", WITNESSES),
+            *_ahead("df-vqgan", "all", _witnesses(metrics)),
         ],
         sort=IMAGE_SORT,
         notes=(
-            *FSD,
+            *_distances(metrics),
             "Bits compare rows of the same tokenizer: the first five rows, and the last two.",
             "The decoder's pointer to neighbouring tokens is a part of the tokens: without them there is none.",
             "Known pixels are pasted over every result.",
@@ -295,7 +334,7 @@ def ratios(others: int = 9, metrics: Sequence[str] = ()) -> Table:
     claims: list[Claim] = []
     for other in (less, more):
         claims += _ahead(chosen, other, ("bits",), same_tokenizer=True)
-        claims += _ahead(chosen, other, ("fsd", *WITNESSES))
+        claims += _ahead(chosen, other, ("fsd", *_witnesses(metrics)))
     return Table(
         name="ratios",
         title="Footnote 6: share of the photo that is hole in stage 2's training",
@@ -305,7 +344,7 @@ def ratios(others: int = 9, metrics: Sequence[str] = ()) -> Table:
         claims=claims,
         sort=IMAGE_SORT,
         notes=(
-            *FSD,
+            *_distances(metrics),
             BLEND,
             "The paper chose 40 to 60 % and printed no figures: the claims are that this is ahead of the other two.",
         ),

@@ -114,14 +114,10 @@ class DFVQGANStage(Stage[DFVQGAN]):
     def prepare(self, step: int, photos: PhotoBatch) -> Batch:
         """Draw the crops, holes and connections of a step."""
         recipe, size = self.recipe, self.recipe.model.resolution
-        seeds, device = self.seeds(step), self.accelerator.device
-        generator = generator_for("cpu", 1, *seeds)
-        image = augment(
-            photos.images.to(device, non_blocking=True), photos.aspects, size, recipe.augmentation, generator
-        )
-        rng = np.random.default_rng([2, *seeds])
+        device, rng = self.accelerator.device, self.chances(1, step, len(photos.images))
+        image = augment(photos.images.to(device, non_blocking=True), photos.aspects, size, recipe.augmentation, rng)
         mask = random_masks(len(image), size, size, recipe.masks, rng)
-        connect = torch.from_numpy(rng.random(len(image)) < recipe.connect) & mask.flatten(1).any(1)
+        connect = torch.tensor([own.random() < recipe.connect for own in rng]) & mask.flatten(1).any(1)
         image = image.contiguous(memory_format=torch.channels_last)
         return Batch(image, mask.to(device), connect.to(device))
 
@@ -214,7 +210,7 @@ class DFVQGANStage(Stage[DFVQGAN]):
         side = self.recipe.adversary.crop
         if not side:
             return images
-        rng = np.random.default_rng([4, *self.seeds(step)])
+        rng = np.random.default_rng([4, self.recipe.schedule.seed, step])
         top, left = (int(rng.integers(n - side + 1)) for n in images.shape[2:])
         return images[:, :, top : top + side, left : left + side]
 

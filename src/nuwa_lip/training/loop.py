@@ -14,22 +14,43 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch.optim import Optimizer
 
-from nuwa_lip.errors import InputError
-from nuwa_lip.training.runs import RunFolder, hold_signals
+from nuwa_lip.errors import InputError, Preempted
+from nuwa_lip.training.runs import RunFolder
 from nuwa_lip.training.schedule import Schedule
+from nuwa_lip.training.sharding import is_sharded
+from nuwa_lip.training.signals import hold_signals
 from nuwa_lip.training.stage import Stage
 
 REHEARSAL = 4
 """Number of steps that are timed for a budget; the first of them does not count."""
+MOST_ROLLBACKS = 3
+"""How often a run goes back to one checkpoint."""
 RESERVE = 0.06
 """Share of a budget that is kept for checkpoints, sheets and a busy machine, which the timed steps do not show."""
+
+
+class Diverged(FloatingPointError):
+    """A figure is NaN or infinite.
+
+    Args:
+        step: steps done.
+        text: the message.
+    """
+
+    def __init__(self, step: int, text: str) -> None:
+        super().__init__(text)
+        self.step = step
 
 
 def train(
@@ -39,8 +60,11 @@ def train(
     accelerator: Accelerator,
     resume: bool,
     validate: Callable[[Stage], dict[str, float]] | None = None,
+    *,
+    skip_damaged: bool = False,
+    on_nan: Literal["stop", "rollback"] = "stop",
 ) -> None:
-    """Train a stage to the end of its schedule; Ctrl-C stops it after a last checkpoint.
+    """Train a stage to the end of its schedule; Ctrl-C and SIGTERM stop it after a last checkpoint.
 
     Args:
         stage: model, optimizer and data of the training.
@@ -49,14 +73,45 @@ def train(
         accelerator: device, precision and processes.
         resume: go on from the last checkpoint.
         validate: figures of photos that are held out, which are asked for with every sheet.
+        skip_damaged: go on from the newest checkpoint that is whole; several processes always do.
+        on_nan: what to do if a figure is NaN or infinite: stop, or go back to the last checkpoint and leave out the
+            batches since then.
 
     Raises:
-        KeyboardInterrupt: the training was stopped, after its checkpoint was written.
+        KeyboardInterrupt: the training was stopped, after its checkpoint was written; `Preempted` by SIGTERM.
         FloatingPointError: a figure is NaN or infinite.
         InputError: the last checkpoint does not fit.
     """
+    if resume and (skip_damaged or accelerator.num_processes > 1):
+        if accelerator.is_main_process:
+            run.set_aside_damaged()
+        accelerator.wait_for_everyone()
+    tries: dict[int, int] = {}
     first = run.restore(stage) if resume else 0
-    batches = stage.batches(first)
+    while True:
+        try:
+            return _train_from(first, stage, schedule, run, accelerator, validate)
+        except Diverged as error:
+            accelerator.wait_for_everyone()
+            left_out = getattr(stage, "skipped", 0)
+            first = run.restore(stage) if on_nan == "rollback" else 0
+            tries[first] = tries.get(first, 0) + 1
+            if not first or tries[first] > MOST_ROLLBACKS:
+                raise
+            stage.skipped = left_out + error.step - first
+            run.say(f"{error}; back to step {first}, and past {error.step - first} batches")
+
+
+def _train_from(
+    first: int,
+    stage: Stage,
+    schedule: Schedule,
+    run: RunFolder,
+    accelerator: Accelerator,
+    validate: Callable[[Stage], dict[str, float]] | None,
+) -> None:
+    """Take the steps from `first` on."""
+    batches, sharded = stage.batches(first), is_sharded(stage.modules)
     with run.logging(schedule.steps, first) as log, hold_signals() as stopped:
         for step in range(first, schedule.steps):
             rate = schedule.learning_rate_at(step)
@@ -64,28 +119,35 @@ def train(
             figures = stage.step(step, next(batches))
             done = step + 1
             # asked once: a signal that comes during what follows waits for the end of the next step
-            stopping = done < schedule.steps and _any_process(accelerator, stopped())
+            number = stopped()
+            stopping = done < schedule.steps and _any_process(accelerator, bool(number))
             last = done == schedule.steps or stopping
             saving = done % schedule.checkpoint_every == 0 or last
             logging = done % schedule.log_every == 0 or last
             drawing = done % schedule.sheet_every == 0 or last
-            held_out = validate(stage) if validate and drawing else {}
+            held_out = validate(stage) if validate and drawing and not stopping else {}
             if logging or saving or held_out:
                 values = {name: float(value) for name, value in figures.items()}
                 _check_finite(done, values)
             if logging or held_out:
                 log(done, {"learning_rate": rate, **values, **held_out})
+            if saving and (sharded or accelerator.is_main_process):
+                run.checkpoint(done, stage)
+            if sharded and (saving or drawing):
+                stage.average.collect()
             if accelerator.is_main_process:
                 if saving:
-                    run.checkpoint(done, stage)
                     stage.export(run.model)
                 if drawing:
                     run.write_sheet(done, stage.sheet())
             accelerator.wait_for_everyone()
             if stopping:
-                raise KeyboardInterrupt
-        if first >= schedule.steps and accelerator.is_main_process:
-            stage.export(run.model)  # it may have failed after the last checkpoint
+                raise Preempted if _any_process(accelerator, number == signal.SIGTERM) else KeyboardInterrupt
+        if first >= schedule.steps:  # it may have failed after the last checkpoint
+            if sharded:
+                stage.average.collect()
+            if accelerator.is_main_process:
+                stage.export(run.model)
 
 
 def _any_process(accelerator: Accelerator, mine: bool) -> bool:
@@ -103,9 +165,10 @@ def _check_finite(step: int, figures: Mapping[str, float]) -> None:
     """
     for name, value in figures.items():
         if not math.isfinite(value):
-            raise FloatingPointError(
+            raise Diverged(
+                step,
                 f"{name} is {value} after step {step}; the checkpoints are from before: "
-                "start again with a lower --schedule.learning-rate"
+                "start again with a lower --schedule.learning-rate",
             )
 
 
@@ -154,14 +217,21 @@ def set_learning_rate(optimizers: Mapping[str, Optimizer], rate: float) -> None:
             group["lr"] = rate * group.get("scale", 1.0)
 
 
-def make_accelerator(schedule: Schedule) -> Accelerator:
+def make_accelerator(schedule: Schedule, patience: float = 30) -> Accelerator:
     """Choose device, precision and processes.
+
+    Args:
+        schedule: precision and size of a batch.
+        patience: minutes that processes wait for one another.
 
     Raises:
         InputError: the batch cannot be split evenly among processes and parts.
     """
     no_float64 = torch.backends.mps.is_available()  # on Apple's GPU, which accelerate would choose; orders are in it
-    accelerator = Accelerator(cpu=no_float64, mixed_precision=_mixed_precision(schedule))
+    # without an accelerator it must be told, or each of several processes would think itself alone
+    cpu = no_float64 or not torch.accelerator.is_available()
+    waiting = InitProcessGroupKwargs(timeout=timedelta(minutes=patience))
+    accelerator = Accelerator(cpu=cpu, mixed_precision=_mixed_precision(schedule), kwargs_handlers=[waiting])
     parts = schedule.accumulate * accelerator.num_processes
     if schedule.batch_size % parts:
         raise InputError(

@@ -6,6 +6,7 @@ Legend: B photos of this process, A parts, K defective tokens, V codes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -30,10 +31,11 @@ from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training.dropout import SampleDropout, seeds_of
 from nuwa_lip.training.ready_made_text import Remembered, start_from_bert
 from nuwa_lip.training.recipes import MPS2SRecipe
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
-from nuwa_lip.training.stage import Stage, generator_for
+from nuwa_lip.training.stage import Chance, Stage
 from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
 
 SHEET_ROWS = 6
@@ -65,6 +67,7 @@ class MPS2SStage(Stage[MPS2S]):
         weights: a complete model to start from (fine-tuning); its tokenizer is kept, unless the recipe has another
             text encoder: then what reads captions begins anew.
         max_file_size: largest size in bytes of an exported file.
+        sharded: spread the model over the processes.
     """
 
     blocks = (Block, DecoderBlock)
@@ -77,12 +80,14 @@ class MPS2SStage(Stage[MPS2S]):
         accelerator: Accelerator,
         weights: ModelParts | None = None,
         max_file_size: int | None = None,
+        sharded: bool = False,
     ) -> None:
         self.cache, self.max_file_size = cache, max_file_size
         self.dfvqgan = load_model(cache.folder / "dfvqgan", need_mps2s=False).dfvqgan
         torch.manual_seed(recipe.schedule.seed)
         model = speed_up(MPS2S(recipe.model))
-        model.hidden_once = accelerator.device.type == "cpu"
+        # dropout differs between samples, and so do then the states of hidden photos
+        model.hidden_once = accelerator.device.type == "cpu" and not recipe.model.dropout
         if recipe.text_encoder is not None:
             self.tokenizer = start_from_bert(model, Path(recipe.text_encoder))
         elif weights is not None and weights.tokenizer is not None:
@@ -95,11 +100,12 @@ class MPS2SStage(Stage[MPS2S]):
             start_from(model, weights.mps2s)
         elif recipe.start_from_codes:
             model.start_from_codes(self.dfvqgan.quantiser.codes)
-        super().__init__(recipe, cache, accelerator, model.to(accelerator.device))
+        super().__init__(recipe, cache, accelerator, model.to(accelerator.device), sharded)
         if isinstance(model.text, BertText):
             model.text.requires_grad_(False)
             model.text.forward = Remembered(model.text.forward)  # type: ignore[method-assign]
         freeze(model, recipe.trained)
+        self.dropout = SampleDropout(model)
         if recipe.gradient_checkpointing:
             run_again_for_gradients(model, compiled=recipe.schedule.compile)
 
@@ -112,15 +118,20 @@ class MPS2SStage(Stage[MPS2S]):
 
     def step(self, step: int, batch: TokenBatch) -> dict[str, Tensor]:
         """Take one optimizer step."""
-        seeds = self.seeds(step)
-        torch.manual_seed(generator_for("cpu", 7, *seeds).initial_seed())  # dropout
-        inputs = self.prepare(batch, np.random.default_rng([8, *seeds]))
+        rng = self.chances(8, step, len(batch.captions))
+        inputs = self.prepare(batch, rng)
+        seeds = seeds_of(rng).to(self.accelerator.device)
         # like with like: each part is padded to its own largest K, and hidden photos are alike
         hidden = inputs[4].flatten(1).all(1)
         by_size = (inputs[-1] + inputs[4][0].numel() * ~hidden).argsort(stable=True)
-        parts = list(zip(*(t[by_size].chunk(self.recipe.schedule.accumulate) for t in inputs), strict=True))
-        pace = self.pace(np.random.default_rng([9, *seeds]))
-        return self.learn(step, parts, lambda part: {"loss": self.loss(part, pace)})
+        parts = [t[by_size].chunk(self.recipe.schedule.accumulate) for t in (*inputs, seeds)]
+        pace = self.pace(np.random.default_rng([9, self.recipe.schedule.seed, step]))
+
+        def losses(part: tuple[Tensor, ...]) -> dict[str, Tensor]:
+            self.dropout.seeds = part[-1]  # until the part's backward pass, which may run blocks again
+            return {"loss": self.loss(part[:-1], pace)}
+
+        return self.learn(step, list(zip(*parts, strict=True)), losses)
 
     def pace(self, rng: np.random.Generator) -> Pace | None:
         """Draw how many tokens are predicted together; None: one at a time."""
@@ -128,17 +139,19 @@ class MPS2SStage(Stage[MPS2S]):
             return None
         return Pace(MOST_AT_ONCE ** rng.uniform(math.log(2, MOST_AT_ONCE), 1), str(rng.choice(["cosine", "constant"])))
 
-    def prepare(self, batch: TokenBatch, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    def prepare(self, batch: TokenBatch, rng: Chance) -> tuple[Tensor, ...]:
         """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample.
 
         At last, how many tokens of that order are predicted.
         """
-        device = self.accelerator.device
+        device, count = self.accelerator.device, len(batch.captions)
+        rng = rng.spawn(count) if isinstance(rng, np.random.Generator) else rng
         captions = self.drop_captions(batch.captions, rng)
         masks, tokens = batch.masks.to(device), batch.tokens.to(device)
         defective = token_mask(masks, self.cache.factor)
-        # as many of each batch, in places that chance has filled
-        place = (torch.arange(len(captions), device=device) + 0.5) / len(captions)
+        # as many of each batch of all processes, in places that chance has filled
+        first = self.accelerator.process_index * count
+        place = (first + torch.arange(count, device=device) + 0.5) / (count * self.accelerator.num_processes)
         everything = place < self.recipe.everything
         hidden = (place < self.recipe.everything + self.recipe.caption_only)[:, None, None]
         wanted = defective | everything[:, None, None, None]
@@ -157,7 +170,7 @@ class MPS2SStage(Stage[MPS2S]):
     @torch.no_grad()
     def held_out_loss(self, step: int, batch: TokenBatch) -> Tensor:
         """Compute Eq. 15 of held-out photos, one token at a time."""
-        part = self.prepare(batch, np.random.default_rng([8, *self.seeds(step)]))
+        part = self.prepare(batch, self.chances(8, step, len(batch.captions)))
         with self.accelerator.autocast():
             return self.loss(part, model=self.average.model)
 
@@ -177,13 +190,14 @@ class MPS2SStage(Stage[MPS2S]):
         real = torch.arange(order.shape[1], device=order.device) < counts[:, None]
         return mps2s_loss(logits, target_tokens(tokens, order), real)
 
-    def _orders(self, defective: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _orders(self, defective: Tensor, rng: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
         """An order for each sample, by the recipe's shares: int64 [B, K], and how many of it are predicted, [B]."""
         weights = np.array([self.recipe.orders.get(name, 0.0) for name in ORDERS])
-        choice = torch.from_numpy(rng.choice(len(ORDERS), size=len(defective), p=weights / weights.sum()))
-        choice = choice.to(defective.device)
-        generator = generator_for("cpu", int(rng.integers(2**31)))
-        keys = torch.stack([order_keys(name, defective, generator) for name in ORDERS])  # [orders, B, N]
+        choice = torch.tensor([own.choice(len(ORDERS), p=weights / weights.sum()) for own in rng])
+        choice, cells = choice.to(defective.device), defective[0].numel()
+        drawn = torch.from_numpy(np.stack([own.random(cells) for own in rng])).to(defective.device)
+        by_name = {"random": drawn} | {n: order_keys(n, defective) for n in ORDERS if n != "random"}
+        keys = torch.stack([by_name[name] for name in ORDERS])  # [orders, B, N]
         order = order_by(keys[choice, torch.arange(len(defective))], defective)[0]
         counts = defective.flatten(1).sum(1)
         if self.recipe.first_tokens is not None:
@@ -200,18 +214,18 @@ class MPS2SStage(Stage[MPS2S]):
         known = dfvqgan.encode(image, mask)
         assert known.token_mask is not None
         columns = {"photo": image, "hole": grey_hole(image, mask)}
-        for heading, captions in (("with the caption", batch.captions), ("without", [""] * SHEET_ROWS)):
-            ids = self.word_pieces(captions)
-            memory = self.average.model.encode(ids, image, mask, known.tokens, known.token_mask)
-            tokens, _ = sample(
-                self.average.model,
-                memory,
-                temperature=0.9,
-                top_p=0.9,
-                num_inference_steps=SHEET_STEPS,
-                generator=torch.Generator().manual_seed(0),
-            )
-            columns[heading] = dfvqgan.decode(tokens, known.skips)
+        with self.average.on(device) as model:
+            for heading, captions in (("with the caption", batch.captions), ("without", [""] * SHEET_ROWS)):
+                ids = self.word_pieces(captions)
+                tokens, _ = sample(
+                    model,
+                    model.encode(ids, image, mask, known.tokens, known.token_mask),
+                    temperature=0.9,
+                    top_p=0.9,
+                    num_inference_steps=SHEET_STEPS,
+                    generator=torch.Generator().manual_seed(0),
+                )
+                columns[heading] = dfvqgan.decode(tokens, known.skips)
         return sample_sheet(columns, batch.captions)
 
     def export(self, folder: Path) -> None:

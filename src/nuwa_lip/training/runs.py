@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import signal
-import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +27,6 @@ from rich.progress import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.optim import Optimizer
 
 from nuwa_lip.disk import (
     held,
@@ -44,6 +43,10 @@ from nuwa_lip.disk import (
 from nuwa_lip.disk.tensors import check_like
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training import sharding
+from nuwa_lip.training.moments import flatten, unflatten
+from nuwa_lip.training.sharding import is_sharded
+from nuwa_lip.training.signals import hold_signals  # noqa: F401  # for those who look for it here
 from nuwa_lip.training.stage import Stage
 
 KEPT = 2
@@ -113,6 +116,11 @@ class RunFolder:
         if self.main:
             write_json(self.path / "recipe.json", recipe)
 
+    def say(self, line: str) -> None:
+        """Warn of what has happened, once for all processes."""
+        if self.main:
+            warnings.warn(line, stacklevel=2)
+
     def checkpoints(self) -> list[Path]:
         """List the checkpoints' folders, oldest first."""
         found = [p for p in (self.path / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
@@ -121,23 +129,60 @@ class RunFolder:
     def checkpoint(self, step: int, stage: Stage) -> None:
         """Write the state after `step` steps. The folder appears when it is complete; then old ones are removed."""
         folder = self.path / "checkpoints" / f"step-{step}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(".step-*.part"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with written_folder(folder) as part:
-            for name, module in stage.modules.items():
-                _save(module.state_dict(), part / f"{name}.safetensors")
-            for name, optimizer in stage.optimizers.items():
-                _save(_flatten(optimizer), part / f"{name}.optimizer.safetensors")
-            _save(stage.buffers, part / "buffers.safetensors")
-            if stage.tokenizer is not None:
-                stage.tokenizer.save(part / "tokenizer.json")
-            write_json(part / "state.json", {"step": step})
-        for old in self.checkpoints()[:-KEPT]:
+        if self.main:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for left in folder.parent.glob(".step-*.part"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        if is_sharded(stage.modules):
+            self._checkpoint_together(folder, step, stage)
+        else:
+            with written_folder(folder) as part:
+                for name, module in stage.modules.items():
+                    _save(module.state_dict(), part / f"{name}.safetensors")
+                for name, optimizer in stage.optimizers.items():
+                    _save(flatten(optimizer), part / f"{name}.optimizer.safetensors")
+                _finish(part, step, stage)
+        for old in self.checkpoints()[:-KEPT] if self.main else ():
             shutil.rmtree(old)
 
+    def _checkpoint_together(self, folder: Path, step: int, stage: Stage) -> None:
+        """Write a checkpoint of which each process has a part, under a name that all of them know."""
+        part = folder.with_name(f".{folder.name}.part")
+        if self.main:
+            part.mkdir()
+        torch.distributed.barrier()
+        sharding.save(part / sharding.FOLDER, sharding.state_of(stage.raw, stage.average, stage.optimizer))
+        if self.main:
+            with naming(folder):
+                _finish(part, step, stage)
+                shutil.rmtree(folder, ignore_errors=True)
+                part.rename(folder)
+        torch.distributed.barrier()
+
+    def set_aside_damaged(self) -> None:
+        """Give checkpoints another name that are newer than the newest whole one, each with a warning.
+
+        Raises:
+            InputError: there are some, and none of them is whole.
+        """
+        damaged: dict[Path, str] = {}
+        for folder in reversed(self.checkpoints()):
+            reason = what_is_damaged(folder)
+            if reason is None:
+                break
+            damaged[folder] = reason
+        else:
+            if damaged:
+                folder, reason = next(iter(damaged.items()))
+                raise InputError(f"no checkpoint in {folder.parent} is whole ({folder.name}: {reason}): start anew")
+        for folder, reason in damaged.items():
+            aside = folder.with_name(f"damaged-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            warnings.warn(f"{folder} is damaged ({reason}) and now {aside.name}; the one before is taken", stacklevel=2)
+
     def restore(self, stage: Stage) -> int:
-        """Load the last checkpoint into a stage.
+        """Load the last checkpoint into a stage; all processes must call it.
 
         Returns:
             The number of steps done; 0 if there is no checkpoint.
@@ -150,13 +195,11 @@ class RunFolder:
             return 0
         folder = checkpoints[-1]
         try:
-            step = _step_done(folder)
-            for name, module in stage.modules.items():
-                state = load_file(regular(folder / f"{name}.safetensors"))
-                check_like(state, module.state_dict())
-                module.load_state_dict(state)
-            for name, optimizer in stage.optimizers.items():
-                _unflatten(optimizer, load_file(regular(folder / f"{name}.optimizer.safetensors")), step)
+            step, stage.skipped = _progress_of(folder)
+            if (folder / sharding.FOLDER).is_dir():
+                sharding.restore(folder / sharding.FOLDER, stage.raw, stage.average, stage.optimizer)
+            else:
+                self._restore_whole(folder, step, stage)
             buffers = load_file(regular(folder / "buffers.safetensors"))
             check_like(buffers, stage.buffers)
             for name, value in buffers.items():
@@ -167,6 +210,18 @@ class RunFolder:
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             mend = "if it is damaged, remove it to go on from the one before"
             raise InputError(f"cannot resume from {folder}: {first_line(error)}; {mend}") from error
+
+    def _restore_whole(self, folder: Path, step: int, stage: Stage) -> None:
+        """Load what one process has written, each process all of it."""
+        states = {name: module.state_dict() for name, module in stage.modules.items()}
+        if is_sharded(stage.modules):
+            states["average"] = stage.average.values
+        for name, targets in states.items():
+            state = load_file(regular(folder / f"{name}.safetensors"))
+            check_like(state, targets)
+            sharding.put(targets, state)
+        for name, optimizer in stage.optimizers.items():
+            unflatten(optimizer, load_file(regular(folder / f"{name}.optimizer.safetensors")), step)
 
     def write_sheet(self, step: int, sheet: Image.Image) -> None:
         """Write the sheet of samples of a step."""
@@ -229,33 +284,6 @@ class RunFolder:
         return float(hours) if isinstance(hours, int | float) else 0.0
 
 
-@contextmanager
-def hold_signals() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait for the end of a step; give a function that tells whether one came.
-
-    A second signal stops at once; the last checkpoint is complete in any case.
-
-    Raises:
-        KeyboardInterrupt: at the second signal.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    received: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -290,53 +318,44 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(f"cannot write {path.name}: {first_line(error)}") from error
 
 
-def _flatten(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Turn an optimizer's state into tensors by "parameter.name"."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
-    }
+def _finish(part: Path, step: int, stage: Stage) -> None:
+    """Write what a checkpoint holds beside weights and moments, and at last the hashes of all of it."""
+    _save(stage.buffers, part / "buffers.safetensors")
+    if stage.tokenizer is not None:
+        stage.tokenizer.save(part / "tokenizer.json")
+    skipped = getattr(stage, "skipped", 0)
+    state = {"step": step} | ({"skipped": skipped} if skipped else {})
+    write_json(part / "state.json", {**state, "sha256": {name: sha256(part / name) for name in files_of(part)}})
 
 
-def _step_done(folder: Path) -> int:
-    """The number of steps in a checkpoint's state.json, which its folder's name has, too."""
-    step = parse_json(read_text(folder / "state.json"))["step"]
-    if type(step) is not int or folder.name != f"step-{step}":
+def files_of(folder: Path) -> list[str]:
+    """List the files of a checkpoint, but state.json, by their paths within it."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != "state.json")
+
+
+def sha256(path: Path) -> str:
+    """Compute the hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def what_is_damaged(folder: Path) -> str | None:
+    """Name what of a checkpoint is not as it was written; None if all is."""
+    try:
+        hashes = parse_json(read_text(folder / "state.json")).get("sha256", {})
+        found = set(files_of(folder))
+        missing = sorted(set(hashes) - found)
+        if missing:
+            return f"{missing[0]} is missing"
+        return next((f"{name} has changed" for name in hashes if sha256(folder / name) != hashes[name]), None)
+    except (OSError, ValueError, AttributeError) as error:
+        return f"state.json: {first_line(error)}"
+
+
+def _progress_of(folder: Path) -> tuple[int, int]:
+    """The number of steps in a checkpoint's state.json, which its folder's name has, too, and of batches skipped."""
+    state = parse_json(read_text(folder / "state.json"))
+    step, skipped = state["step"], state.get("skipped", 0)
+    if type(step) is not int or folder.name != f"step-{step}" or type(skipped) is not int:
         raise ValueError(f"state.json says step {step!r:.40}")
-    return step
-
-
-def _check_moments(optimizer: Optimizer, tensors: dict[str, Tensor], most: int) -> None:
-    """Check an optimizer's state before it has it: the fused one writes past moments of another size.
-
-    A parameter has all of its moments, or none as long as it has learned nothing.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    begun = {key.split(".", 1)[0] for key in tensors}
-    expected: dict[str, Tensor] = {}
-    for index, parameter in enumerate(parameters):
-        if str(index) in begun:
-            expected |= {f"{index}.{name}": parameter.detach() for name in ("exp_avg", "exp_avg_sq")}
-            expected[f"{index}.step"] = torch.empty(())
-    check_like(tensors, expected)
-    for name, value in tensors.items():
-        if name.endswith(".step") and not 1 <= value.item() <= most:
-            raise ValueError(f"{name} is {value.item()}; it must be 1 to {most}")
-        if name.endswith("_sq") and value.numel() and value.min() < 0:
-            raise ValueError(f"{name} is negative")
-
-
-def _unflatten(optimizer: Optimizer, tensors: dict[str, Tensor], step: int) -> None:
-    _check_moments(optimizer, tensors, step)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    # the fused optimizer runs through memory in order, so moments must have their parameter's memory layout
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                if value.shape == parameter.shape:
-                    like = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
-                    optimizer.state[parameter][name] = like.copy_(value)
+    return step, skipped

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,15 +18,19 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.compiling import compile_blocks
 from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
 from nuwa_lip.training.schedule import Schedule
+from nuwa_lip.training.sharding import ShardedAverage, shard
 
 Model = TypeVar("Model", bound=nn.Module)
 Part = TypeVar("Part")
+Chance = np.random.Generator | Sequence[np.random.Generator]
+"""Source of random numbers: one for all samples of a batch, or each sample's own."""
 
 
 class Stage(ABC, Generic[Model]):
@@ -39,6 +43,7 @@ class Stage(ABC, Generic[Model]):
         source: photos or a token cache.
         accelerator: device, precision and processes.
         model: the model with its first weights, on its device.
+        sharded: spread weights, moments and average over the processes (FSDP2) rather than keep them in each.
     """
 
     modules: dict[str, nn.Module]
@@ -48,17 +53,26 @@ class Stage(ABC, Generic[Model]):
     """`CaptionTokenizer`, or None in stage 1."""
     blocks: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Classes of the model's repeated blocks, which can be compiled; empty if it cannot be compiled."""
+    skipped: int = 0
+    """Batches that are left out before the next one, because they made a figure NaN (`--on-nan rollback`)."""
     sizes_vary: ClassVar[bool] = True
     """Whether the blocks' inputs change their sizes from part to part."""
 
-    def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model) -> None:
+    def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model, sharded: bool = False) -> None:
         self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
         disable_cudnn_attention(accelerator.device)
-        self.average = Average(deepcopy(model), recipe.schedule.ema)
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
+        self.average: Any
+        if sharded:
+            whole = deepcopy(model).to("cpu" if accelerator.is_main_process else "meta")
+            shard(model, repeated(model, self.blocks), accelerator.device, accelerator.mixed_precision == "bf16")
+            self.average = ShardedAverage(whole, model, recipe.schedule.ema)
+            self.model, self.optimizer = model, make_optimizer(model, recipe.schedule)
+        else:
+            self.average = Average(deepcopy(model), recipe.schedule.ema)
+            self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
         if recipe.schedule.compile:
             self.compile()
-        self.modules = {"model": model, "average": self.average.model}
+        self.modules = {"model": model} if sharded else {"model": model, "average": self.average.model}
         self.optimizers = {"model": self.optimizer}
         self.buffers = {}
 
@@ -77,18 +91,35 @@ class Stage(ABC, Generic[Model]):
         return self.source.batches(
             self.recipe.schedule.batch_size,
             seed=self.recipe.schedule.seed,
-            start_step=first_step,
+            start_step=first_step + self.skipped,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
 
     def seeds(self, step: int) -> tuple[int, int, int]:
-        """Give the seeds of all random numbers of a step of this process."""
+        """Give the seeds of what each process draws for itself in a step; `chances` has those of samples."""
         return self.recipe.schedule.seed, step, self.accelerator.process_index
 
-    def drop_captions(self, captions: Sequence[str], rng: np.random.Generator) -> list[str]:
+    def chances(self, purpose: int, step: int, count: int) -> list[np.random.Generator]:
+        """Make the random numbers of each of this process's samples, a function of the sample's place in the order.
+
+        So a batch is the same for any number of processes and parts.
+
+        Args:
+            purpose: keeps numbers for different ends apart.
+            step: step of the training, counted from 0.
+            count: number of this process's samples.
+        """
+        first = (step + self.skipped) * self.recipe.schedule.batch_size + self.accelerator.process_index * count
+        return [np.random.default_rng([purpose, self.recipe.schedule.seed, first + row]) for row in range(count)]
+
+    def drop_captions(self, captions: Sequence[str], rng: Chance) -> list[str]:
         """Replace a share of the captions by "", from which the model learns guidance."""
-        dropped = rng.random(len(captions)) < self.recipe.caption_dropout
+        if isinstance(rng, np.random.Generator):
+            drawn = rng.random(len(captions))
+        else:
+            drawn = np.array([own.random() for own in rng])
+        dropped = drawn < self.recipe.caption_dropout
         return ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
 
     def word_pieces(self, captions: Sequence[str]) -> Tensor:
@@ -134,7 +165,7 @@ class Stage(ABC, Generic[Model]):
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.recipe.schedule.clip)
         optimizer.step()
         optimizer.zero_grad()
-        return norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def mean(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average figures over all processes."""
@@ -169,6 +200,11 @@ class Average(Generic[Model]):
     def __init__(self, model: Model, decay: float) -> None:
         self.model = model.eval().requires_grad_(False)
         self.decay = decay
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[Model]:
+        """Give the model, which is on its device."""
+        yield self.model
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:

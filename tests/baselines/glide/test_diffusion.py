@@ -33,6 +33,12 @@ def tiny() -> GLIDE:
     return GLIDE(GLIDEConfig.preset("tiny")).eval().requires_grad_(False)
 
 
+def to_predict() -> tuple[Conditioning, Tensor, Tensor]:
+    """What the base network predicts from, of two photos."""
+    mask, image = hole(16), picture(0, 16)
+    return Conditioning(image.masked_fill(mask, 0), mask), noise(3, 2, 3, 16, 16), torch.tensor([7, 700])
+
+
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_the_image_comes_back_from_noise_or_velocity(part: Any, prediction: str) -> None:
@@ -99,12 +105,7 @@ def test_the_reduced_picture_does_not_know_the_hole() -> None:
 
 
 def test_guidance_of_one_is_none_and_more_goes_further(tiny: GLIDE) -> None:
-    mask, image = hole(16), picture(0, 16)
-    condition, noisy, time = (
-        Conditioning(image.masked_fill(mask, 0), mask),
-        noise(3, 2, 3, 16, 16),
-        torch.tensor([7, 700]),
-    )
+    condition, noisy, time = to_predict()
     text, empty = tiny.read(torch.tensor([[1, 9, 8, 2]] * 2)), tiny.read(torch.tensor([[1, 2]] * 2))
     plain = guided(tiny, text, None, condition, 3.0)(noisy, time)
     without = tiny.predict(empty, noisy, time, condition)
@@ -115,12 +116,7 @@ def test_guidance_of_one_is_none_and_more_goes_further(tiny: GLIDE) -> None:
 
 
 def test_padding_and_other_photos_do_not_count(tiny: GLIDE) -> None:
-    mask, image = hole(16), picture(0, 16)
-    condition, noisy, time = (
-        Conditioning(image.masked_fill(mask, 0), mask),
-        noise(3, 2, 3, 16, 16),
-        torch.tensor([7, 700]),
-    )
+    condition, noisy, time = to_predict()
     together = tiny.predict(tiny.read(torch.tensor([[1, 9, 2, 0, 0], [1, 9, 8, 7, 2]])), noisy, time, condition)
     alone = tiny.predict(
         tiny.read(torch.tensor([[1, 9, 2]])), noisy[:1], time[:1], Conditioning(condition.known[:1], condition.mask[:1])

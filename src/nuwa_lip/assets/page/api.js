@@ -11,21 +11,30 @@ export async function ask(path, { token, ...options } = {}) {
   }
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => null);
-  throw new Error(problem?.detail ?? `The server answered ${answer.status}.`);
+  const error = new Error(problem?.detail ?? `The server answered ${answer.status}.`);
+  throw Object.assign(error, { status: answer.status });
 }
 
 export async function models(token) {
   return (await (await ask("v1/models", { token })).json()).data;
 }
 
-// Start a job, and call `heard` with it at each change until it is over.
-export async function paint(fields, { token, heard }) {
+// Start a job, and call `heard` with it at each change until it is over; with some changes comes a preview, if wanted.
+// A server of several replicas has no jobs: there the whole is waited for, until `signal` aborts it.
+export async function paint(fields, { token, heard, previews, signal }) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) if (value !== null && value !== "") form.append(name, value);
-  const begun = await (await ask("v1/jobs", { method: "POST", body: form, token })).json();
+  const begun = await ask("v1/jobs", { method: "POST", body: form, token }).then(
+    (answer) => answer.json(),
+    (error) => (error.status === 409 ? null : Promise.reject(error)),
+  );
+  if (!begun) {
+    const all = ask("v1/inpaint", { method: "POST", body: form, token, signal });
+    return all.then((answer) => answer.json()).catch((error) => (signal.aborted ? { state: "cancelled" } : Promise.reject(error)));
+  }
   heard(begun);
   // by fetch, because an EventSource cannot bear a token
-  const events = await ask(`v1/jobs/${begun.id}/events`, { token });
+  const events = await ask(`v1/jobs/${begun.id}/events?previews=${Boolean(previews)}`, { token });
   let job = begun;
   let rest = "";
   const reader = events.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -45,5 +54,6 @@ export function cancel(id, token) {
 }
 
 export async function fetchResult(candidate, token) {
+  if (candidate.b64) return new Blob([Uint8Array.from(atob(candidate.b64), (c) => c.charCodeAt(0))], { type: "image/png" });
   return (await ask(candidate.url.replace(/^\//, ""), { token })).blob();
 }

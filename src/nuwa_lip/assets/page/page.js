@@ -100,7 +100,7 @@ async function run(prompt) {
   const picture = await mask.picture(width, height);
   if (!picture.count) throw new Error("Draw over what is to be repainted first.");
   const token = $("token").value;
-  state.job = {};
+  state.job = { stop: new AbortController() };
   forget();
   refresh();
   try {
@@ -118,7 +118,7 @@ async function run(prompt) {
         blend: $("blend").value,
         extend: state.extend.some(Boolean) ? state.extend.join(",") : "",
       },
-      { token, heard: hear },
+      { token, heard: hear, previews: $("previews").checked, signal: state.job.stop.signal },
     );
     if (job.state !== "done") return;
     for (const candidate of job.images) {
@@ -132,10 +132,22 @@ async function run(prompt) {
     choose(0);
   } finally {
     state.job = null;
+    stage.previews.clear();
+    stage.redraw();
   }
 }
 
+// Lay a preview over its place; those of other windows stay.
+async function lay({ box, url }) {
+  const image = Object.assign(new Image(), { src: url });
+  await image.decode();
+  if (!state.job) return; // over meanwhile
+  stage.previews.set(box.join(), { box, image });
+  stage.redraw();
+}
+
 function hear(job) {
+  if (job.preview) lay(job.preview).catch(() => {}); // a picture less is no error
   if (state.job && !state.job.id) {
     state.job.id = job.id;
     if (state.job.cancelled) guarded(stop); // asked for before the server had given it a name
@@ -178,6 +190,7 @@ function choose(i) {
 async function stop() {
   if (!state.job) return;
   state.job.cancelled = true;
+  state.job.stop.abort(); // where the server has jobs, nothing listens to this
   if (state.job.id) await cancel(state.job.id, $("token").value);
 }
 

@@ -19,6 +19,7 @@ export class Stage {
     this.bitmap = null; // the photo
     this.result = null; // a result shown over it
     this.split = 1; // share of the result that is shown
+    this.previews = new Map(); // of holes as far as they are painted, by their places
     this.view = { scale: 1, x: 0, y: 0 };
     this.pointers = new Map();
     this.stroke = null;
@@ -88,7 +89,9 @@ export class Stage {
     context.imageSmoothingEnabled = this.view.scale < 4;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.bitmap, this.frame.left, this.frame.top);
-    if (!this.result || this.peeking) return;
+    if (this.peeking) return;
+    for (const { box, image } of this.previews.values()) context.drawImage(image, ...box);
+    if (!this.result) return;
     context.beginPath();
     context.rect(0, 0, this.frame.width * this.split, this.frame.height);
     context.clip();
@@ -115,7 +118,7 @@ export class Stage {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.layerCanvas.width, this.layerCanvas.height);
     if (!this.frame) return;
-    if (!this.result && !this.peeking) {
+    if (!this.result && !this.peeking && !this.previews.size) {
       context.drawImage(this.layer, 0, 0);
       context.globalCompositeOperation = "source-in";
       context.fillStyle = HOLE;

@@ -9,23 +9,13 @@ from typing import Literal
 from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
 from nuwa_lip.errors import InputError
 
-SIZE = (1, 2**16)
 BOUNDS: Bounds = {
-    "resolution": (ANY, 2**16),
-    "base_resolution": (ANY, 2**16),
-    "base_channels": (ANY, 2**16),
-    "base_attention": (ANY, 32),
-    "base_blocks": (1, 64),
-    "finer_channels": (ANY, 2**16),
-    "finer_attention": (ANY, 32),
-    "finer_blocks": (1, 64),
-    "head_width": SIZE,
-    "groups": SIZE,
+    **dict.fromkeys(("resolution", "base_resolution", "base_channels", "finer_channels"), (ANY, 2**16)),
+    **dict.fromkeys(("head_width", "groups", "text_length", "text_width", "text_heads"), (1, 2**16)),
+    **dict.fromkeys(("base_attention", "finer_attention"), (ANY, 32)),
+    **dict.fromkeys(("base_blocks", "finer_blocks"), (1, 64)),
     "text_vocab": (1, 2**24),
-    "text_length": SIZE,
-    "text_width": SIZE,
     "text_layers": (0, 256),
-    "text_heads": SIZE,
     "pad_id": (0, 2**24),
     "dropout": (0, 1),
     "train_steps": (ANY, 10**6),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,24 +46,13 @@ def paint(
     text = model.read(text_ids)
     empty = None if sampling.guidance_scale == 1 else model.read(empty_ids)
     condition = Conditioning(*reduce_known(image, mask, config.factor))
-    small = Noise("base", config.train_steps).sample(
-        guided(model, text, empty, condition, sampling.guidance_scale),
-        condition,
-        prediction=config.prediction,
-        steps=sampling.steps,
-        eta=sampling.eta,
-        generator=generator,
-    )
+    shared: dict[str, Any] = {"prediction": config.prediction, "generator": generator}
+    predict = guided(model, text, empty, condition, sampling.guidance_scale)
+    noise = Noise("base", config.train_steps)
+    small = noise.sample(predict, condition, steps=sampling.steps, eta=sampling.eta, **shared)
     condition = Conditioning(image.masked_fill(mask, 0), mask, enlarge(small, config.factor))
-    finished = Noise("finer", config.train_steps).sample(
-        guided(model, text, None, condition, 1.0),
-        condition,
-        prediction=config.prediction,
-        steps=sampling.finer_steps,
-        eta=0.0,
-        generator=generator,
-    )
-    return small, finished
+    predict, noise = guided(model, text, None, condition, 1.0), Noise("finer", config.train_steps)
+    return small, noise.sample(predict, condition, steps=sampling.finer_steps, eta=0.0, **shared)
 
 
 def glide_painter(parts: GLIDEParts) -> Painter:

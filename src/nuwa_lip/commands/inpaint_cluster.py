@@ -1,0 +1,143 @@
+"""`nuwa-lip inpaint DIR --cluster`: the photos of a folder by many processes on Ray Data, one for each device.
+
+The same jobs with the same names, masks and seeds as without, so that the files are the same to the byte. Ray spreads
+them in blocks; that of a process which has died is given to another one, which replaces what there is of it. Photos,
+masks and results are files that every machine sees under the same names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nuwa_lip.commands.folder_jobs import Job
+from nuwa_lip.commands.inpaint_folder import Attempt, Runner, attempt
+from nuwa_lip.commands.on_ray import on_ray
+from nuwa_lip.disk import escaped
+from nuwa_lip.errors import InputError
+
+BLOCK = 8
+"""Photos that a process is given at once, and that are repainted again if it dies; fewer where there are few."""
+
+
+class Painters:
+    """Repaints jobs in a process of its own.
+
+    Args:
+        runner: repaints each; its model is loaded here.
+        folder: in which the command was given.
+    """
+
+    def __init__(self, runner: Runner, folder: str) -> None:
+        with suppress(OSError):  # another machine may have no such folder
+            os.chdir(folder)  # for names that are relative to it
+        warnings.showwarning = _say_warning  # type: ignore[assignment]
+        self.runner, self.replaces = runner, runner.replaces
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        """Repaint the jobs of a batch, each as JSON → what became of each, as JSON."""
+        return {"done": [json.dumps(self.repaint(json.loads(one))) for one in batch["job"]]}
+
+    def repaint(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Repaint one job; what it prints comes back with the rest."""
+        job = Job(
+            photo=Path(given["photo"]),
+            mask=None if given["mask"] is None else Path(given["mask"]),
+            prompt=given["prompt"],
+            out=Path(given["out"]),
+        )
+        done: dict[str, Any] = {"number": given["number"], "error": None}
+        # what was not there when the command began is of a process that has died
+        self.runner.replaces = self.replaces or given["fresh"]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                self.runner.load()
+            except InputError as error:
+                return done | {"fatal": str(error)}
+            try:
+                failed = attempt(job, self.runner)
+            except OSError as problem:  # of the disk, and so of every photo that follows
+                return done | {"fatal": f"{job.photo}: {problem}"}
+        records, self.runner.records[:] = list(self.runner.records), []
+        return done | {
+            "error": failed and str(failed),
+            "records": records,
+            "out": out.getvalue(),
+            "err": err.getvalue(),
+        }
+
+
+def attempts_on_cluster(todo: Sequence[Job | InputError], runner: Runner) -> Iterator[Attempt]:
+    """Repaint what is to do, and yield what became of each as soon as it is known.
+
+    Args:
+        todo: jobs, and why some photos have none.
+        runner: repaints each; it is sent to the processes, and gets their records.
+
+    Raises:
+        InputError: Ray or the model cannot be used.
+    """
+    for one in todo:
+        if isinstance(one, InputError):
+            yield one, one
+    jobs = [(number, job) for number, job in enumerate(todo) if isinstance(job, Job)]
+    if not jobs:
+        return
+    with on_ray() as ray:
+        actors, needs = _devices(ray, runner)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Ray does with settings of its own
+            ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is is printed here
+        rows = [{"job": json.dumps(_row(number, job, runner))} for number, job in jobs]
+        blocks = max(min(actors, len(rows)), -(-len(rows) // BLOCK))
+        painted = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+            Painters,
+            fn_constructor_args=(runner, os.getcwd()),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
+            **needs,
+        )
+        for row in painted.iter_rows():
+            done = json.loads(row["done"])
+            if "fatal" in done:
+                raise InputError(done["fatal"])
+            print(done["out"], end="", flush=True)
+            print(done["err"], end="", file=sys.stderr, flush=True)
+            runner.records += done["records"]
+            yield todo[done["number"]], None if done["error"] is None else InputError(done["error"])
+
+
+def _row(number: int, job: Job, runner: Runner) -> dict[str, Any]:
+    names = {"photo": str(job.photo), "mask": job.mask and str(job.mask), "prompt": job.prompt, "out": str(job.out)}
+    return {"number": number, **names, "fresh": not any(os.path.lexists(name) for name in runner.files(job))}
+
+
+def _devices(ray: Any, runner: Runner) -> tuple[int, dict[str, float]]:
+    """Return how many processes there can be, and what each takes: a GPU, or as many cores as this one would."""
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0))
+    if runner.device.startswith("cuda") and not gpus:
+        raise InputError(f"--device {runner.device}: this Ray has no GPU; leave it out, or take cpu")
+    if gpus and runner.device != "cpu":
+        return gpus, {"num_cpus": 1, "num_gpus": 1}
+    import torch
+
+    cores = min(torch.get_num_threads(), int(there.get("CPU", 1)))
+    return max(1, int(there.get("CPU", 1)) // cores), {"num_cpus": cores}
+
+
+def _say_warning(message: Warning | str, *_: Any) -> None:
+    print(f"nuwa-lip: warning: {escaped(' '.join(str(message).split()))}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""What fills a window: NÜWA-LIP, and others' models behind the same protocol."""
