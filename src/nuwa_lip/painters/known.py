@@ -85,7 +85,7 @@ TOKENIZERS = {
         "MeissonFlow/Meissonic",
         "Apache-2.0",
         "0.6 GB",
-        CONVERT,
+        f"{CONVERT} with --unit-range",
         files=("vqvae/*.json", "vqvae/*.safetensors", "README.md", "LICENSE*"),
     ),
     "llamagen-vq16": Known(
