@@ -38,9 +38,9 @@ def load_painter(name: str | Path, dtype: torch.dtype | None = None, weights: st
     Raises:
         InputError: there is none of this name, a part of it is missing, or it takes no such dtype or weights.
     """
-    place = locate(name)
-    if place is None:
-        return _ours(name, dtype, weights)
+    place = locate(name) or hub.resolve(name)
+    if place.suffix != GRAPH and not (place / INDEX).is_file():
+        return _ours(place, dtype, weights)
     if weights is not None:
         raise InputError(f"weights is {weights!r}, which only a NÜWA-LIP's can be, not {name}'s: leave it out")
     if place.suffix == GRAPH:
@@ -105,10 +105,10 @@ def _diffusers(folder: Path, dtype: torch.dtype, known: Known | None) -> Painter
     return load_diffusion(folder, dtype, known and known.steps, known and known.guidance)
 
 
-def _ours(name: str | Path, dtype: torch.dtype | None, weights: str | None) -> NuwaLip:
-    parts = hub.load_model(name, dtype=dtype or torch.float32)
+def _ours(folder: Path, dtype: torch.dtype | None, weights: str | None) -> NuwaLip:
+    parts = hub.load_model(folder, dtype=dtype or torch.float32)
     if parts.mps2s is None or parts.tokenizer is None:
-        raise InputError(f"{name} holds a DF-VQGAN only (stage 1)")
+        raise InputError(f"{folder} holds a DF-VQGAN only (stage 1)")
     if weights is not None:
         quantise(parts.mps2s, weights)
     return NuwaLip(parts.dfvqgan, parts.mps2s, parts.tokenizer, parts.sampling, parts.card)

@@ -19,12 +19,12 @@ from torch import Tensor
 from nuwa_lip import convert
 from nuwa_lip.disk import read_object
 from nuwa_lip.models import DFVQGAN
+from nuwa_lip.painters.folders import warn_if_cut
 from nuwa_lip.painters.painter import Callback, Needs, Painting, Window, counted
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.sampling.masked import sample_masked
 
-USUAL = Sampling(guidance_scale=10.0, num_inference_steps=12, schedule="confidence")
-"""diffusers' defaults."""
+USUAL = Sampling(guidance_scale=10.0, num_inference_steps=12, schedule="confidence")  # diffusers' defaults
 AESTHETIC = 6  # the score that the picture is said to have, as in diffusers
 Text = tuple[Tensor, Tensor]
 """A text encoder's last but one layer [M, T, D], and its pooled output [M, D]."""
@@ -97,9 +97,9 @@ class MaskedToken:
         return torch.cat(hidden), torch.cat(pooled)
 
     def _encode(self, text: str) -> Text:
-        options = {"padding": "max_length", "truncation": True, "max_length": self.tokenizer.model_max_length}
-        ids = self.tokenizer([text], return_tensors="pt", **options).input_ids.to(self.device)
-        out = self.text_encoder(ids, return_dict=True, output_hidden_states=True)
+        warn_if_cut(text, self.tokenizer)
+        ids = self.tokenizer([text], return_tensors="pt", padding="max_length", truncation=True).input_ids
+        out = self.text_encoder(ids.to(self.device), return_dict=True, output_hidden_states=True)
         return out.hidden_states[-2], out.text_embeds
 
 
@@ -111,7 +111,7 @@ def load_masked_token(folder: Path, dtype: torch.dtype) -> MaskedToken:
     how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     side = read_object(folder / "transformer" / "config.json")["sample_size"]
     factor = 2 ** (len(read_object(folder / "vqvae" / "config.json")["block_out_channels"]) - 1)
-    dfvqgan = convert.load(folder / "vqvae", resolution=side * factor).take_unit_range()
+    dfvqgan = convert.load(folder / "vqvae", resolution=side * factor).float().take_unit_range()
     dfvqgan.config = replace(dfvqgan.config, symmetrical_connections=False)
     transformer = UVit2DModel.from_pretrained(folder / "transformer", dtype=dtype, **how)
     text = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder", dtype=dtype, **how)
