@@ -34,7 +34,7 @@ def test_the_table_has_every_known_name(name: str) -> None:
     assert f"`{known.id}`" in rows[0] and known.size in rows[0]
 
 
-@pytest.mark.parametrize("module", ["nuwa_lip", "masked_token", "diffusion", "eraser"])
+@pytest.mark.parametrize("module", ["nuwa_lip", "masked_token", "meissonic", "diffusion", "eraser"])
 def test_a_painter_is_short(module: str) -> None:
     path = Path(painters.__file__).with_name(f"{module}.py")
     assert len(path.read_text().splitlines()) <= 120

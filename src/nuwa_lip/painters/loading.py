@@ -18,11 +18,11 @@ from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast.quantise import quantise
 from nuwa_lip.painters.diffusion import load_diffusion
 from nuwa_lip.painters.eraser import load_eraser
-from nuwa_lip.painters.folders import INDEX, kind_of, silence
+from nuwa_lip.painters.folders import INDEX, silence
 from nuwa_lip.painters.known import Known, find_known
-from nuwa_lip.painters.masked_token import load_masked_token
 from nuwa_lip.painters.nuwa_lip import NuwaLip
 from nuwa_lip.painters.painter import Painter
+from nuwa_lip.painters.token_folder import is_token_folder, load_masked_token
 
 GRAPH = ".onnx"
 
@@ -98,9 +98,9 @@ def reading(name: str | Path, extra: str) -> Iterator[None]:
 
 
 def _diffusers(folder: Path, dtype: torch.dtype, known: Known | None) -> Painter:
-    """Load a folder of diffusers' layout: by defect-free tokens if it is an aMUSEd, as diffusers does otherwise."""
+    """Load a folder of diffusers' layout: by defect-free tokens if it has tokens, as diffusers does otherwise."""
     silence()
-    if "Amused" in kind_of(folder):
+    if is_token_folder(folder):
         return load_masked_token(folder, dtype)
     return load_diffusion(folder, dtype, known and known.steps, known and known.guidance)
 
