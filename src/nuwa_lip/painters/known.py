@@ -53,6 +53,7 @@ KNOWN = {
     "lama": Known("Carve/LaMa-ONNX", "Apache-2.0", "208 MB", f"{ERASE}; any machine; no caption", "lama_fp32.onnx"),
     "amused-256": Known("amused/amused-256", RAIL, "3.3 GB", f"{PAINTERS}; 4 GB; minutes on a CPU"),
     "amused-512": Known("amused/amused-512", RAIL, "3.3 GB", f"{PAINTERS}; 4 GB; a GPU is better"),
+    "meissonic": Known("MeissonFlow/Meissonic", "Apache-2.0", "6 GB", f"{PAINTERS}; a GPU with 8 GB; 1024 pixels"),
     "sd-1.5": Known(
         "stable-diffusion-v1-5/stable-diffusion-inpainting",
         "CreativeML openrail-m (restricts uses)",
