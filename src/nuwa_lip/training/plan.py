@@ -195,7 +195,7 @@ def _mps2s(recipe: MPS2SRecipe, bf16: bool) -> Cost:
             return mps2s_loss(logits, target_tokens(tokens, order), real)
 
         flops, kept = _measured(run, bf16)
-        blocks = [block for block in model.modules() if isinstance(block, Block | DecoderBlock)]
+        blocks: list[nn.Module] = [block for block in model.modules() if isinstance(block, Block | DecoderBlock)]
         again, width_kept, largest = _blocks(model, run, blocks, bf16)
         sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
         parameters = sum(p.numel() for p in model.parameters())
