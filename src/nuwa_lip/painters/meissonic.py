@@ -49,14 +49,8 @@ class MeissonicTransformer(nn.Module):
         super().__init__()
         heads, head = config["num_attention_heads"], config["attention_head_dim"]
         D, pooled, V = heads * head, config["pooled_projection_dim"], config["codebook_size"]
-        resample: dict[str, Any] = {
-            "use_conv": True,
-            "padding": 0,
-            "kernel_size": 2,
-            "norm_type": "rms_norm",
-            "eps": EPS,
-        }
-        resample |= {"elementwise_affine": True, "bias": False}
+        resample: dict[str, Any] = {"use_conv": True, "padding": 0, "kernel_size": 2, "norm_type": "rms_norm"}
+        resample |= {"eps": EPS, "elementwise_affine": True, "bias": False}
         self.embed = UVit2DConvEmbed(D, D, config["vocab_size"], True, EPS, False)
         self.down_block, self.up_block = nn.Module(), nn.Module()
         if config["downsample"]:
