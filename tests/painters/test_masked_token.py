@@ -93,8 +93,8 @@ def test_equal_noise_gives_the_tokens_of_diffusers(
         num_inference_steps=steps,
         generator=seeded(3),
     )
-    decode = painter.dfvqgan.decode
-    monkeypatch.setattr(painter.dfvqgan, "decode", lambda tokens: kept.append(tokens) or decode(tokens))
+    lookup = codes.lookup
+    monkeypatch.setattr(codes, "lookup", lambda tokens: kept.append(tokens) or lookup(tokens))
     sampling = Sampling(guidance_scale=guidance, num_inference_steps=steps, schedule="confidence")
     painter.paint(window, "a bear", [3], sampling, None)
     assert torch.equal(kept[0], seen[0])

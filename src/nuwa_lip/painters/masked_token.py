@@ -73,7 +73,8 @@ class MaskedToken:
         for seed, progress in counted(seeds, callback):  # one by one: a candidate must not depend on their number
             generator = torch.Generator().manual_seed(seed)
             tokens, score = sample_masked(predict, known, self.mask_id, sampling, generator, progress)
-            images.append(self.dfvqgan.decode(tokens))
+            codes = self.dfvqgan.quantiser.lookup(tokens)  # channels last, in which a CPU decodes faster
+            images.append(self.dfvqgan.decode_codes(codes.contiguous(memory_format=torch.channels_last)))
             scores.append(score)
         return Painting(images, torch.stack(scores), int(token_mask.sum()))
 
