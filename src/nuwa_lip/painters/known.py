@@ -82,13 +82,6 @@ KNOWN = {
 """Short names for `--model`; the hub ids are taken too."""
 CONVERT = "nothing more; 'nuwa-lip convert' brings it in"
 TOKENIZERS = {
-    "meissonic-vq": Known(
-        "MeissonFlow/Meissonic",
-        "Apache-2.0",
-        "0.6 GB",
-        f"{CONVERT} with --unit-range",
-        files=("vqvae/*.json", "vqvae/*.safetensors", "README.md", "LICENSE*"),
-    ),
     "llamagen-vq16": Known(
         "peizesun/llamagen_t2i", "MIT", "0.3 GB", CONVERT, files=("vq_ds16_t2i.pt", "README.md", "LICENSE*")
     ),
