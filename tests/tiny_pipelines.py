@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 BYTES = [chr(i) for i in range(33, 127)]
 
@@ -30,13 +32,11 @@ def text_encoder(projection: bool) -> tuple[Any, Any]:
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval(), tokenizer
 
 
-def save_amused(folder: Path) -> Path:
-    """A tiny aMUSEd: squares of 16 pixels, 8 x 8 tokens, 30 codes."""
-    from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
+def image_tokenizer() -> Any:
+    """A tiny VQ: 2 x 2 pixels a token, 30 codes."""
+    from diffusers import VQModel
 
-    torch.manual_seed(0)
-    model, tokenizer = text_encoder(projection=True)
-    vqvae = VQModel(
+    return VQModel(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -47,6 +47,15 @@ def save_amused(folder: Path) -> Path:
         mid_block_add_attention=False,
         lookup_from_codebook=True,
     )
+
+
+def save_amused(folder: Path) -> Path:
+    """A tiny aMUSEd: squares of 16 pixels, 8 x 8 tokens, 30 codes."""
+    from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel
+
+    torch.manual_seed(0)
+    model, tokenizer = text_encoder(projection=True)
+    vqvae = image_tokenizer()
     transformer = UVit2DModel(
         hidden_size=8,
         cond_embed_dim=8,
@@ -191,4 +200,29 @@ def save_flux2_klein(folder: Path) -> Path:
         FlowMatchEulerDiscreteScheduler(), vae, text.eval(), tokenizer, transformer, is_distilled=True
     )
     pipe.save_pretrained(folder)
+    return folder
+
+
+def save_meissonic(folder: Path) -> Path:
+    """A tiny Meissonic, whose grid is halved within."""
+    from nuwa_lip.painters.meissonic import MeissonicTransformer
+
+    torch.manual_seed(0)
+    model, tokenizer = text_encoder(projection=True)
+    config = {"_class_name": "Transformer2DModel", "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 8}
+    config |= {"num_attention_heads": 1, "joint_attention_dim": 8, "pooled_projection_dim": 8, "vocab_size": 32}
+    config |= {"axes_dims_rope": [2, 2, 4], "codebook_size": 30, "downsample": True, "upsample": True}
+    image_tokenizer().save_pretrained(folder / "vqvae")
+    model.save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    for name in ("transformer", "scheduler"):
+        (folder / name).mkdir()
+    weights = {name: weight.contiguous() for name, weight in MeissonicTransformer(config).state_dict().items()}
+    save_file(weights, folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    for name, content in (
+        ("transformer/config.json", config),
+        ("scheduler/scheduler_config.json", {"mask_token_id": 31}),
+        ("model_index.json", {"_class_name": "Pipeline"}),
+    ):
+        (folder / name).write_text(json.dumps(content))
     return folder

@@ -44,6 +44,20 @@ def test_it_makes_a_model_folder(source: Path, tmp_path: Path, capsys: pytest.Ca
     assert load_model(out, need_mps2s=False).dfvqgan.config.resolution == 32
 
 
+def test_weights_that_read_pictures_from_0_to_1(source: Path, tmp_path: Path) -> None:
+    main(["convert", str(source), "-o", str(tmp_path / "out"), "--resolution", "64", "--unit-range"])
+    model = load_model(tmp_path / "out", need_mps2s=False).dfvqgan
+    peer, image = VQModel.from_pretrained(source), torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.encode(image * 2 - 1).latents, peer.encode(image).latents, atol=1e-4, rtol=1e-4
+        )
+        tokens = torch.zeros(1, 8, 8, dtype=torch.int64)
+        codes = peer.quantize.get_codebook_entry(tokens.flatten(), (1, 8, 8, 4))
+        expected = peer.decoder(peer.post_quant_conv(codes)) * 2 - 1
+        torch.testing.assert_close(model.decode(tokens), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nuwa_lip.convert.known import KNOWN
+from nuwa_lip.painters.known import KNOWN, TOKENIZERS
 from tests.fake_hub import FakeHub, fake_hub
 
 Run = Callable[..., Any]
@@ -83,17 +83,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def test_a_known_model_is_fetched_after_its_licence_is_shown(nuwa_lip: Run, hub: FakeHub, tmp_path: Path) -> None:
-    assert "andraniksargsyan/migan  to be fetched, eraser, MIT" in nuwa_lip("models", "--known").out
-    done = nuwa_lip("pull", "andraniksargsyan/migan")
+    assert "migan  to be fetched, eraser, andraniksargsyan/migan, MIT" in nuwa_lip("models", "--known").out
+    done = nuwa_lip("pull", "migan")
     assert done.code == 0, done.err
     first, second, last = done.out.splitlines()
-    assert "licence MIT" in first and "30 MB" in second
+    assert "licence MIT" in first and "28 MB" in second
     folder = Path(last.split(": ", 1)[1])
     assert (folder / "migan_pipeline_v2.onnx").read_bytes() == FILES["migan_pipeline_v2.onnx"]
     assert not (folder / "other.bin").exists()
-    assert "andraniksargsyan/migan  cached, eraser" in nuwa_lip("models", "--known").out
+    assert "migan  cached, eraser" in nuwa_lip("models", "--known").out
     listed = {one["name"]: one for one in json.loads(nuwa_lip("models", "--known", "--json").out)}
-    assert listed["andraniksargsyan/migan"]["where"] == "cached" and listed["amused/amused-256"]["licence"]
+    assert listed["migan"]["where"] == "cached" and listed["amused-256"]["licence"]
+    assert listed["llamagen-vq16"]["use"] == "tokenizer" and listed["sd-1.5"]["use"] == "painter"
 
 
 def test_a_fetch_goes_on_where_it_stopped(nuwa_lip: Run, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +136,8 @@ def test_the_licence_of_a_model_of_ours_is_read_from_its_card(
 
 
 def test_known_models_are_described() -> None:
-    assert len({one.id.lower() for one in KNOWN}) == len(KNOWN) >= 8
-    for one in KNOWN:
-        assert one.licence and one.about and 0 < one.size < 100 and re.fullmatch(r"[\w.-]+/[\w.-]+", one.id)
+    others = KNOWN | TOKENIZERS
+    assert len({one.id.lower() for one in others.values()}) == len(others) == len(KNOWN) + len(TOKENIZERS)
+    for one in others.values():
+        assert one.licence and one.needs and re.fullmatch(r"[\d.]+ [MG]B", one.size)
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", one.id) and "README.md" in one.patterns

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark, build_benchmark
@@ -19,6 +20,7 @@ from nuwa_lip.evaluation.tokenizers import METHODS, Squares, probe
 from nuwa_lip.hub import save_model
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig
 from tests.demo_photos import demo_benchmark
+from tests.small_runs import efficientnet_state
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,18 @@ def test_the_command_writes_all_figures_and_goes_on_where_it_was(
     assert 1 <= report["perplexity"] <= 64 and 0 <= report["changed"] <= 1 and report["relative_distance"] > 0
     low, high = report["intervals_95"]["distance"]
     assert low <= report["distance"] <= high
+
+
+@pytest.mark.usefixtures("workers_here")
+def test_the_third_witness_judges_reconstructions_too(benchmark: Benchmark, tmp_path: Path) -> None:
+    save_file(efficientnet_state(), tmp_path / "lite.safetensors")
+    save_model(tmp_path / "model", dfvqgan=make())
+    asked = {"model": str(tmp_path / "model"), "json": tmp_path / "a.json", "work": tmp_path / "work", "workers": 2}
+    evaluate.tokenizer(benchmark.folder, **asked, metrics="fed", lite=tmp_path / "lite.safetensors")  # type: ignore[arg-type]
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert all(report[name]["fed"] > 0 and report[name]["fed_hole"] > 0 for name in METHODS)
+    with pytest.raises(InputError, match="another run"):  # which has no such features
+        evaluate.tokenizer(benchmark.folder, **asked)  # type: ignore[arg-type]
 
 
 def test_photos_of_any_name(benchmark: Benchmark, tmp_path: Path) -> None:

@@ -17,10 +17,17 @@ from nuwa_lip.images.png import write_png
 from nuwa_lip.pipeline import InpaintPipeline
 from tests.small_models import seeded
 from tests.tiny_graphs import save_lama, save_migan
-from tests.tiny_pipelines import save_amused, save_flux2_klein, save_stable_diffusion, save_stable_diffusion_xl
+from tests.tiny_pipelines import (
+    save_amused,
+    save_flux2_klein,
+    save_meissonic,
+    save_stable_diffusion,
+    save_stable_diffusion_xl,
+)
 
 SAVED: dict[str, Callable[[Path], Path]] = {
     "amused": save_amused,
+    "meissonic": save_meissonic,
     "stable-diffusion": save_stable_diffusion,
     "sdxl": save_stable_diffusion_xl,
     "flux2-klein": save_flux2_klein,
@@ -40,8 +47,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def pipe(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InpaintPipeline]:
     with pytest.MonkeyPatch.context() as patch:
-        if kind == "flux2-klein":  # whose side stands in its code, not in a configuration
+        if kind == "flux2-klein":  # whose side stands in code, not in a configuration
             patch.setattr("nuwa_lip.painters.diffusion.side_of", lambda _: 16)
+        if kind == "meissonic":
+            patch.setattr("nuwa_lip.painters.token_folder.FULL", 16)
         yield InpaintPipeline.from_pretrained(SAVED[kind](tmp_path_factory.mktemp(kind) / "model"))
 
 

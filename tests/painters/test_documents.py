@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nuwa_lip import painters
 from nuwa_lip.painters.known import KNOWN
 
 PAGE = (Path(__file__).parents[2] / "docs" / "painters.md").read_text()
@@ -31,3 +32,9 @@ def test_the_table_has_every_known_name(name: str) -> None:
     assert len(rows) == 1
     known = KNOWN[name]
     assert f"`{known.id}`" in rows[0] and known.size in rows[0]
+
+
+@pytest.mark.parametrize("module", ["nuwa_lip", "masked_token", "meissonic", "diffusion", "eraser"])
+def test_a_painter_is_short(module: str) -> None:
+    path = Path(painters.__file__).with_name(f"{module}.py")
+    assert len(path.read_text().splitlines()) <= 120

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +17,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.painters.known import KNOWN
 from nuwa_lip.painters.masked_token import MaskedToken
 from nuwa_lip.pipeline import InpaintPipeline
-from tests.tiny_pipelines import save_amused
+from tests.tiny_pipelines import save_amused, save_stable_diffusion
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +75,6 @@ def test_a_missing_library_names_the_extra(amused: Path, missing: str, monkeypat
 )
 @pytest.mark.parametrize("content", [None, b"torn"])
 def test_missing_or_torn_parts_are_one_line(part: str, content: bytes | None, amused: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(amused, folder)
     (folder / part).unlink() if content is None else (folder / part).write_bytes(content)
@@ -82,3 +83,19 @@ def test_missing_or_torn_parts_are_one_line(part: str, content: bytes | None, am
 
 def test_forms_of_weights_are_nuwa_lips(amused: Path) -> None:
     assert "weights is 'int8'" in refused(amused, weights="int8")
+
+
+def test_a_caption_that_is_too_long_is_cut_with_a_warning(amused: Path, tmp_path: Path) -> None:
+    pixels, mask = np.zeros((16, 16, 3), np.uint8), np.eye(16, dtype=bool)
+    for folder in (amused, save_stable_diffusion(tmp_path)):
+        pipe = InpaintPipeline.from_pretrained(folder)
+        with pytest.warns(UserWarning, match="the caption is too long, and cut after '... z"):
+            pipe("z" * 40, pixels, mask, num_inference_steps=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pipe("zzz", pixels, mask, num_inference_steps=1)
+
+
+def test_a_pipeline_that_the_hub_gives_is_a_painter_too(amused: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(amused))
+    assert isinstance(InpaintPipeline.from_pretrained("some/pipeline").painter, MaskedToken)

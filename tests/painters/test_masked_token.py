@@ -12,8 +12,9 @@ from torch import Tensor
 
 from nuwa_lip.models.groups import SCHEDULES
 from nuwa_lip.models.orders import ORDERS
-from nuwa_lip.painters.masked_token import MaskedToken, load_masked_token
+from nuwa_lip.painters.masked_token import MaskedToken
 from nuwa_lip.painters.painter import Window
+from nuwa_lip.painters.token_folder import load_masked_token
 from nuwa_lip.sampling import Sampling
 from tests.small_models import seeded
 from tests.tiny_pipelines import save_amused

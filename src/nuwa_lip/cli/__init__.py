@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train dfvqgan": ("nuwa_lip.commands.train:dfvqgan", "train stage 1, the tokenizer of photos with holes"),
     "train mps2s": ("nuwa_lip.commands.train:mps2s", "train stage 2, which predicts the hole's tokens"),
     "train glide": ("nuwa_lip.commands.train:glide", "train the baseline GLIDE, a diffusion model"),
+    "plan": ("nuwa_lip.commands.plan:plan", "say what a training costs on GPUs, before anything is paid"),
     "tokenize": ("nuwa_lip.commands.tokenize:tokenize", "make the token cache that stage 2 trains on"),
     "convert": ("nuwa_lip.commands.convert:convert", "bring in the VQ weights of other projects"),
     "export": ("nuwa_lip.commands.export:export", "write a model as ONNX or torch.export files"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from nuwa_lip.commands.options import OptionalOut, check_least
-from nuwa_lip.data.benchmark import build_benchmark, read_benchmark, verify_benchmark
+from nuwa_lip.data.benchmark import build_benchmark, build_masked, read_benchmark, verify_benchmark
+from nuwa_lip.data.masked import MASKED_LAYOUTS, MaskedLayout, Masks, read_masked
 from nuwa_lip.data.masks import parse_rule
 from nuwa_lip.data.objects import OBJECT_KINDS
 from nuwa_lip.data.sources import (
@@ -25,13 +27,14 @@ def benchmark(
     *,
     out: OptionalOut = None,
     source: list[str] | None = None,
-    layout: SourceKind | None = None,
+    layout: SourceKind | MaskedLayout | None = None,
     captions: Path | None = None,
     objects: Path | None = None,
     splits: Path | None = None,
     split: str = "test",
     license: list[str] | None = None,
     rule: str = "rectangles-40-60",
+    masks: Masks = "inpainting",
     seed: int = 0,
     size: int = 0,
     limit: int | None = None,
@@ -53,12 +56,17 @@ def benchmark(
     Example: nuwa-lip data benchmark --source VG --layout visual-genome --captions region_descriptions.json
     --size 256 --limit 5000 -o MaskVG
 
+    Example: nuwa-lip data benchmark --source BrushBench --layout brushbench -o benchmarks/brushbench
+
+    Example: nuwa-lip data benchmark --source MagicBrush/data --layout magicbrush --limit 528 -o benchmarks/magicbrush
+
     Example: nuwa-lip data benchmark --verify benchmarks/test
 
     Args:
         out: The benchmark folder to make.
         source: Shards (files or patterns), or one folder of captioned photos.
-        layout: How the folder's captions are laid out, if not as NAME.txt beside each photo.
+        layout: How the folder's captions are laid out, if not as NAME.txt beside each photo. brushbench, editbench and
+            magicbrush (a folder or file of parquet) bring their masks; --rule and --seed are not for them.
         captions: The captions' file of the layout.
         objects: instances_*.json of COCO, for the rules boxes and segments; Visual Genome has its regions.
         splits: Take only one split of Karpathy's dataset_flickr30k.json.
@@ -66,6 +74,7 @@ def benchmark(
         license: Take only photos whose stated licence contains one of these, such as /by/ /by-sa/ of COCO's.
         rule: KIND-LOW-HIGH: a hole of LOW to HIGH per cent. Kinds: rectangles, block (one of them), strokes, centre (a
             box), border (to paint outwards), and boxes or segments (of an annotated object).
+        masks: Which masks of brushbench and editbench to take.
         seed: Of the masks.
         size: Side of the centre square that is cut from each photo (the paper's is 256); 0 keeps the photo.
         limit: Number of photos, the first ones of the source.
@@ -79,6 +88,13 @@ def benchmark(
         raise InputError("-o is missing: the benchmark folder to make")
     check_least(0, seed=seed, size=size)
     check_least(1, limit=limit)
+    if layout in MASKED_LAYOUTS:
+        if captions or objects or splits or license:
+            raise InputError(
+                f"--layout {layout} brings all it needs; leave out --captions, --objects, --splits, --license"
+            )
+        return _masked(source, cast(MaskedLayout, layout), masks, out, limit, size or None)
+    layout = cast(SourceKind | None, layout)
     if parse_rule(rule)[0] in OBJECT_KINDS and not objects and layout != "visual-genome":
         raise InputError(f"--rule {rule} needs objects: a coco source with --objects, or a visual-genome one")
     files = {"captions": captions, "objects": objects, "splits": splits}
@@ -101,6 +117,25 @@ def benchmark(
     made = build_benchmark(samples, source=record, rule=rule, seed=seed, out=out, limit=limit, size=size or None)
     bare = made.captions.count("")
     print(f"{out}: {len(made)} photos{f', {bare} of them without a caption' if bare else ''}, sha256 {made.sha256}")
+
+
+def _masked(
+    source: list[str], layout: MaskedLayout, masks: Masks, out: Path, limit: int | None, size: int | None
+) -> None:
+    """Build a benchmark of photos that bring their masks.
+
+    Args:
+        source, out, limit, size: as for `benchmark`.
+        layout: of the source.
+        masks: which masks.
+    """
+    if len(source) > 1:
+        raise InputError(f"--layout {layout} takes one folder, not {len(source)}; name the one above them")
+    path, kind = Path(source[0]), masks if layout != "magicbrush" else "edits"
+    made = build_masked(
+        read_masked(layout, path, masks), source=f"{layout} {path.name}", rule=kind, out=out, limit=limit, size=size
+    )
+    print(f"{out}: {len(made)} photos with their own masks, sha256 {made.sha256}")
 
 
 def _list(source: list[str], layout: SourceKind, files: dict[str, Path], split: str) -> list[Entry]:

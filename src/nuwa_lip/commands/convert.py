@@ -17,6 +17,7 @@ def convert(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     resolution: int = 256,
     groups: int = 32,
+    unit_range: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Make a model folder (stage 1) of other projects' weights.
@@ -26,6 +27,8 @@ def convert(
 
     Example: nuwa-lip convert vqgan.safetensors -o vqgan
 
+    Example: nuwa-lip convert amused-256/vqvae --unit-range -o amused-vq
+
     Example: nuwa-lip convert vq_ds16_c2i.pt -o llamagen-vq16
 
     Args:
@@ -34,6 +37,8 @@ def convert(
         out: Where to make the model folder.
         resolution: Side of the pictures that it was trained on; the weights do not tell.
         groups: Groups of the group norms; a file does not tell, a folder does.
+        unit_range: Whether the weights read pictures from 0 to 1, as those of aMUSEd, Meissonic and their like do;
+            nothing tells.
         overwrite: Replace the model in the folder if there is one.
     """
     if out.exists() and not out.is_dir():
@@ -45,6 +50,8 @@ def convert(
     from nuwa_lip.hub import save_model
 
     model = weights.load(source, resolution=resolution, groups=groups)
+    if unit_range:
+        model.take_unit_range()
     try:
         save_model(out, dfvqgan=model, card=CARD.format(name=out.name, source=source.name))
     except OSError as error:

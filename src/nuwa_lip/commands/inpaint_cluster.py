@@ -70,11 +70,16 @@ class Painters:
             except InputError as problem:
                 return done | {"fatal": str(problem)}
             try:
-                error = attempt(job, self.runner)
+                failed = attempt(job, self.runner)
             except OSError as problem:  # of the disk, and so of every photo that follows
                 return done | {"fatal": f"{job.photo}: {problem}"}
         records, self.runner.records[:] = list(self.runner.records), []
-        return done | {"error": error and str(error), "records": records, "out": out.getvalue(), "err": err.getvalue()}
+        return done | {
+            "error": failed and str(failed),
+            "records": records,
+            "out": out.getvalue(),
+            "err": err.getvalue(),
+        }
 
 
 def attempts_on_cluster(todo: Sequence[Job | InputError], runner: Runner) -> Iterator[Attempt]:

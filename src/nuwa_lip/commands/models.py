@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from nuwa_lip.convert.known import BUT, KNOWN, Known
-from nuwa_lip.convert.known import known as known_by_name
 from nuwa_lip.disk import escaped, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import BUNDLED, MODEL_FILES, at_hand, fetch, resolve
+from nuwa_lip.painters.known import COPIES, KNOWN, TOKENIZERS, Known, find_known
 
+OTHERS = KNOWN | TOKENIZERS
 WEIGHTS = (".safetensors", ".onnx", ".pt", ".bin")
 
 
@@ -32,22 +32,20 @@ def models(*, known: bool = False, json: bool = False) -> None:
         known: List the models of others too, with licence, size and needs.
         json: As JSON, for programs.
     """
-    others, cached = KNOWN if known else (), snapshots()
+    others, cached = OTHERS if known else {}, snapshots()
     if json:
         listed: list[dict[str, Any]] = [
             {"name": name, "where": where, "folder": str(folder)} for name, where, folder in found(cached)
         ]
-        for one in others:
-            fields = {"licence": one.licence, "gb": one.size, "needs": one.needs, "use": one.use, "terms": one.terms}
-            listed.append({"name": one.id, "where": state(one, cached), "about": one.about, **fields})
+        for short, one in others.items():
+            fields = {"id": one.id, "licence": one.licence, "size": one.size, "needs": one.needs}
+            listed.append({"name": short, "where": state(one, cached), "use": use(short), **fields})
         print(dumps(listed))
         return
     for name, where, folder in found(cached):
         print(f"{escaped(name)}  {where}, {described(folder)}")
-    for one in others:
-        terms = f" ({one.terms})" if one.terms else ""
-        licence = f"{state(one, cached)}, {one.use}, {one.licence}{terms}"
-        print(f"{one.id}  {licence}, {size(one)}; {one.about}; needs {one.needs}")
+    for short, one in others.items():
+        print(f"{short}  {state(one, cached)}, {use(short)}, {one.id}, {one.licence}, {one.size}; needs {one.needs}")
 
 
 def pull(
@@ -60,12 +58,13 @@ def pull(
 
     Example: nuwa-lip pull organisation/name
 
-    Example: nuwa-lip pull andraniksargsyan/migan
+    Example: nuwa-lip pull migan
 
     Args:
-        name: Hub id of the model; `nuwa-lip models --known` lists some.
+        name: Hub id of the model, or a short name of those that `nuwa-lip models --known` lists.
     """
-    here, one = at_hand(name), known_by_name(name)
+    one = find_known(name, OTHERS)
+    here = at_hand(name) if one is None else None
     if here is not None:
         print(f"{escaped(name)} is here already: {described(here)}")
         return
@@ -85,31 +84,32 @@ def pull_known(one: Known) -> None:
     Raises:
         InputError: it cannot be fetched; the line says what to put where.
     """
-    terms = f"; {one.terms}" if one.terms else ""
-    print(f"{one.id}: licence {one.licence}{terms}: {one.address}", flush=True)
-    print(f"{size(one)}: {one.about}; needs {one.needs}", flush=True)
+    print(f"{one.id}: licence {one.licence}, see {one.address}", flush=True)
+    print(f"{one.size}; needs {one.needs}", flush=True)
     try:
-        folder = fetch(one.id, one.files, BUT)
+        folder = fetch(one.id, one.patterns, COPIES)
     except InputError as error:
         raise InputError(
-            f"{error}. What is missing: {', '.join(one.files)} of {one.address}. On a machine with network 'hf "
+            f"{error}. What is missing: {', '.join(one.patterns)} of {one.address}. On a machine with network 'hf "
             f"download {one.id} --local-dir FOLDER' fetches them, after its licence is accepted there if it asks for "
             "that; copy FOLDER here and give its path in place of the name"
         ) from error
     print(f"{one.id}: {folder}")
 
 
+def use(short: str) -> str:
+    """Say what a known model is for."""
+    if short in TOKENIZERS:
+        return "tokenizer"
+    return "painter" if KNOWN[short].file is None else "eraser"
+
+
 def state(one: Known, cached: Mapping[str, Path]) -> str:
     """Tell whether a known model is among the repositories of the cache, with a file of weights."""
     paths = cached[one.id].rglob("*") if one.id in cached else ()
     names = [path.name for path in paths if path.suffix in WEIGHTS and path.is_file()]
-    wanted = [pattern.rsplit("/", 1)[-1] for pattern in one.files]
+    wanted = [pattern.rsplit("/", 1)[-1] for pattern in one.patterns]
     return "cached" if any(fnmatch(name, pattern) for name in names for pattern in wanted) else "to be fetched"
-
-
-def size(one: Known) -> str:
-    """Say how much is fetched."""
-    return f"about {one.size:.1f} GB" if one.size >= 1 else f"about {one.size * 1000:.0f} MB"
 
 
 def licence_of(folder: Path) -> str:

@@ -131,14 +131,20 @@ def mps2s(argv: list[str]) -> None:
     sharded = options.strategy == "fsdp"
     if sharded and options.validation:
         raise InputError("--validation is not for --strategy fsdp, whose average is in parts: leave it out")
+    if sharded and recipe.trained == "prior":
+        raise InputError("--strategy fsdp is not for a prior, which one process fits: leave it out")
     cache, others = opened(options.data), opened(options.validation) if options.validation else None
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         held = cache if options.cache == "none" else cache.load("cpu" if options.cache == "ram" else accelerator.device)
-        kind = PriorStage if recipe.trained == "prior" else MPS2SStage
-        return lambda schedule: kind(
-            dataclasses.replace(recipe, schedule=schedule), held, accelerator, weights, _bytes(options), sharded
-        )
+
+        def made(schedule: recipes.Schedule) -> Stage:
+            own = dataclasses.replace(recipe, schedule=schedule)
+            if recipe.trained == "prior":
+                return PriorStage(own, held, accelerator, weights, _bytes(options))
+            return MPS2SStage(own, held, accelerator, weights, _bytes(options), sharded)
+
+        return made
 
     _run(options, recipe, prepare, None, lambda accelerator: others)
 

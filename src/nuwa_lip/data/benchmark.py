@@ -23,8 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.Image import Resampling
 from torch import Tensor
 
+from nuwa_lip.data.masked import Masked
 from nuwa_lip.data.masks import parse_rule, rule_mask
 from nuwa_lip.data.objects import OBJECT_KINDS, best_phrase
 from nuwa_lip.data.official import is_official, list_official, read_mask_pickle
@@ -173,6 +175,35 @@ def build_benchmark(
             objects.
     """
     parse_rule(rule)
+    items = _items(samples, source, rule, seed, limit, size)
+    return _write(items, {"source": source, "rule": rule, "seed": seed, "size": size}, out)
+
+
+def build_masked(
+    samples: Iterable[Masked],
+    *,
+    source: str,
+    rule: str,
+    out: Path,
+    limit: int | None = None,
+    size: int | None = None,
+) -> Benchmark:
+    """Write a benchmark folder of photos that bring their masks (`masked`), as `build_benchmark` does.
+
+    Args:
+        samples: captioned photos with masks; those with nothing to repaint are left out, with a warning.
+        source, out, limit, size: as for `build_benchmark`; of the masks a pixel is hole if any under it is.
+        rule: what the masks are, for the record.
+
+    Raises:
+        InputError: `out` exists or cannot be made, or there is no photo with a hole.
+    """
+    items = _masked_items(samples, source, limit, size)
+    return _write(items, {"source": source, "rule": rule, "seed": None, "size": size}, out)
+
+
+def _write(items: Iterable[tuple[BenchmarkItem, Sample]], about: Mapping[str, Any], out: Path) -> Benchmark:
+    """Write items, and what is to be recorded of them, into a folder that appears once it is complete."""
     if out.exists():
         raise InputError(f"{out} exists already; name another folder or remove it")
     with written_folder(out, replace=False) as part:
@@ -180,13 +211,13 @@ def build_benchmark(
         make_folder(part / "masks")
         described = []
         with open(part / "captions.jsonl", "w", encoding="utf-8", errors="replace") as captions:
-            for item, sample in _items(samples, source, rule, seed, limit, size):
+            for item, sample in items:
                 _write_pictures(part, item)
                 line = {"name": item.name, "caption": item.caption, "captions": sample.captions, "key": sample.key}
                 line |= {name: value for name in ("license", "url") if (value := _stated(sample.meta, name))}
                 captions.write(json.dumps(line, ensure_ascii=False) + "\n")
                 described.append(_describe(item))
-        info = {"format_version": FORMAT_VERSION, "source": source, "rule": rule, "seed": seed, "size": size}
+        info = {"format_version": FORMAT_VERSION, **about}
         info |= {"n": len(described), "sha256": _overall(described), "items": described}
         write_json(part / "benchmark.json", info, indent=1)
     return read_benchmark(out)
@@ -227,14 +258,37 @@ def _items(
             warnings.warn(f"{what}: {count}", UserWarning, stacklevel=3)
 
 
-def _square(sample: Sample, size: int) -> Sample:
+def _masked_items(
+    samples: Iterable[Masked], source: str, limit: int | None, size: int | None
+) -> Iterator[tuple[BenchmarkItem, Sample]]:
+    """Give photos with the masks that they bring."""
+    index = empty = 0
+    for sample, mask in samples:
+        if size is not None:
+            hole = _square(replace(sample, image=Image.fromarray(mask.astype(np.uint8) * 255)), size, Resampling.BOX)
+            sample, mask = _square(sample, size), np.asarray(hole.image) > 0
+        if not mask.any():
+            empty += 1
+            continue
+        image, caption = np.asarray(sample.image.convert("RGB")), next(iter(sample.captions), "")
+        yield BenchmarkItem(index=index, name=f"{index:05d}", image=image, mask=mask, caption=caption), sample
+        index += 1
+        if index == limit:
+            break
+    if not index:
+        raise InputError(f"{source} holds no photo with something to repaint")
+    if empty:
+        warnings.warn(f"photos left out, as their masks are empty: {empty}", UserWarning, stacklevel=3)
+
+
+def _square(sample: Sample, size: int, resampling: Resampling = Resampling.LANCZOS) -> Sample:
     """Cut out a photo's centre square and resize it to `size` pixels; move its objects with it."""
     width, height = sample.image.size
     side = min(width, height)
     window = ((1 - side / width) / 2, (1 - side / height) / 2, side / width, side / height)
     image = sample.image
     if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+        image = ImageOps.fit(image, (size, size), resampling)
     return replace(sample, image=image, objects=tuple(outline.within(*window) for outline in sample.objects))
 
 

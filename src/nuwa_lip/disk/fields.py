@@ -55,6 +55,13 @@ def from_json(kind: type[Kind], values: Any, where: str) -> Kind:
         raise InputError(f"{where} cannot be used: {first_line(error)}") from error
 
 
+def lists_to_tuples(config: Any) -> None:
+    """Turn the lists of a configuration into tuples, frozen or not: JSON has lists only."""
+    for field in dataclasses.fields(config):
+        if isinstance(value := getattr(config, field.name), list):
+            object.__setattr__(config, field.name, tuple(value))
+
+
 def check_bounds(config: Any, bounds: Bounds, prefix: str = "") -> None:
     """Check the numbers of a configuration, so that none that a stranger has written grows without end.
 

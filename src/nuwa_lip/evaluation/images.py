@@ -21,7 +21,12 @@ from nuwa_lip.sampling.clip import clip_scores
 REGIONS = ("", "_hole", "_ring")
 MEANS = (*(f"{name}{ending}" for name in ("lpips_squeeze", "psnr", "ssim") for ending in REGIONS), "ring")
 """Figures that are means over photos."""
-EXTRA_MEANS = {"lpips": tuple(f"lpips{ending}" for ending in REGIONS), "clip": ("clip_score",)}
+EXTRA_MEANS = {
+    "lpips": tuple(f"lpips{ending}" for ending in REGIONS),
+    "clip": ("clip_score",),
+    "clip-hole": ("clip_score_hole",),
+    "known": ("mse_known", "lpips_squeeze_known"),
+}
 """Further means, by the names of --metrics."""
 SETS: dict[str, tuple[str, SetFigure]] = {
     "fsd": ("squeezenet", frechet_estimate),
@@ -36,8 +41,9 @@ EXTRA_SETS: dict[str, tuple[str, SetFigure]] = {
     "fed": ("efficientnet", frechet_estimate),
     "fed_hole": ("efficientnet_hole", frechet_estimate),
 }
-EXTRAS = ("fid", "kid", "lpips", "clip", "fed")
-"""What --metrics adds; their networks have weights that are not bundled."""
+EXTRAS = ("fid", "kid", "lpips", "clip", "clip-hole", "fed", "known")
+"""What --metrics adds; the networks of all but the last have weights that are not bundled."""
+CLIP = ("clip", "clip-hole")
 FID_PHOTOS = 2048
 """The number of Inception's features; with fewer photos their covariance, which FID needs, has no full rank."""
 
@@ -165,10 +171,17 @@ class Observer:
             found.update({f"{who}/{name}": vector for who, vector in zip((ORIGINAL, *photos), vectors, strict=True)})
         rows = self.networks.distances(stack, metrics.regions_of(item.mask))
         if self.networks.clip is not None:
-            pictures = [Image.fromarray(photo) for photo in stack[1:]]
-            scores = clip_scores(pictures, item.caption, self.networks.clip)
-            for row, score in zip(rows, scores, strict=True):
-                row["clip_score"] = 100 * max(0.0, score)
+            ys, xs = np.nonzero(item.mask)
+            box = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
+            crops = {"clip_score": stack[1:], "clip_score_hole": [photo[box] for photo in stack[1:]]}
+            for column in crops.keys() & set(self.columns):
+                pictures = [Image.fromarray(photo) for photo in crops[column]]
+                scores = clip_scores(pictures, item.caption, self.networks.clip)
+                for row, score in zip(rows, scores, strict=True):
+                    row[column] = 100 * max(0.0, score)
+        if "mse_known" in self.columns:
+            for row, of_known in zip(rows, self._of_known(stack, item.mask), strict=True):
+                row |= of_known
         for (who, photo), row in zip(photos.items(), rows, strict=True):
             row |= metrics.compare(photo, item.image, item.mask)
             for column, value in row.items():
@@ -177,6 +190,21 @@ class Observer:
             values = [np.nan if (value := row[column]) is None else value for column in self.columns]
             found[f"{who}/figures"] = np.array(values, dtype=np.float64)
         return found
+
+    def _of_known(self, stack: Sequence[np.ndarray], mask: np.ndarray) -> list[dict[str, float | None]]:
+        """Compare the known parts of the first photo and the others, whose holes are blanked, as BrushNet does."""
+        if mask.all():
+            return [{"mse_known": None, "lpips_squeeze_known": None} for _ in stack[1:]]
+        blanked = [np.where(mask[..., None], np.uint8(0), photo) for photo in stack]
+        rows = self.networks.distances(blanked, {"": None})
+        truth = stack[0][~mask] / 255
+        return [
+            {
+                "mse_known": float(np.square(photo[~mask] / 255 - truth).mean()),
+                "lpips_squeeze_known": row["lpips_squeeze"],
+            }
+            for photo, row in zip(stack[1:], rows, strict=True)
+        ]
 
 
 def stamps(methods: Iterable[str], sources: Mapping[str, Path], name: str) -> dict[str, np.ndarray]:

@@ -33,7 +33,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import tokenizers
 from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_efficientnet, load_inception
 from nuwa_lip.evaluation.fingerprints import model_hash, stamp
-from nuwa_lip.evaluation.images import Observer, Watch, check_extras, stamps
+from nuwa_lip.evaluation.images import CLIP, Observer, Watch, check_extras, stamps
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.models import DFVQGAN
 from nuwa_lip.models.perceptual import squeezenet
@@ -70,7 +70,7 @@ class Weights:
         if "fid" in extras or "kid" in extras:
             path = find_weights(INCEPTION, self.inception, download=self.download)
             inception = load_inception(read_weights(path))
-        if "clip" in extras:
+        if {*CLIP} & set(extras):
             clip = str(hub.resolve(self.clip)) if self.download else self.clip
             load_clip(clip, "--metrics clip")  # fail early if it is missing
         own = squeezenet(load_file(asset(SQUEEZENET)))
@@ -175,7 +175,7 @@ class Job:
 
     def describe(self, source: Benchmark) -> dict[str, Any]:
         """Describe what the figures depend on, to be kept beside them."""
-        described = {
+        described: dict[str, Any] = {
             "definitions": DEFINITIONS,
             "benchmark_sha256": source.sha256,
             "methods": self.names(),
@@ -201,7 +201,7 @@ class Job:
         used = {"squeezenet", "random"}
         used |= {"inception"} if {"fid", "kid"} & set(self.extras) else set()
         used |= {"efficientnet"} if "fed" in self.extras else set()
-        used |= {"clip"} & set(self.extras)
+        used |= {"clip"} if {*CLIP} & set(self.extras) else set()
         return {name: text for name, text in RESIZE.items() if name in used}
 
 

@@ -48,6 +48,9 @@ ROWS = {  # JSON name → (shown as, decimals)
     "ssim_ring": ("SSIM, ring ↑", 4),
     "ring": ("ring error ↓", 2),
     "clip_score": ("CLIP score ↑", 2),
+    "clip_score_hole": ("CLIP score, hole's crop ↑", 2),
+    "mse_known": ("MSE, known (of 1) ↓", 6),
+    "lpips_squeeze_known": ("LPIPS-squeeze, known ↓", 4),
     "known_max_change": ("max known change", 0),
 }
 
@@ -122,7 +125,10 @@ def describe_encodings(
 
 
 def _cell(figures: Figures, key: str, digits: int) -> str:
-    return number(figures.as_json().get(key), f".{digits}f", figures.intervals.get(key))
+    value = figures.as_json().get(key)
+    if key.endswith("_known") and value == 0:
+        return "exact"
+    return number(value, f".{digits}f", figures.intervals.get(key))
 
 
 def number(value: Any, form: str, interval: tuple[float, float] | None = None) -> str:

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, lists_to_tuples
 from nuwa_lip.errors import InputError
 
 BOUNDS: Bounds = {
-    "resolution": (ANY, 2**16),
-    "channels": (ANY, 2**16),
-    "patch": (ANY, 2**10),
-    "refinement": (ANY, 2**16),
-    "encoder_blocks": (ANY, 64),
-    "decoder_blocks": (ANY, 64),
+    **dict.fromkeys(("resolution", "channels", "refinement", "groups"), (ANY, 2**16)),
+    **dict.fromkeys(("latent_channels", "codebook_dim"), (ANY, 2**16)),
+    **dict.fromkeys(("encoder_blocks", "decoder_blocks"), (ANY, 64)),
     **dict.fromkeys(("encoder_level_blocks", "decoder_level_blocks"), (1, 64)),
     "decoder_channels": (1, 2**16),
+    "patch": (ANY, 2**10),
     "attention_levels": (ANY, 32),
-    "groups": (ANY, 2**16),
-    "latent_channels": (ANY, 2**16),
     "codebook_size": (ANY, 2**24),
-    "codebook_dim": (ANY, 2**16),
     "commitment": (0, 1e6),
     "connection_weights": (ANY, float("inf")),
 }
-TUPLES = (
-    "channels",
-    "attention_levels",
-    "connection_weights",
-    "input_range",
-    "encoder_level_blocks",
-    "decoder_level_blocks",
-    "decoder_channels",
-)
 COUNTS = ("encoder_blocks", "decoder_blocks", "groups", "latent_channels", "codebook_size", "codebook_dim")
 
 
@@ -95,9 +81,7 @@ class DFVQGANConfig:
     """λ_i of Eq. 12 for each level with a halving, finest first, inf allowed; None: 1 each."""
 
     def __post_init__(self) -> None:
-        for name in TUPLES:  # JSON has lists only
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
+        lists_to_tuples(self)
         check_bounds(self, BOUNDS)
         for name in COUNTS:
             if getattr(self, name) < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, lists_to_tuples
 from nuwa_lip.errors import InputError
 
 LAYERS, CODES = (0, 256), (1, 2**24)
@@ -82,8 +82,7 @@ class MPS2SConfig:
     """Description of a ready-made text encoder (`text.describe`), in place of the built-in one."""
 
     def __post_init__(self) -> None:
-        for name in ("grid", "perspectives"):  # JSON has lists only
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        lists_to_tuples(self)
         check_bounds(self, BOUNDS)
         for name, value in (self.text_encoder or {}).items():
             most = LAYERS[1] if name.endswith("layers") else CODES[1]

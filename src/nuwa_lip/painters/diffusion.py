@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from nuwa_lip.painters.folders import class_of, side_of
+from nuwa_lip.painters.folders import class_of, side_of, warn_if_cut
 from nuwa_lip.painters.painter import Callback, Needs, Painting, Window, counted
 from nuwa_lip.sampling import Sampling
 
@@ -67,6 +67,7 @@ class Diffusion:
             window, prompt, seeds, sampling, callback: as for `Painter.paint`.
         """
         side, S = self.needs.resolution, sampling.num_inference_steps or 1
+        warn_if_cut(prompt, *(part for name, part in self.pipe.components.items() if name.startswith("tokenizer")))
         mask = window.mask.float()
         if hasattr(self.pipe, "vqvae"):  # at the tokens' size already, lest those at the edge be taken for known
             mask = F.max_pool2d(mask, self.pipe.vae_scale_factor)

@@ -62,6 +62,9 @@ class Eraser:
 
         Args:
             window, prompt, seeds, sampling, callback: as for `Painter.paint`.
+
+        Raises:
+            InputError: the graph gives something else than a square.
         """
         if len(seeds) > 1:
             warnings.warn(f"this model draws nothing by chance: all {len(seeds)} candidates are equal", stacklevel=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def class_of(folder: Path) -> Any:
         if kind is not None and set(inspect.signature(kind.__call__).parameters) >= WANTED:
             return kind
     raise InputError(f"{folder} is a {name}: diffusers has no pipeline for inpainting from a caption with it")
+
+
+def warn_if_cut(text: str, *tokenizers: Any) -> None:
+    """Warn if a caption is longer than each of a model's tokenizers takes: what is beyond is not read."""
+    longest = max(tokenizers, key=lambda one: one.model_max_length, default=None)
+    ids = [] if longest is None else longest(text, truncation=False).input_ids
+    if longest is not None and len(ids) > longest.model_max_length:
+        kept = longest.decode(ids[: longest.model_max_length - 1], skip_special_tokens=True)
+        warnings.warn(f"the caption is too long, and cut after '... {kept[-40:]}'", stacklevel=2)
 
 
 def side_of(pipe: Any) -> int:

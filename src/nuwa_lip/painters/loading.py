@@ -18,11 +18,11 @@ from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast.quantise import quantise
 from nuwa_lip.painters.diffusion import load_diffusion
 from nuwa_lip.painters.eraser import load_eraser
-from nuwa_lip.painters.folders import INDEX, kind_of, silence
+from nuwa_lip.painters.folders import INDEX, silence
 from nuwa_lip.painters.known import Known, find_known
-from nuwa_lip.painters.masked_token import load_masked_token
 from nuwa_lip.painters.nuwa_lip import NuwaLip
 from nuwa_lip.painters.painter import Painter
+from nuwa_lip.painters.token_folder import is_token_folder, load_masked_token
 
 GRAPH = ".onnx"
 
@@ -38,9 +38,9 @@ def load_painter(name: str | Path, dtype: torch.dtype | None = None, weights: st
     Raises:
         InputError: there is none of this name, a part of it is missing, or it takes no such dtype or weights.
     """
-    place = locate(name)
-    if place is None:
-        return _ours(name, dtype, weights)
+    place = locate(name) or hub.resolve(name)
+    if place.suffix != GRAPH and not (place / INDEX).is_file():
+        return _ours(place, dtype, weights)
     if weights is not None:
         raise InputError(f"weights is {weights!r}, which only a NÜWA-LIP's can be, not {name}'s: leave it out")
     if place.suffix == GRAPH:
@@ -100,17 +100,17 @@ def reading(name: str | Path, extra: str) -> Iterator[None]:
 
 
 def _diffusers(folder: Path, dtype: torch.dtype, known: Known | None) -> Painter:
-    """Load a folder of diffusers' layout: by defect-free tokens if it is an aMUSEd, as diffusers does otherwise."""
+    """Load a folder of diffusers' layout: by defect-free tokens if it has tokens, as diffusers does otherwise."""
     silence()
-    if "Amused" in kind_of(folder):
+    if is_token_folder(folder):
         return load_masked_token(folder, dtype)
     return load_diffusion(folder, dtype, known and known.steps, known and known.guidance)
 
 
-def _ours(name: str | Path, dtype: torch.dtype | None, weights: str | None) -> NuwaLip:
-    parts = hub.load_model(name, dtype=dtype or torch.float32)
+def _ours(folder: Path, dtype: torch.dtype | None, weights: str | None) -> NuwaLip:
+    parts = hub.load_model(folder, dtype=dtype or torch.float32)
     if parts.mps2s is None or parts.tokenizer is None:
-        raise InputError(f"{name} holds a DF-VQGAN only (stage 1)")
+        raise InputError(f"{folder} holds a DF-VQGAN only (stage 1)")
     if weights is not None:
         quantise(parts.mps2s, weights)
     return NuwaLip(parts.dfvqgan, parts.mps2s, parts.tokenizer, parts.sampling, parts.card)

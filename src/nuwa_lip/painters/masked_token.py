@@ -1,37 +1,32 @@
-"""aMUSEd's parts as a painter: the paper's method on published weights.
+"""aMUSEd and Meissonic as painters: the paper's method on published weights.
 
-Known tokens come from defect-free encoding with aMUSEd's own VQ weights, so that those at the hole's edge know nothing
-of the hole; its bidirectional transformer predicts the others from the caption. The symmetrical connections, for which
-its decoder was not trained, are off.
+Known tokens come from defect-free encoding with their own VQ weights, so that those at the hole's edge know nothing of
+the hole; a bidirectional transformer predicts the others from the caption. The symmetrical connections, for which their
+decoder was not trained, are off.
 
 Legend: M captions (2 with guidance, "" first), h w token grid, N = h · w, V codes, T words, D width.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nuwa_lip import convert
-from nuwa_lip.disk import read_object
 from nuwa_lip.models import DFVQGAN
+from nuwa_lip.painters.folders import warn_if_cut
 from nuwa_lip.painters.painter import Callback, Needs, Painting, Window, counted
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.sampling.masked import sample_masked
 
-USUAL = Sampling(guidance_scale=10.0, num_inference_steps=12, schedule="confidence")
-"""diffusers' defaults."""
 AESTHETIC = 6  # the score that the picture is said to have, as in diffusers
 Text = tuple[Tensor, Tensor]
 """A text encoder's last but one layer [M, T, D], and its pooled output [M, D]."""
 
 
 class MaskedToken:
-    """Holds an aMUSEd.
+    """Holds an aMUSEd; `meissonic.Meissonic` has another transformer.
 
     Args:
         dfvqgan: of its VQ's weights.
@@ -39,10 +34,12 @@ class MaskedToken:
         mask_id: the token that stands for a missing one.
     """
 
+    usual = Sampling(guidance_scale=10.0, num_inference_steps=12, schedule="confidence")  # diffusers' defaults
+
     def __init__(self, dfvqgan: DFVQGAN, transformer: Any, text_encoder: Any, tokenizer: Any, mask_id: int) -> None:
         self.dfvqgan, self.transformer, self.text_encoder = dfvqgan, transformer, text_encoder
         self.tokenizer, self.mask_id = tokenizer, mask_id
-        self.needs = Needs(resolution=dfvqgan.config.resolution, multiple=dfvqgan.config.factor, sampling=USUAL)
+        self.needs = Needs(resolution=dfvqgan.config.resolution, multiple=dfvqgan.config.factor, sampling=self.usual)
         self._uncaptioned: Text | None = None
 
     @property
@@ -70,8 +67,8 @@ class MaskedToken:
         known = tokens.masked_fill(token_mask[:, 0], self.mask_id)
         text, images, scores = self._read(prompt, sampling), [], []
 
-        def predict(tokens: Tensor) -> Tensor:
-            return self._logits(tokens, text, sampling.guidance_scale)
+        def predict(tokens: Tensor, left: int) -> Tensor:
+            return self._logits(tokens, left, text, sampling.guidance_scale)
 
         for seed, progress in counted(seeds, callback):  # one by one: a candidate must not depend on their number
             generator = torch.Generator().manual_seed(seed)
@@ -80,13 +77,18 @@ class MaskedToken:
             scores.append(score)
         return Painting(images, torch.stack(scores), int(token_mask.sum()))
 
-    def _logits(self, tokens: Tensor, text: Text, scale: float) -> Tensor:
-        """Compute the guided logits, float32 [N, V], of tokens [1, h, w]."""
+    def _logits(self, tokens: Tensor, left: int, text: Text, scale: float) -> Tensor:
+        """Compute the guided logits, float32 [N, V], of tokens [1, h, w], after which `left` steps follow."""
         (hidden, pooled), side, M = text, self.needs.resolution, len(text[0])
         said = torch.tensor([[side, side, 0, 0, AESTHETIC]], device=hidden.device, dtype=hidden.dtype)
-        logits = self.transformer(tokens.expand(M, -1, -1), hidden, pooled, said.expand(M, -1)).float()  # [M, V, h, w]
+        logits = self._network(
+            tokens.expand(M, -1, -1), hidden, pooled, said.expand(M, -1), left
+        ).float()  # [M, V, h, w]
         guided = logits[:1] if M == 1 else logits[:1] + scale * (logits[1:] - logits[:1])
         return guided[0].flatten(1).T
+
+    def _network(self, tokens: Tensor, hidden: Tensor, pooled: Tensor, said: Tensor, left: int) -> Tensor:
+        return self.transformer(tokens, hidden, pooled, said)
 
     def _read(self, prompt: str, sampling: Sampling) -> Text:
         """Encode a caption, with guidance after the empty one, which is encoded once."""
@@ -97,24 +99,7 @@ class MaskedToken:
         return torch.cat(hidden), torch.cat(pooled)
 
     def _encode(self, text: str) -> Text:
-        options = {"padding": "max_length", "truncation": True, "max_length": self.tokenizer.model_max_length}
-        ids = self.tokenizer([text], return_tensors="pt", **options).input_ids.to(self.device)
-        out = self.text_encoder(ids, return_dict=True, output_hidden_states=True)
+        warn_if_cut(text, self.tokenizer)
+        ids = self.tokenizer([text], return_tensors="pt", padding="max_length", truncation=True).input_ids
+        out = self.text_encoder(ids.to(self.device), return_dict=True, output_hidden_states=True)
         return out.hidden_states[-2], out.text_embeds
-
-
-def load_masked_token(folder: Path, dtype: torch.dtype) -> MaskedToken:
-    """Load an aMUSEd from a folder: safetensors only, nothing fetched."""
-    from diffusers import UVit2DModel
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
-
-    how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-    side = read_object(folder / "transformer" / "config.json")["sample_size"]
-    factor = 2 ** (len(read_object(folder / "vqvae" / "config.json")["block_out_channels"]) - 1)
-    dfvqgan = convert.load(folder / "vqvae", resolution=side * factor).take_unit_range()
-    dfvqgan.config = replace(dfvqgan.config, symmetrical_connections=False)
-    transformer = UVit2DModel.from_pretrained(folder / "transformer", dtype=dtype, **how)
-    text = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder", dtype=dtype, **how)
-    mask_id = read_object(folder / "scheduler" / "scheduler_config.json")["mask_token_id"]
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    return MaskedToken(dfvqgan.requires_grad_(False), transformer.eval(), text.eval(), tokenizer, mask_id)

@@ -25,7 +25,7 @@ HEAT = 2.0
 
 
 def sample_masked(
-    predict: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor, int], Tensor],
     known: Tensor,
     mask_id: int,
     sampling: Sampling,
@@ -35,7 +35,7 @@ def sample_masked(
     """Predict masked tokens → all tokens int64 [1, h, w], and the mean log-probability of those that were masked.
 
     Args:
-        predict: tokens int64 [1, h, w], masked ones too → guided logits, float32 [N, V].
+        predict: (tokens int64 [1, h, w], masked ones too; steps that follow) → guided logits, float32 [N, V].
         known: int64 [1, h, w], `mask_id` somewhere.
         mask_id: stands where a token is masked.
         sampling: how tokens are drawn.
@@ -47,7 +47,7 @@ def sample_masked(
     sizes = group_sizes(K, sampling.num_inference_steps, sampling.schedule)
     S, order = len(sizes), decoding_order(sampling.order, known == mask_id, generator)
     for step, size in enumerate(sizes, 1):
-        logits, masked = predict(tokens.view_as(known)), tokens == mask_id
+        logits, masked = predict(tokens.view_as(known), S - step), tokens == mask_id
         # numbers for known tokens too, as diffusers draws them
         uniform = torch.rand(len(tokens), generator=generator, dtype=torch.float64).to(known.device)
         drawn = draw(logits, uniform, sampling)

@@ -115,8 +115,10 @@ class Stage(ABC, Generic[Model]):
 
     def drop_captions(self, captions: Sequence[str], rng: Chance) -> list[str]:
         """Replace a share of the captions by "", from which the model learns guidance."""
-        one = isinstance(rng, np.random.Generator)
-        drawn = rng.random(len(captions)) if one else np.array([own.random() for own in rng])
+        if isinstance(rng, np.random.Generator):
+            drawn = rng.random(len(captions))
+        else:
+            drawn = np.array([own.random() for own in rng])
         dropped = drawn < self.recipe.caption_dropout
         return ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
 

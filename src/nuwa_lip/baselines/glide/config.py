@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from nuwa_lip.disk.fields import ANY, Bounds, check_bounds
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, lists_to_tuples
 from nuwa_lip.errors import InputError
 
 BOUNDS: Bounds = {
@@ -66,8 +66,7 @@ class GLIDEConfig:
     """Steps of noise in training."""
 
     def __post_init__(self) -> None:
-        for name in ("base_channels", "base_attention", "finer_channels", "finer_attention"):  # JSON has lists only
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        lists_to_tuples(self)
         check_bounds(self, BOUNDS)
         if self.base_resolution < 1 or self.resolution % self.base_resolution or self.factor < 2:
             raise InputError(
