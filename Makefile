@@ -27,7 +27,7 @@ lint: .venv/.installed-test  ## style and types only
 
 docs: .venv/.installed-docs  ## build the documentation site into site/
 	$(BIN)/mkdocs build --strict
-	@echo "open site/index.html"
+	@echo "open site/index.html; for its search: $(BIN)/mkdocs serve"
 
 clean:  ## remove .venv and the tools' caches
 	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -298,13 +298,14 @@ def after(address: tuple[str, int]) -> list[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int)
     parser.add_argument("--model", default="nuwa-lip-mini")
     given = parser.parse_args()
-    chosen = range(given.count) if given.only is None else range(given.only, given.only + 1)
-    mistakes, numbers_of = run(chosen, given.seed, given.model)
+    first, count = (given.start, given.count) if given.only is None else (given.only, 1)
+    mistakes, numbers_of = run(range(first, first + count), given.seed, given.model)
     print("\n".join(mistakes))
     print(dict(numbers_of))
     raise SystemExit(bool(mistakes))

@@ -6,6 +6,7 @@ import base64
 import concurrent.futures
 import io
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_json_and_a_plain_png_say_the_same_as_the_form(http: httpx.Client, tiny_
     photo, before = (read_photo(Content("x", data)) for data in (by_json.content, PHOTO))
     assert read_statement(photo.info) == Statement(tiny_model.name, 1, hash_known(before, HOLE))
     assert (read(by_json.content)[~HOLE] == PIXELS[~HOLE]).all()
+
+
+def test_a_client_that_hangs_up_is_no_error_of_the_server(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n"
+    with caplog.at_level("ERROR"):
+        with socket.create_connection((host, int(port)), timeout=30) as wire:
+            wire.sendall(head.encode() + b"{")
+        assert httpx.get(f"{address}/healthz", timeout=30).status_code == 200
+        time.sleep(0.2)
+    assert "Traceback" not in caplog.text and "ClientDisconnect" not in caplog.text
 
 
 def test_results_say_nothing_of_themselves_if_so_asked(tiny_model: Path) -> None:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 import nuwa_lip
@@ -132,6 +133,10 @@ def _explain_errors(app: FastAPI) -> None:
         answer = problem(429, str(error), "rate_limit_error")
         answer.headers["retry-after"] = str(error.seconds)
         return answer
+
+    @app.exception_handler(ClientDisconnect)
+    async def hung_up(_: Request, __: ClientDisconnect) -> JSONResponse:
+        return problem(499, "the client has hung up")  # which nobody reads, and no error of the server
 
     @app.exception_handler(Closed)
     async def closed(_: Request, error: Closed) -> JSONResponse:
