@@ -347,7 +347,9 @@ def _run(
     except RuntimeError as error:
         if accelerator.num_processes > 1 and LOST.search(str(error)):
             lost = f"another process has ended, or has not answered for {options.patience:g} minutes"
-            raise RuntimeError(f"{lost} ({first_line(error)}); --resume goes on from the last checkpoint") from error
+            raise RuntimeError(
+                f"{lost} ({first_line(error):.90}); --resume goes on from the last checkpoint"
+            ) from error
         raise
     if accelerator.is_main_process:
         Console().print(f"{options.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
