@@ -53,4 +53,4 @@ def test_kubernetes() -> None:
 
 @pytest.mark.parametrize("name", ["train.sbatch", "train.yaml"])
 def test_the_examples_are_linked(name: str) -> None:
-    assert f"cluster/{name}" in (FOLDER.parent / "training.md").read_text()
+    assert f"cluster/{name}" in (FOLDER.parent / "cluster.md").read_text()

@@ -79,7 +79,7 @@ def _fetch(address: str) -> BinaryIO:
 def _open(scheme: str, address: str) -> Any:
     if scheme in WEB:
         return urllib.request.urlopen(address, timeout=STALLED)
-    import fsspec
+    import fsspec  # type: ignore[import-untyped]
 
     return fsspec.open(address, "rb").open()
 
@@ -91,7 +91,7 @@ def check_scheme(scheme: str) -> bool:
         InputError: they would be, but its package is not installed.
     """
     if scheme in STORES:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
 
         try:
             fsspec.get_filesystem_class(scheme)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from nuwa_lip.errors import InputError
@@ -37,7 +37,7 @@ def open_wandb(project: str, folder: Path) -> Any:
         InputError: the package is not installed.
     """
     try:
-        import wandb
+        import wandb  # type: ignore[import-not-found]
     except ImportError:
         raise InputError(f"--wandb {project} needs Weights & Biases: pip install wandb") from None
     return wandb.init(
