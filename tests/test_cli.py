@@ -15,7 +15,7 @@ import torch
 import nuwa_lip as package
 from nuwa_lip import cli
 from nuwa_lip.cli import COMMANDS
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, Preempted
 
 Run = Callable[..., Any]
 GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name} - {*COMMANDS})
@@ -257,3 +257,16 @@ def test_a_file_named_like_an_option_is_told(nuwa_lip: Run, tmp_path: Path, monk
 def test_what_a_terminal_would_obey_is_spelled_out(nuwa_lip: Callable[..., Any]) -> None:
     done = nuwa_lip("data", "benchmark", "--verify", "no\x1b[2Jphoto\u202e.png")
     assert done.code == 2 and r"no\x1b[2Jphoto\u202e.png" in done.err and "\x1b" not in done.err
+
+
+@pytest.mark.parametrize(("kind", "code"), [(Preempted, 75), (KeyboardInterrupt, 1)])
+def test_a_training_stopped_by_sigterm_asks_for_more_time(
+    kind: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(words: list[str]) -> None:
+        raise kind
+
+    monkeypatch.setattr("nuwa_lip.cli.run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train"])
+    assert ended.value.code == code and capsys.readouterr().err == "nuwa-lip: stopped\n"

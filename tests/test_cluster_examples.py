@@ -35,6 +35,7 @@ def test_slurm() -> None:
     (command,) = re.findall(r"^srun torchrun (.*) \|\| code=\$\?$", text.replace("\\\n", " "), flags=re.MULTILINE)
     command = re.sub(r'"\$SLURM_NNODES"', "8", command)
     check(shlex.split(command))
+    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in text
 
 
 def test_kubernetes() -> None:
@@ -47,8 +48,9 @@ def test_kubernetes() -> None:
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
     check(container["args"])
+    assert {"name": "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "value": "1"} in container["env"]
 
 
 @pytest.mark.parametrize("name", ["train.sbatch", "train.yaml"])
 def test_the_examples_are_linked(name: str) -> None:
-    assert f"cluster/{name}" in (FOLDER.parent / "training.md").read_text()
+    assert f"cluster/{name}" in (FOLDER.parent / "cluster.md").read_text()

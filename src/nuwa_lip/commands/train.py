@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import sys
 import time
 import warnings
@@ -19,7 +20,7 @@ from nuwa_lip.baselines.glide.recipe import GLIDE_RECIPES, GLIDERecipe
 from nuwa_lip.cli import help
 from nuwa_lip.commands.options import Out, Paths
 from nuwa_lip.disk import parse_json, read_object
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.fast.allocator import keep_freed_memory
 from nuwa_lip.hub import load_model
 from nuwa_lip.training import recipes
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from nuwa_lip.data.photos import Photos
     from nuwa_lip.training.stage import Stage
 
+LOST = re.compile(r"gloo|nccl|connection|timed out|timeout|process group", re.IGNORECASE)
+"""What errors say of a process that no longer answers."""
 FEW = 50
 """Steps below which a budget is too small to learn much."""
 recipes.STAGES["glide"] = (GLIDERecipe, GLIDE_RECIPES)
@@ -60,6 +63,8 @@ class Options:
     """With several processes: each holds the whole model, or (MP-S2S only) a part of its weights and moments."""
     on_nan: Literal["stop", "rollback"] = "stop"
     """If a loss is NaN or infinite: stop, or go back to the last checkpoint and leave out the batches since then."""
+    wandb: str | None = None
+    """Project of Weights & Biases that gets all figures, too."""
     patience: float = 30
     """Minutes after which a process that no longer answers ends the training of all."""
     max_minutes: float | None = None
@@ -308,6 +313,7 @@ def _run(
 ) -> None:
     """Settle the number of steps, write recipe.json, train."""
     from nuwa_lip.training.loop import make_accelerator, train
+    from nuwa_lip.training.plan import arithmetic_of
     from nuwa_lip.training.runs import RunFolder
     from nuwa_lip.training.validation import held_out
 
@@ -316,7 +322,9 @@ def _run(
     accelerator = make_accelerator(recipe.schedule, options.patience)
     if options.strategy == "fsdp" and accelerator.num_processes == 1:
         raise InputError("--strategy fsdp is for several processes: torchrun --nproc-per-node N -m nuwa_lip train ...")
-    run = RunFolder(options.out, recipe.schedule.batch_size, accelerator.is_main_process)
+    flops, peak = arithmetic_of(recipe, accelerator.device, accelerator.num_processes)
+    watching: Any = {"wandb": options.wandb, "flops": flops, "peak": peak}
+    run = RunFolder(options.out, recipe.schedule.batch_size, accelerator.is_main_process, **watching)
     going_on = options.resume and (options.out / "recipe.json").is_file()
     if not going_on:
         run.check(options.overwrite)
@@ -343,6 +351,13 @@ def _run(
         if accelerator.is_main_process and (kept := run.checkpoints()):
             mend = "the same words and --resume go on from there"
             print(f"{kept[-1]} has what was learned; {mend}", file=sys.stderr)
+        raise
+    except RuntimeError as error:
+        if accelerator.num_processes > 1 and LOST.search(str(error)):
+            lost = f"another process has ended, or has not answered for {options.patience:g} minutes"
+            raise RuntimeError(
+                f"{lost} ({first_line(error):.90}); --resume goes on from the last checkpoint"
+            ) from error
         raise
     if accelerator.is_main_process:
         print(options.out / "model")

@@ -24,12 +24,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from webdataset.tariterators import base_plus_ext
 
 from nuwa_lip.data.objects import Outline
+from nuwa_lip.data.remote import URL, check_scheme, open_shard
 from nuwa_lip.data.tars import Lost, members
-from nuwa_lip.disk import clean, make_folder, parse_json, regular, temporary_folder
+from nuwa_lip.disk import clean, make_folder, parse_json, temporary_folder
 from nuwa_lip.errors import InputError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-URL = re.compile(r"([a-z][a-z0-9+.-]+):(//)?")
 INTERNAL = re.compile(r"__[^/]*__($|/)")
 """Names of what webdataset says of a shard."""
 MOST_LOST = 0.3
@@ -69,6 +69,8 @@ class Skipped:
         """Samples among these."""
         self.bytes, self.lost = 0, 0
         """Of shards: read, and without anything that can be read."""
+        self.shards, self.failed = 0, 0
+        """Shards that were asked for, and those that could not be opened or broke off."""
 
     def add(self, name: str, reason: object, *, sample: bool = True) -> None:
         """Remember what is damaged, once, and the reason.
@@ -99,6 +101,11 @@ class Skipped:
         if not self.reasons:
             return
         left = "" if photos is None else f"; there are {photos} photos"
+        if self.failed > max(1, MOST_LOST * self.shards):
+            raise InputError(
+                f"{self.failed} of {self.shards} shards cannot be read, which is too much to go on: {self}{left}; "
+                "look whether they are still there, and resume"
+            )
         if photos is not None and (self.lost > MOST_LOST * self.bytes or self.samples > photos):
             share = self.lost / max(self.bytes, 1)
             raise InputError(
@@ -129,7 +136,8 @@ def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
 
 def _expand(url: str) -> list[str]:
     if scheme := URL.match(url):
-        if scheme[1] == "pipe" or scheme[1] not in wds.gopen_schemes or re.search(r"['\"\s`\\]", url):
+        known = scheme[1] != "pipe" and (scheme[1] in wds.gopen_schemes or check_scheme(scheme[1]))
+        if not known or re.search(r"['\"\s`\\]", url):
             raise InputError(f"{url} is no address that shards are read from; give a path or an https:// one")
         return [url]
     if Path(url).is_dir():
@@ -152,8 +160,9 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
     """
     for shard in shards:
         name, lost, torn = Path(shard).name, 0, False
+        skipped.shards += 1
         try:
-            with closing(_open(shard)) as stream:
+            with closing(open_shard(shard)) as stream:
                 for group in _groups(stream):
                     lost, torn = lost + group.lost, torn or group.torn
                     skipped.bytes += group.lost + sum(map(len, group.parts.values()))
@@ -164,16 +173,11 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
                     except ValueError as error:
                         skipped.add(f"{name}:{group.key}", error)
         except (OSError, ValueError) as error:
+            skipped.failed += isinstance(error, OSError)
             skipped.add(name, getattr(error, "strerror", None) or error, sample=False)
         if torn:
             skipped.lost += lost
             skipped.add(name, f"{lost} bytes of it are noise" if lost else "it ends early", sample=False)
-
-
-def _open(shard: str) -> BinaryIO:
-    if URL.match(shard) and not Path(shard).exists():
-        return wds.gopen(shard)
-    return open(regular(Path(shard)), "rb")
 
 
 @dataclass

@@ -86,8 +86,8 @@ def train(
         if accelerator.is_main_process:
             run.set_aside_damaged()
         accelerator.wait_for_everyone()
-    tries: dict[int, int] = {}
     first = run.restore(stage) if resume else 0
+    tries: dict[int, int] = {}
     while True:
         try:
             return _train_from(first, stage, schedule, run, accelerator, validate)

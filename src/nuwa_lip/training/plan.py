@@ -155,6 +155,24 @@ def recommended(found: list[Way]) -> Way | None:
     )
 
 
+def arithmetic_of(recipe: Any, device: torch.device, processes: int) -> tuple[float, float]:
+    """Compute the FLOPs of a sample and the FLOP/s of all GPUs; 0 where they are not known, as on a CPU.
+
+    Args:
+        recipe: of any stage.
+        device: of this process.
+        processes: number of them, each with a GPU of this kind.
+    """
+    if device.type != "cuda":
+        return 0, 0
+    name = torch.cuda.get_device_name(device).replace(" ", "")
+    peak = next((kind.peak for key, kind in KINDS.items() if key.split("-")[0] in name), 0.0)
+    try:
+        return 3 * cost_of(recipe).forward, peak * processes
+    except (InputError, RuntimeError, NotImplementedError):  # of a model that fake tensors cannot follow
+        return 0, 0
+
+
 def _measured(run: Callable[[], Tensor], bf16: bool) -> tuple[float, float]:
     """Run something on fake tensors → its FLOPs, and the bytes that it keeps for gradients."""
     kept: dict[int, int] = {}

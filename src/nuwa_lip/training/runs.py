@@ -48,6 +48,7 @@ from nuwa_lip.training.moments import flatten, unflatten
 from nuwa_lip.training.sharding import is_sharded
 from nuwa_lip.training.signals import hold_signals  # noqa: F401  # for those who look for it here
 from nuwa_lip.training.stage import Stage
+from nuwa_lip.training.watching import machine_figures, open_wandb
 
 KEPT = 2
 """Checkpoints that are kept; older ones are removed."""
@@ -62,10 +63,23 @@ class RunFolder:
         path: the folder.
         photos: photos of one step, for the figure of photos a second.
         main: True in the process that writes; the others only read.
+        wandb: project of Weights & Biases that gets the figures too; None: none.
+        flops: of a sample, forward and backward, for the share of the peak that is reached; 0: not known.
+        peak: FLOP/s of all devices together; 0: not known.
     """
 
-    def __init__(self, path: Path, photos: int, main: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        photos: int,
+        main: bool = True,
+        *,
+        wandb: str | None = None,
+        flops: float = 0,
+        peak: float = 0,
+    ) -> None:
         self.path, self.photos, self.main = path, photos, main
+        self.wandb, self.flops, self.peak = wandb, flops, peak
         self._made = False
         self._board: Any = None
 
@@ -243,6 +257,7 @@ class RunFolder:
 
     def _logging(self, steps: int, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
         board = self._board = _tensorboard(self.path / "tensorboard", first)
+        online = open_wandb(self.wandb, self.path) if self.wandb else None
         before = self._forget_after(first)
         began = last_time = time.perf_counter()
         last_step, file = first, self.path / "metrics.jsonl"
@@ -252,15 +267,19 @@ class RunFolder:
             def log(step: int, figures: dict[str, float]) -> None:
                 nonlocal last_time, last_step
                 now = time.perf_counter()
-                figures["images_per_second"] = (step - last_step) * self.photos / (now - last_time)
+                seconds = (now - last_time) / max(1, step - last_step)
+                rate = figures["images_per_second"] = (step - last_step) * self.photos / (now - last_time)
+                machine = machine_figures(steps - step, seconds, rate, self.flops, self.peak)
                 last_time, last_step = now, step
                 figures["hours"] = before + (now - began) // 36 / 100
                 rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
                 with naming(file):
                     lines.write(json.dumps({"step": step, **rounded}) + "\n")
                     lines.flush()
-                for name, value in figures.items() if board else ():
+                for name, value in {**figures, **machine}.items() if board else ():
                     board.add_scalar(name, value, step)
+                if online is not None:
+                    online.log({**figures, **machine}, step=step)
                 shown = [n for n in figures if n not in ("learning_rate", "hours")]
                 text = "  ".join(f"{name.replace('_per_', '/')} {figures[name]:.3g}" for name in shown)
                 bar.update(task, completed=step, figures=text)
@@ -271,6 +290,8 @@ class RunFolder:
                 self._board = None
                 if board:
                     board.close()
+                if online is not None:
+                    online.finish()
 
     def _forget_after(self, step: int) -> float:
         """Drop the metrics of steps that will run again → the hours that the others took."""

@@ -115,12 +115,9 @@ class Stage(ABC, Generic[Model]):
 
     def drop_captions(self, captions: Sequence[str], rng: Chance) -> list[str]:
         """Replace a share of the captions by "", from which the model learns guidance."""
-        if isinstance(rng, np.random.Generator):
-            drawn = rng.random(len(captions))
-        else:
-            drawn = np.array([own.random() for own in rng])
-        dropped = drawn < self.recipe.caption_dropout
-        return ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
+        drawn = rng.random(len(captions)) if isinstance(rng, np.random.Generator) else [own.random() for own in rng]
+        share = self.recipe.caption_dropout
+        return ["" if number < share else text for number, text in zip(drawn, captions, strict=True)]
 
     def word_pieces(self, captions: Sequence[str]) -> Tensor:
         """Turn captions into word pieces, int64 [B, T], on the device; cut long ones without a warning for each."""
