@@ -345,19 +345,25 @@ def _run(
         print(f"{options.out}: {schedule.steps} steps on {accelerator.device}", file=sys.stderr)
     validate = None if others is None else held_out(others, accelerator)
     try:
-        more: Any = {"skip_damaged": options.skip_damaged, "on_nan": options.on_nan}
-        train(stage, schedule, run, accelerator, going_on, validate, **more)
+        train(
+            stage,
+            schedule,
+            run,
+            accelerator,
+            going_on,
+            validate,
+            skip_damaged=options.skip_damaged,
+            on_nan=options.on_nan,
+        )
     except KeyboardInterrupt:
         if accelerator.is_main_process and (kept := run.checkpoints()):
-            mend = "the same words and --resume go on from there"
-            print(f"{kept[-1]} has what was learned; {mend}", file=sys.stderr)
+            print(f"{kept[-1]} has what was learned; the same words and --resume go on from there", file=sys.stderr)
         raise
     except RuntimeError as error:
         if accelerator.num_processes > 1 and LOST.search(str(error)):
             lost = f"another process has ended, or has not answered for {options.patience:g} minutes"
-            raise RuntimeError(
-                f"{lost} ({first_line(error):.90}); --resume goes on from the last checkpoint"
-            ) from error
+            mend = "--resume goes on from the last checkpoint"
+            raise RuntimeError(f"{lost} ({first_line(error):.90}); {mend}") from error
         raise
     if accelerator.is_main_process:
         print(options.out / "model")
