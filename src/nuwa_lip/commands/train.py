@@ -345,16 +345,8 @@ def _run(
         print(f"{options.out}: {schedule.steps} steps on {accelerator.device}", file=sys.stderr)
     validate = None if others is None else held_out(others, accelerator)
     try:
-        train(
-            stage,
-            schedule,
-            run,
-            accelerator,
-            going_on,
-            validate,
-            skip_damaged=options.skip_damaged,
-            on_nan=options.on_nan,
-        )
+        more: Any = {"skip_damaged": options.skip_damaged, "on_nan": options.on_nan}
+        train(stage, schedule, run, accelerator, going_on, validate, **more)
     except KeyboardInterrupt:
         if accelerator.is_main_process and (kept := run.checkpoints()):
             print(f"{kept[-1]} has what was learned; the same words and --resume go on from there", file=sys.stderr)
@@ -401,8 +393,7 @@ def accelerator_agrees(accelerator: Accelerator, steps: int) -> int:
     """The smallest number of steps that any process has found."""
     import torch
 
-    found = accelerator.gather(torch.tensor([steps], device=accelerator.device))
-    return int(found.min())
+    return int(accelerator.gather(torch.tensor([steps], device=accelerator.device)).min())
 
 
 def _bytes(options: Options) -> int | None:
