@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from nuwa_lip.fast.quantise import is_quantised
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.painters.painter import Callback, Needs, Painting, Window
 from nuwa_lip.sampling import Sampling, sample
-from nuwa_lip.sampling.so_far import SoFar
+from nuwa_lip.sampling.so_far import shown_by
 from nuwa_lip.tokenizer import CaptionTokenizer
 
 
@@ -66,10 +65,6 @@ class NuwaLip:
         memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask)
         unconditional = self.mps2s.with_captions(memory, none) if sampling.guided else None
 
-        def watch(step: int, steps: int, so_far: SoFar) -> None:
-            if callback is not None:
-                callback(step, steps, partial(so_far.decode, self.dfvqgan, encoding.skips))
-
         with one_core_if_small(self.mps2s):
             tokens, logp = sample(
                 self.mps2s,
@@ -79,7 +74,7 @@ class NuwaLip:
                 sampling=sampling,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 graph=self.compiled,
-                watch=watch,
+                watch=shown_by(callback, self.dfvqgan, encoding.skips),
             )
         finite = encoding.latents.masked_fill(encoding.token_mask, 0).isfinite().all()
         # one by one, because a candidate's picture must not depend on their number

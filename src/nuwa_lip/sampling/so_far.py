@@ -8,7 +8,9 @@ Legend: h w token grid, K defective tokens, H W the model's square.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +49,20 @@ class SoFar:
         with torch.no_grad():
             codes = dfvqgan.quantiser.lookup(self.tokens)
             return dfvqgan.decode_codes(spread(codes.float(), self.missing), skips)
+
+
+def shown_by(
+    callback: Callable[..., None] | None, dfvqgan: DFVQGAN, skips: Skips | None
+) -> Callable[[int, int, SoFar], None] | None:
+    """Make of a painter's callback what `sample` calls; it gets a step, the steps, and what decodes the picture so far.
+
+    Args:
+        callback: the painter's; None: nobody watches.
+        dfvqgan, skips: as for `SoFar.decode`.
+    """
+    if callback is None:
+        return None
+    return lambda step, steps, so_far: callback(step, steps, partial(so_far.decode, dfvqgan, skips))
 
 
 def spread(codes: Tensor, missing: Tensor) -> Tensor:

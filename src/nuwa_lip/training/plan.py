@@ -118,7 +118,13 @@ def cost_of(recipe: Any, bf16: bool = True) -> Cost:
 
 
 def states(cost: Cost, spread: int, gradients: bool = True) -> float:
-    """Compute the bytes of weights, moments and average, and gradients, spread over so many GPUs."""
+    """Compute the bytes of weights, moments and average, and gradients, on each GPU.
+
+    Args:
+        cost: of the recipe.
+        spread: GPUs over which all of it is spread.
+        gradients: whether gradients are among it.
+    """
     return cost.parameters * (20 if gradients else 16) / spread
 
 
