@@ -118,7 +118,8 @@ def test_a_captured_step_decodes_as_one_that_is_run(model: MPS2S, scale: float, 
     assert plan.one_by_one
 
     def decode(graph: bool) -> tuple[Tensor, Tensor]:
-        progress, cache = loop._Progress(lambda step, total: steps.append(step), K), plan.prefill(model.decoder, both)
+        progress = loop._Progress(lambda step, total: steps.append(step), None, K)
+        cache = plan.prefill(model.decoder, both)
         return loop._decode(model.decoder, both, plan, sampling, progress, cache=cache, graph=graph)
 
     steps: list[int] = []

@@ -192,6 +192,6 @@ def test_no_step_waits_for_a_gpu_or_mixes_it_with_the_cpu(
             uniform = torch.empty(CANDIDATES, count, dtype=torch.float64)
         there = dataclasses.replace(plan, positions=positions, uniform=uniform, by_confidence=by_confidence)
         for graph in (False, True):
-            progress, cache = loop._Progress(None, len(sizes)), there.prefill(gpu, batch)
+            progress, cache = loop._Progress(None, None, len(sizes)), there.prefill(gpu, batch)
             chosen, logp = loop._decode(gpu, batch, there, sampling, progress, cache=cache, graph=graph)
     assert chosen.is_cuda and logp.is_cuda and chosen.shape == (CANDIDATES, count) and logp.shape == (CANDIDATES,)
