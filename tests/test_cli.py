@@ -263,7 +263,7 @@ def test_what_a_terminal_would_obey_is_spelled_out(nuwa_lip: Callable[..., Any])
 def test_a_training_stopped_by_sigterm_asks_for_more_time(
     kind: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stopped(words: list[str]) -> None:
+    def stopped(*_: object) -> None:
         raise kind
 
     monkeypatch.setattr("nuwa_lip.cli.run", stopped)

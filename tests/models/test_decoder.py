@@ -187,7 +187,8 @@ def test_no_step_waits_for_a_gpu_or_mixes_it_with_the_cpu(
         with torch.device("cuda"):
             gpu = make_model(rotary=model.config.rotary, pointer=model.config.pointer).decoder
             states = torch.empty(1 if scale == 1 else 2, *small_memory.states.shape[1:])
-            batch = dataclasses.replace(small_memory, states=states, mask=states[..., 0] > 0)
+            tokens = torch.empty(small_memory.tokens.shape, dtype=torch.int64)
+            batch = dataclasses.replace(small_memory, states=states, mask=states[..., 0] > 0, tokens=tokens)
             positions = torch.empty(CANDIDATES, count, dtype=torch.int64)
             uniform = torch.empty(CANDIDATES, count, dtype=torch.float64)
         there = dataclasses.replace(plan, positions=positions, uniform=uniform, by_confidence=by_confidence)

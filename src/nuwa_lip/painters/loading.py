@@ -25,6 +25,8 @@ from nuwa_lip.painters.painter import Painter
 from nuwa_lip.painters.token_folder import is_token_folder, load_masked_token
 
 GRAPH = ".onnx"
+OWN = "config.json"
+"""A model of ours has it at its top, those of diffusers in their parts; exported for diffusers, ours has both files."""
 
 
 def load_painter(name: str | Path, dtype: torch.dtype | None = None, weights: str | None = None) -> Painter:
@@ -39,7 +41,7 @@ def load_painter(name: str | Path, dtype: torch.dtype | None = None, weights: st
         InputError: there is none of this name, a part of it is missing, or it takes no such dtype or weights.
     """
     place = locate(name) or hub.resolve(name)
-    if place.suffix != GRAPH and not (place / INDEX).is_file():
+    if place.suffix != GRAPH and not ((place / INDEX).is_file() and not (place / OWN).is_file()):
         return _ours(place, dtype, weights)
     if weights is not None:
         raise InputError(f"weights is {weights!r}, which only a NÜWA-LIP's can be, not {name}'s: leave it out")
@@ -60,8 +62,8 @@ def locate(name: str | Path) -> Path | None:
     if path.suffix == GRAPH and path.is_file():
         return path
     if path.is_dir():
-        if (path / "config.json").is_file():
-            return None  # also if it was exported for diffusers, and has both
+        if (path / OWN).is_file():
+            return None
         if (path / INDEX).is_file():
             return path
         graphs = sorted(path.glob(f"*{GRAPH}"))
