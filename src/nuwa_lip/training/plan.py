@@ -8,6 +8,7 @@ average are float32, 4 bytes each. The share of a GPU's peak that a training rea
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from nuwa_lip.errors import InputError
+from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.models.decoder import DecoderBlock
 from nuwa_lip.models.losses import generator_loss, mps2s_loss
@@ -175,7 +176,8 @@ def arithmetic_of(recipe: Any, device: torch.device, processes: int) -> tuple[fl
     peak = next((kind.peak for key, kind in KINDS.items() if key.split("-")[0] in name), 0.0)
     try:
         return 3 * cost_of(recipe).forward, peak * processes
-    except (InputError, RuntimeError, NotImplementedError):  # of a model that fake tensors cannot follow
+    except (InputError, RuntimeError, NotImplementedError) as error:  # of a model that fake tensors cannot follow
+        warnings.warn(f"no MFU is shown, for a step cannot be counted: {first_line(error)}", stacklevel=2)
         return 0, 0
 
 
