@@ -26,7 +26,7 @@ from nuwa_lip.models.inputs import check_photo, check_positions, check_range
 from nuwa_lip.models.memory import Memory
 from nuwa_lip.models.mps2s_config import MPS2SConfig
 from nuwa_lip.models.orders import raster_order, target_tokens
-from nuwa_lip.models.perspectives import PixelEncoder, TokenEncoder, different
+from nuwa_lip.models.perspectives import Coarse, PixelEncoder, TokenEncoder, different
 from nuwa_lip.models.rotary import patch_places, rotation_at, token_places
 from nuwa_lip.models.text import ReadyMadeText, TextTransformer, describe, ready_made, text_padding
 from nuwa_lip.models.transformer import Encoder, initialise
@@ -118,13 +118,15 @@ class MPS2S(nn.Module):
         token_mask: Tensor,
         order: Tensor | None = None,
         rows: Rows | None = None,
+        *,
+        coarse: Coarse | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the defective tokens, teacher-forced (Eq. 15).
 
         Row k never sees the targets from k on; with `rows`, those from its group on.
 
         Args:
-            text_ids, image, mask, token_mask: as for `encode`.
+            text_ids, image, mask, token_mask, coarse: as for `encode`.
             tokens: int64 [B, h, w], ζ^x at known and the targets ζ^y at defective positions.
             order: int64 [B, K], each sample's defective positions (row-major) in the order of decoding, K at
                 least the largest number of them in the batch, any values after a sample's own; None: raster.
@@ -136,7 +138,7 @@ class MPS2S(nn.Module):
         Raises:
             InputError: a shape or value does not fit.
         """
-        memory = self.encode(text_ids, image, mask, tokens, token_mask)
+        memory = self.encode(text_ids, image, mask, tokens, token_mask, coarse=coarse)
         if order is None:
             order, real = raster_order(token_mask)
         else:
@@ -145,7 +147,14 @@ class MPS2S(nn.Module):
         return self.decoder.predict(memory, target_tokens(tokens, order), order, rows), real
 
     def encode(
-        self, text_ids: Tensor | None, image: Tensor, mask: Tensor, tokens: Tensor, token_mask: Tensor
+        self,
+        text_ids: Tensor | None,
+        image: Tensor,
+        mask: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor,
+        *,
+        coarse: Coarse | None = None,
     ) -> Memory:
         """Encode what is known, c = [c^t; c^l; c^h].
 
@@ -156,6 +165,7 @@ class MPS2S(nn.Module):
             mask: bool [B, 1, H, W], True = defective.
             tokens: int64 [B, h, w], ζ^x; anything at defective positions.
             token_mask: bool [B, 1, h, w], m'.
+            coarse: what a first pass has painted in the hole, for a second one.
 
         Raises:
             InputError: a shape or value does not fit.
@@ -166,14 +176,18 @@ class MPS2S(nn.Module):
         if text_states is not None:
             parts.append(text_states)
         once = self.training and self.hidden_once
-        kept, of = different(mask, defective) if once else (slice(None), slice(None))
+        kept, of = different(mask, defective, coarse) if once else (slice(None), slice(None))
+        coarse = coarse and coarse.of(kept)
         if self.pixels is not None:
             rotation = rotation_at(patch_places(self.config, image.device), self.config)
-            parts.append(self.pixels(image[kept], mask[kept], rotation)[of])
+            parts.append(self.pixels(image[kept], mask[kept], rotation, coarse)[of])
         if self.tokens is not None:
             embedded = self.embedding(tokens[kept].flatten(1).masked_fill(defective[kept], 0))
             rotation = rotation_at(token_places(self.config, image.device), self.config)
-            parts.append(self.tokens(embedded, defective[kept], rotation)[of])
+            painted = None
+            if coarse is not None:
+                painted = self.embedding(coarse.tokens.flatten(1)) * coarse.painted[:, None, None]
+            parts.append(self.tokens(embedded, defective[kept], rotation, painted)[of])
         states = torch.cat(parts, 1)
         text_length = padding.shape[1]
         return Memory(states, F.pad(padding, (0, states.shape[1] - text_length)), tokens, token_mask, text_length)

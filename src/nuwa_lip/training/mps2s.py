@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from nuwa_lip.models.decoder import DecoderBlock
 from nuwa_lip.models.groups import group_sizes, rows_of_each
 from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
+from nuwa_lip.models.perspectives import Coarse
 from nuwa_lip.models.transformer import Block
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
@@ -40,6 +42,8 @@ from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
 
 SHEET_ROWS = 6
 SHEET_STEPS = 32  # parallel steps of the sheet's samples: a look, not a measurement
+REDUCED = (1.5, 5.0)
+"""How many times a painting is enlarged that a second pass is trained to paint anew."""
 MOST_AT_ONCE = 32.0
 """Largest average number of tokens a step that training prepares for."""
 
@@ -123,7 +127,7 @@ class MPS2SStage(Stage[MPS2S]):
         seeds = seeds_of(rng).to(self.accelerator.device)
         # like with like: each part is padded to its own largest K, and hidden photos are alike
         hidden = inputs[4].flatten(1).all(1)
-        by_size = (inputs[-1] + inputs[4][0].numel() * ~hidden).argsort(stable=True)
+        by_size = (inputs[6] + inputs[4][0].numel() * ~hidden).argsort(stable=True)
         parts = [t[by_size].chunk(self.recipe.schedule.accumulate) for t in (*inputs, seeds)]
         pace = self.pace(np.random.default_rng([9, self.recipe.schedule.seed, step]))
 
@@ -142,7 +146,7 @@ class MPS2SStage(Stage[MPS2S]):
     def prepare(self, batch: TokenBatch, rng: Chance) -> tuple[Tensor, ...]:
         """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample.
 
-        At last, how many tokens of that order are predicted.
+        Then, how many tokens of that order are predicted, and the fields of `Coarse` if second passes are trained.
         """
         device, count = self.accelerator.device, len(batch.captions)
         rng = rng.spawn(count) if isinstance(rng, np.random.Generator) else rng
@@ -153,18 +157,22 @@ class MPS2SStage(Stage[MPS2S]):
         first = self.accelerator.process_index * count
         place = (first + torch.arange(count, device=device) + 0.5) / (count * self.accelerator.num_processes)
         everything = place < self.recipe.everything
-        hidden = (place < self.recipe.everything + self.recipe.caption_only)[:, None, None]
+        told = self.recipe.everything + self.recipe.caption_only
+        hidden = (place < told)[:, None, None]
         wanted = defective | everything[:, None, None, None]
         order, counts = self._orders(wanted, rng)
-        ids = self.word_pieces(captions)
+        ids, images = self.word_pieces(captions), batch.images.to(device)
+        # of those with everything hidden too, but none that only the caption tells of
+        second = self._second_pass(images, masks | hidden[..., None], everything | (place >= told), rng)
         return (
             ids,
-            batch.images.to(device),
+            images,
             masks | hidden[..., None],
             torch.where(hidden, batch.whole.to(device), tokens),
             defective | hidden[..., None],
             order,
             counts,
+            *second,
         )
 
     @torch.no_grad()
@@ -182,13 +190,30 @@ class MPS2SStage(Stage[MPS2S]):
             pace: how many tokens are predicted together; None: one at a time.
             model: the one that predicts; None: the one that learns.
         """
-        *inputs, tokens, defective, order, counts = part
+        ids, images, masks, tokens, defective, order, counts, *second = part
         each = counts.tolist()
         order = order[:, : max(each)]
         rows = None if pace is None else rows_of_each([pace.sizes(count) for count in each])
-        logits, _ = (model or self.model)(*inputs, tokens, defective, order, rows)
+        coarse = Coarse(*second) if second else None
+        logits, _ = (model or self.model)(ids, images, masks, tokens, defective, order, rows, coarse=coarse)
         real = torch.arange(order.shape[1], device=order.device) < counts[:, None]
         return mps2s_loss(logits, target_tokens(tokens, order), real)
+
+    @torch.no_grad()
+    def _second_pass(
+        self, images: Tensor, masks: Tensor, may: Tensor, rng: Sequence[np.random.Generator]
+    ) -> tuple[Tensor, ...]:
+        """Draw which samples show a first painting, and imitate it: the fields of `Coarse`, or nothing."""
+        if not self.recipe.refine:
+            return ()
+        painted = may & torch.tensor([own.random() < self.recipe.refine for own in rng], device=images.device)
+        factors = [own.uniform(*REDUCED) for own in rng]
+        copies = torch.cat([soft(one[None], factor) for one, factor in zip(images, factors, strict=True)])
+        seen = torch.where(masks, copies, images)[painted]
+        tokens = torch.zeros(len(images), *self.cache.tokens.shape[1:], dtype=torch.long, device=images.device)
+        if len(seen):
+            tokens[painted] = self.dfvqgan.to(images.device).encode(seen).tokens
+        return copies, tokens, painted
 
     def _orders(self, defective: Tensor, rng: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
         """An order for each sample, by the recipe's shares: int64 [B, K], and how many of it are predicted, [B]."""
@@ -238,6 +263,12 @@ class MPS2SStage(Stage[MPS2S]):
             sampling=self.recipe.sampling,
             max_file_size=self.max_file_size,
         )
+
+
+def soft(image: Tensor, factor: float) -> Tensor:
+    """Blur photos, [B, 3, S, S] in [-1, 1], as enlarging a painting by `factor` does."""
+    small = F.interpolate(image, scale_factor=1 / factor, mode="bicubic", antialias=True)
+    return F.interpolate(small, image.shape[2:], mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def freeze(model: MPS2S, trained: str) -> None:

@@ -18,6 +18,7 @@ BOUNDS: Bounds = {
     "caption_dropout": (0, 1),
     "everything": (ANY, 1e3),
     "caption_only": (ANY, 1e3),
+    "refine": (ANY, 1e3),
     "first_tokens": (ANY, 2**20),
 }
 
@@ -47,6 +48,9 @@ class MPS2SRecipe:
     caption_only: float = 0.0
     """Share of the samples of which all is hidden, but only the tokens in the hole are predicted: nothing but the
     caption tells what they are."""
+    refine: float = 0.0
+    """Share of the other samples that show in the hole what a first pass would have painted, a reduced and enlarged
+    copy of the photo: the second pass of large holes learns from them."""
     first_tokens: int | None = None
     """Most tokens that are predicted of a sample in a random order, the first ones: what a caption says counts most
     there, and a sample costs less. None: all."""
@@ -66,7 +70,7 @@ class MPS2SRecipe:
         if min(weights.values()) < 0 or sum(weights.values()) <= 0:
             raise InputError(f"orders {weights} must not be negative, and one of them must be positive")
         object.__setattr__(self, "orders", weights)
-        for name in ("parallel", "everything", "caption_only"):
+        for name in ("parallel", "everything", "caption_only", "refine"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be a share, 0 to 1")
         if self.first_tokens is not None and self.first_tokens < 1:
