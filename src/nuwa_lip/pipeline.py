@@ -29,10 +29,11 @@ from nuwa_lip import arguments
 from nuwa_lip.arguments import Task
 from nuwa_lip.fast.cores import settle_cores
 from nuwa_lip.images.photo import Patch, Photo
-from nuwa_lip.images.preview import Step, previewing
+from nuwa_lip.images.preview import Progress, Step
 from nuwa_lip.images.seams import blend as blend_in
 from nuwa_lip.images.windows import View, look, put_back, share_windows, warn_if_enlarged, window_seed
 from nuwa_lip.painters.painter import Callback as PainterCallback
+from nuwa_lip.painters.second_pass import paint_anew, plan_passes
 from nuwa_lip.pretrained import Pretrained
 from nuwa_lip.sampling import Sampling, candidate_seeds, read_scores
 from nuwa_lip.sampling.clip import clip_scores, load_clip
@@ -103,6 +104,7 @@ class InpaintPipeline(Pretrained):
         output_type: Literal["pil", "np", "pt"] = "pil",
         rank: Literal["likelihood", "clip"] = "likelihood",
         callback_on_step_end: Callback | None = None,
+        squares: int | None = None,
         blend: bool | None = None,
         composite: bool = True,
         mask_orientation: Literal["displayed", "stored"] | None = None,
@@ -139,6 +141,8 @@ class InpaintPipeline(Pretrained):
             callback_on_step_end: called as f(pipe, step, steps, {"preview": p}) after each step in a window, from 1;
                 `p.picture()` is the photo as painted so far (`nuwa_lip.images.preview`), which other models than
                 NÜWA-LIP may leave out.
+            squares: what must be enlarged much is painted anew at a finer scale, in this many squares a hole at most,
+                each of which takes time (`painters.second_pass`); 0: it stays soft.
             blend: fit the colours of what is painted to the known pixels at the hole's edge (`nuwa_lip.images.seams`).
             composite: False pastes the whole of each window, known pixels too, to study a model.
             mask_orientation: how a mask lies upon a photo that its EXIF turns, "displayed" or "stored"; None: as it
@@ -163,6 +167,7 @@ class InpaintPipeline(Pretrained):
             order=order,
             num_inference_steps=num_inference_steps,
             schedule=schedule,
+            squares=squares,
             blend=blend,
         )
         sampling = replace(self.sampling, **given)
@@ -204,19 +209,27 @@ class InpaintPipeline(Pretrained):
         windows = share_windows(mask, self.resolution, padding)
         warn_if_enlarged([window for window, _ in windows], self.resolution)
         for number, (window, own) in enumerate(windows):
+            passes = plan_passes(own, window, self.resolution, sampling.squares)
+            progress = callback and Progress(callback, photo, window, own, self.painter.needs.signed)
+            if progress:
+                progress.squares = len(candidates) * sum(map(len, passes))
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
-            report = callback and previewing(callback, photo, window, own, self.painter.needs.signed)
-            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, report)
+            images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, progress)
             scores = read_scores(logp)
 
             box = window.within(photo.size)
-            painted = [put_back(image, window, photo.size) for image in images]
-            if sampling.blend:
-                hidden = photo.hidden(mask, box)
-                known = photo.rgb(box, hidden)
-                painted = [blend_in(rgb, known, own, hidden) for rgb in painted]
-            for candidate, rgb, mean in zip(candidates, painted, scores, strict=True):
+            hidden = photo.hidden(mask, box)
+            known = photo.rgb(box, hidden)
+            for candidate, image, seed, mean in zip(candidates, images, seeds, scores, strict=True):
+                rgb = put_back(image, window, photo.size)
+                if sampling.blend:
+                    rgb = blend_in(rgb, known, own, hidden)
+                if passes:
+                    first = np.where(hidden[..., None], rgb, known)
+                    finer = paint_anew(self.painter, first, own, passes, task.prompt, seed, sampling, progress)
+                    rgb = np.where(own[..., None], finer, rgb)
+                    rgb = blend_in(rgb, known, own, hidden) if sampling.blend else rgb
                 candidate.patches.append(Patch(box, own, rgb))
                 candidate.tokens += tokens
                 candidate.total += mean * tokens

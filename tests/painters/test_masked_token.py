@@ -72,7 +72,7 @@ def test_equal_noise_gives_the_tokens_of_diffusers(
 ) -> None:
     """From the same known tokens; theirs, whose encoder sees the hole, are replaced by ours."""
     pipe, codes = theirs(folder, painter), painter.dfvqgan.quantiser
-    encoding = painter.dfvqgan.encode(*window)
+    encoding = painter.dfvqgan.encode(window.image, window.mask)
     latents = codes.lookup(encoding.tokens)
     monkeypatch.setattr(pipe.vqvae, "encode", lambda _: SimpleNamespace(latents=latents))
 

@@ -253,6 +253,7 @@ class _Runner:
             order=o.order,
             num_inference_steps=o.steps,
             schedule=o.schedule,
+            squares=o.squares,
             blend=None if o.blend is None else o.blend == "on",
             padding_mask_crop=o.padding_mask_crop,
             generator=torch.Generator().manual_seed(self.seed),

@@ -65,21 +65,29 @@ class Preview:
         return shown
 
 
-def previewing(
-    callback: Step, photo: Photo, window: Box, mask: np.ndarray, signed: Callable[[Tensor], Tensor]
-) -> Callable[..., None]:
-    """Make a function of step, steps and what decodes them, if anything does, that hands `callback` the preview.
+@dataclass
+class Progress:
+    """Counts the steps of one window and hands the user's callback its previews."""
 
-    Args:
-        callback: the user's.
-        photo: as for `Preview`.
-        window: as for `Preview`.
-        mask: as for `Preview`.
-        signed: brings what is decoded to [-1, 1].
-    """
+    callback: Step
+    photo: Photo
+    window: Box
+    mask: np.ndarray
+    """As for `Preview`."""
+    signed: Callable[[Tensor], Tensor]
+    """Brings what is decoded to [-1, 1]."""
+    squares: int = 0
+    """How many steps are to follow the painter's, one for each square of a second pass."""
+    steps: int = 0
+    """The painter's own, and the squares that are done."""
 
-    def report(step: int, steps: int, decode: Decode | None = None) -> None:
-        given = {} if decode is None else {"preview": Preview(photo, window, mask, lambda: signed(decode()))}
-        callback(step, steps, given)
+    def __call__(self, step: int, steps: int, decode: Decode | None = None) -> None:
+        """Tell of a painter's step; `decode` gives what it has so far."""
+        self.steps = steps
+        preview = Preview(self.photo, self.window, self.mask, lambda: self.signed(decode())) if decode else None
+        self.callback(step, steps + self.squares, {} if preview is None else {"preview": preview})
 
-    return report
+    def square(self) -> None:
+        """Tell that a square is done."""
+        self.steps, self.squares = self.steps + 1, self.squares - 1
+        self.callback(self.steps, self.steps + self.squares, {})

@@ -62,7 +62,7 @@ class MaskedToken:
         Args:
             window, prompt, seeds, sampling, callback: as for `Painter.paint`.
         """
-        tokens, token_mask = self.dfvqgan.encode(*window)[1:3]  # its activations are not needed
+        tokens, token_mask = self.dfvqgan.encode(window.image, window.mask)[1:3]  # its activations are not needed
         assert token_mask is not None
         known = tokens.masked_fill(token_mask[:, 0], self.mask_id)
         text, images, scores = self._read(prompt, sampling), [], []

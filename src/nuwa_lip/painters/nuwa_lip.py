@@ -13,7 +13,8 @@ from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
 from nuwa_lip.fast.kernels import compile_step
 from nuwa_lip.fast.quantise import is_quantised
 from nuwa_lip.models import DFVQGAN, MPS2S
-from nuwa_lip.painters.painter import Callback, Needs, Painting, Window
+from nuwa_lip.models.perspectives import Coarse
+from nuwa_lip.painters.painter import OPTIONS, Callback, Needs, Painting, Window
 from nuwa_lip.sampling import Sampling, sample
 from nuwa_lip.sampling.so_far import shown_by
 from nuwa_lip.tokenizer import CaptionTokenizer
@@ -41,7 +42,9 @@ class NuwaLip:
         self.dfvqgan, self.mps2s, self.tokenizer = speed_up(dfvqgan), speed_up(mps2s), tokenizer
         self.card, self.compiled = card, False
         config = dfvqgan.config
-        self.needs = Needs(resolution=config.resolution, multiple=config.factor, sampling=sampling or Sampling())
+        self.needs = Needs(
+            resolution=config.resolution, multiple=config.factor, options=OPTIONS, sampling=sampling or Sampling()
+        )
 
     @property
     def device(self) -> torch.device:
@@ -51,18 +54,22 @@ class NuwaLip:
     def paint(
         self, window: Window, prompt: str, seeds: list[int], sampling: Sampling, callback: Callback | None
     ) -> Painting:
-        """Paint candidates (Eq. 7, 15, 11 and 12).
+        """Paint candidates (Eq. 7, 15, 11 and 12); with a first painting, finer ones of it.
 
         The log-probabilities are NaN if known latents are not finite, whose tokens mean nothing.
 
         Args:
             window, prompt, seeds, sampling, callback: as for `Painter.paint`.
         """
-        image, mask = window
+        image, mask, first = window
         encoding = self.dfvqgan.encode(image, mask)
         assert encoding.token_mask is not None
         caption, none = (self.tokenizer([text]).to(self.device) for text in (prompt, ""))
-        memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask)
+        coarse = None
+        if first is not None:
+            seen = torch.where(mask, first, image)
+            coarse = Coarse(seen, self.dfvqgan.encode(seen).tokens, torch.ones(1, dtype=torch.bool, device=mask.device))
+        memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask, coarse=coarse)
         unconditional = self.mps2s.with_captions(memory, none) if sampling.guided else None
 
         with one_core_if_small(self.mps2s):

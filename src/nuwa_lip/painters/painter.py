@@ -21,7 +21,7 @@ from nuwa_lip.sampling import Sampling
 
 DRAWING = frozenset({"temperature", "top_k", "top_p", "order", "schedule"})
 """Options that say how tokens are drawn."""
-OPTIONS = DRAWING | {"prompt", "guidance_scale", "num_inference_steps", "blend"}
+OPTIONS = DRAWING | {"prompt", "guidance_scale", "num_inference_steps", "squares", "blend"}
 """Options of a call that a painter may take."""
 
 Callback = Callable[..., None]
@@ -45,8 +45,9 @@ class Needs:
     """Least and largest value of a pixel, for the painter and from it."""
     hole: float = 0.0
     """Value that stands in the hole."""
-    options: frozenset[str] = OPTIONS
-    """Those of `OPTIONS` that mean something to it; the others are refused if they are given."""
+    options: frozenset[str] = OPTIONS - {"squares"}
+    """Those of `OPTIONS` that mean something to it; the others are refused if they are given. "squares" is for painters
+    that look at `Window.coarse`."""
     sampling: Sampling = field(default_factory=Sampling)
     """What a call leaves open, such as the number of steps."""
 
@@ -75,6 +76,8 @@ class Window(NamedTuple):
     """float32 [1, 3, S, S] in the painter's range; in the hole stands its `Needs.hole`."""
     mask: Tensor
     """bool [1, 1, S, S], True = to repaint."""
+    coarse: Tensor | None = None
+    """Like `image`, with a first painting in the hole, of which `second_pass` wants a finer one."""
 
 
 class Painting(NamedTuple):

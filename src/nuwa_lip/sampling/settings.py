@@ -39,6 +39,9 @@ class Sampling:
     """S, parallel steps; more than tokens are missing, or None: one token a step."""
     schedule: str = "cosine"
     """How many tokens each step decides, and which: one of `groups.SCHEDULES`."""
+    squares: int = 0
+    """Most squares in which the second pass paints a large hole anew at a finer scale (`painters.second_pass`); for the
+    pipeline. 0: none, as the model must have been trained for it."""
     blend: bool = False
     """Whether the colours of what is painted are fitted to the known pixels at the hole's edge; for the pipeline."""
 
@@ -61,6 +64,8 @@ class Sampling:
         steps = self.num_inference_steps
         if steps is not None and steps < 1:
             raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
+        if self.squares < 0:
+            raise InputError(f"squares is {self.squares}; it must be 0 or more")
         check_order(self.order)
         check_schedule(self.schedule)
 

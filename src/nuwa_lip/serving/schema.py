@@ -33,6 +33,9 @@ class Options(BaseModel):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     order: Literal["raster", "random", "border"] | None = None
     schedule: Literal["cosine", "constant", "confidence"] | None = None
+    squares: Annotated[
+        int | None, Field(ge=0, le=10_000, description="most squares in which a large hole is painted at a finer scale")
+    ] = None
     padding_mask_crop: Annotated[int | None, Field(ge=0, description="pixels of context around the hole")] = None
     blend: Annotated[bool | None, Field(description="fit colours inside the hole to its edge")] = None
     invert: Annotated[bool, Field(description="repaint what is black in the mask")] = False

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.orders import ORDERS, order_by, order_keys, target_tokens
 from nuwa_lip.models.perspectives import Coarse
 from nuwa_lip.models.transformer import Block
+from nuwa_lip.painters.second_pass import soft
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.dropout import SampleDropout, seeds_of
@@ -208,7 +208,7 @@ class MPS2SStage(Stage[MPS2S]):
             return ()
         painted = may & torch.tensor([own.random() < self.recipe.refine for own in rng], device=images.device)
         factors = [own.uniform(*REDUCED) for own in rng]
-        copies = torch.cat([soft(one[None], factor) for one, factor in zip(images, factors, strict=True)])
+        copies = torch.cat([soft(one[None], factor).clamp(-1, 1) for one, factor in zip(images, factors, strict=True)])
         seen = torch.where(masks, copies, images)[painted]
         tokens = torch.zeros(len(images), *self.cache.tokens.shape[1:], dtype=torch.long, device=images.device)
         if len(seen):
@@ -263,12 +263,6 @@ class MPS2SStage(Stage[MPS2S]):
             sampling=self.recipe.sampling,
             max_file_size=self.max_file_size,
         )
-
-
-def soft(image: Tensor, factor: float) -> Tensor:
-    """Blur photos, [B, 3, S, S] in [-1, 1], as enlarging a painting by `factor` does."""
-    small = F.interpolate(image, scale_factor=1 / factor, mode="bicubic", antialias=True)
-    return F.interpolate(small, image.shape[2:], mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def freeze(model: MPS2S, trained: str) -> None:
