@@ -6,7 +6,8 @@ A photo, its mask and a caption come in. For each hole
 2. a painter fills it; NÜWA-LIP, the paper's model, in three steps (`painters.nuwa_lip`): DF-VQGAN encodes the known
    pixels (Eq. 7), MP-S2S predicts the hole's tokens from caption, known pixels and known tokens (Eq. 15), DF-VQGAN
    decodes all tokens with the symmetrical connections (Eq. 11, 12),
-3. the painting is enlarged to the window, and blended with its surroundings if asked for (`images.seams`);
+3. the painting is enlarged to the window, and blended with its surroundings if asked for (`images.seams`),
+4. and, where that enlarged it much, painted anew at a finer scale, square by square (`painters.second_pass`);
 
 then the holes' pixels, and no others, are pasted into the photo.
 
@@ -207,12 +208,13 @@ class InpaintPipeline(Pretrained):
         """Give every candidate a patch for each window; no window sees what another one has painted."""
         photo, mask = task.photo, task.hole.mask
         windows = share_windows(mask, self.resolution, padding)
-        warn_if_enlarged([window for window, _ in windows], self.resolution)
-        for number, (window, own) in enumerate(windows):
-            passes = plan_passes(own, window, self.resolution, sampling.squares)
+        plans = [plan_passes(own, window, self.resolution, sampling.squares) for window, own in windows]
+        scales = [p[-1].scale if p else w.longer / self.resolution for p, (w, _) in zip(plans, windows, strict=True)]
+        warn_if_enlarged(max(scales))
+        for number, ((window, own), passes) in enumerate(zip(windows, plans, strict=True)):
             progress = callback and Progress(callback, photo, window, own, self.painter.needs.signed)
             if progress:
-                progress.squares = len(candidates) * sum(map(len, passes))
+                progress.squares = len(candidates) * sum(len(one.squares) for one in passes)
             view = look(photo, mask, window, self.resolution)
             seeds = [window_seed(candidate.seed, number) for candidate in candidates]
             images, logp, tokens = self._fill(view, task.prompt, seeds, sampling, progress)

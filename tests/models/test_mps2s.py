@@ -19,6 +19,7 @@ from nuwa_lip.models.groups import rows_of, rows_of_each
 from nuwa_lip.models.losses import mps2s_loss
 from nuwa_lip.models.mps2s_config import PERSPECTIVES, PRESETS
 from nuwa_lip.models.orders import target_tokens
+from nuwa_lip.models.perspectives import Coarse
 from tests.small_models import VOCAB, make_model, seeded
 
 GRID, SIDE, CELL = 8, 32, 4
@@ -384,3 +385,34 @@ def test_an_order_must_name_each_defective_position_once(model: MPS2S, fault: st
         order[0, 3] = order[0, 2] if fault == "twice" else 0
     with pytest.raises(InputError, match="order"):
         model(*HOLE.all(), order)
+
+
+@torch.no_grad()
+def test_a_first_painting_counts_in_the_hole_alone() -> None:
+    model, inputs = make_model(), make_inputs((2, 3, 3, 4), (0, 0, 8, 8))
+    image = torch.rand(2, 3, SIDE, SIDE, generator=seeded(1)) * 2 - 1
+    tokens = torch.randint(VOCAB, (2, GRID, GRID), generator=seeded(2))
+    no, yes = torch.tensor([False, False]), torch.tensor([True, True])
+
+    def states(coarse: Coarse | None) -> Tensor:
+        return model.encode(*inputs.all(), coarse=coarse).states
+
+    without, painted = states(None), states(Coarse(image, tokens, yes))
+    assert torch.equal(states(Coarse(torch.full_like(image, torch.nan), tokens, no)), without)
+    assert ((painted - without).abs().amax((1, 2)) > 1e-3).all()
+    noise = torch.where(inputs.mask, image, torch.nan)
+    other = torch.where(inputs.token_mask[:, 0], tokens, 0)
+    assert torch.equal(states(Coarse(noise, other, yes)), painted)
+    one = states(Coarse(image, tokens, torch.tensor([True, False])))
+    torch.testing.assert_close(one, torch.stack([painted[0], without[1]]), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_in_training_a_hidden_photo_with_a_first_painting_is_encoded_by_itself() -> None:
+    model, inputs = make_model().train(), make_inputs((0, 0, 8, 8), (0, 0, 8, 8), (0, 0, 8, 8))
+    image = torch.rand(3, 3, SIDE, SIDE, generator=seeded(1)) * 2 - 1
+    coarse = Coarse(image, torch.zeros(3, GRID, GRID, dtype=torch.long), torch.tensor([False, True, False]))
+    found = []
+    for model.hidden_once in (False, True):
+        found.append(model.encode(*inputs.all(), coarse=coarse).states)
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)

@@ -35,7 +35,13 @@ def stage_1(**changes: Any) -> DFVQGANRecipe:
 def stage_2(**changes: Any) -> MPS2SRecipe:
     """With dropout, dropped captions, hidden photos, all orders, and steps that predict several tokens."""
     recipe = mps2s_recipe(
-        steps=STEPS, batch_size=8, parallel=0.5, everything=0.25, caption_only=0.125, learning_rate=1e-3
+        steps=STEPS,
+        batch_size=8,
+        parallel=0.5,
+        everything=0.25,
+        caption_only=0.125,
+        refine=0.5,
+        learning_rate=1e-3,
     )
     return cut(recipe, **changes)
 

@@ -115,3 +115,18 @@ def test_shares_of_a_batch_are_hidden(cache: Path) -> None:
     assert counts.max() <= 5 and counts[0] == 5
     hole = stage.prepare(batch._replace(masks=batch.masks), np.random.default_rng(0))[4][3]
     assert hole.flatten()[order[3, : counts[3]]].all()
+
+
+def test_a_share_of_the_others_shows_a_first_painting(cache: Path) -> None:
+    recipe = mps2s_recipe(CONFIG, everything=0.25, caption_only=0.5, refine=1.0)
+    stage = make(cache, recipe)
+    batch: TokenBatch = stage.cache.batch(0, 4, seed=0)
+    _, images, masks, *_, copies, tokens, painted = stage.prepare(batch, np.random.default_rng(0))
+    assert painted.tolist() == [True, False, False, True]
+    # the photo without its details, and the tokens of that
+    assert 0.01 < (copies - images)[painted].abs().mean() < 0.5
+    seen = torch.where(masks, copies, images)[painted]
+    assert torch.equal(tokens[painted], stage.dfvqgan.encode(seen).tokens)
+    half = stage.prepare(batch, np.random.default_rng(0))[:7]
+    without = make(cache, dataclasses.replace(recipe, refine=0.0)).prepare(batch, np.random.default_rng(0))
+    assert all(torch.equal(one, other) for one, other in zip(half, without, strict=True))

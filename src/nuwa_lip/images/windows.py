@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,6 +47,11 @@ class Box:
         """Return the number of columns."""
         return self.right - self.left
 
+    @property
+    def longer(self) -> int:
+        """Return the number of pixels of the longer side."""
+        return max(self.height, self.width)
+
     def overlaps(self, other: Box) -> bool:
         """Say whether the two have a pixel in common."""
         rows = self.top < other.bottom and other.top < self.bottom
@@ -80,11 +84,6 @@ class Part:
     least: int
     """Longer side of the smallest window that one of them would have alone."""
 
-    @property
-    def side(self) -> int:
-        """Return the window's longer side."""
-        return max(self.window.height, self.window.width)
-
 
 def find_windows(mask: np.ndarray, resolution: int, padding: int | None = None) -> list[Box]:
     """Place the windows of `share_windows`.
@@ -111,14 +110,14 @@ def share_windows(mask: np.ndarray, resolution: int, padding: int | None = None)
     parts: list[Part] = []
     for box, cells in _separate(mask):
         window = place(box, mask.shape, resolution, padding)
-        part, before = Part(window, box, cells, max(window.height, window.width)), None
+        part, before = Part(window, box, cells, window.longer), None
         while part is not before:
             before = part
             for other in [other for other in parts if before.window.overlaps(other.window)]:
                 hole, least = part.hole.join(other.hole), min(part.least, other.least)
                 window = place(hole, mask.shape, resolution, padding)
                 joined = Part(window, hole, part.cells + other.cells, least)
-                if joined.side <= MAX_JOIN * least:
+                if joined.window.longer <= MAX_JOIN * least:
                     part = joined
                     parts.remove(other)
         parts.append(part)
@@ -147,8 +146,7 @@ def place(hole: Box, size: tuple[int, ...], resolution: int, padding: int | None
         resolution: S, the least side where the photo is large enough.
         padding: pixels around the hole instead of the usual context.
     """
-    longer = max(hole.height, hole.width)
-    side = max(resolution, math.ceil(CONTEXT * longer)) if padding is None else longer + 2 * padding
+    side = max(resolution, math.ceil(CONTEXT * hole.longer)) if padding is None else hole.longer + 2 * padding
     height, width = min(side, size[0]), min(side, size[1])
     # a strip is completed to a shape that may be squeezed, with nothing
     full_height = max(height, math.ceil(width / MAX_ASPECT))
@@ -216,12 +214,11 @@ def window_seed(seed: int, number: int) -> int:
     return (seed + number * SEED_STRIDE) % 2**64
 
 
-def warn_if_enlarged(windows: Sequence[Box], resolution: int) -> None:
-    """Warn if what the model paints at its `resolution` S must be enlarged much for one of these windows."""
-    enlarged = max(max(window.height, window.width) for window in windows) / resolution
-    if enlarged > MAX_ENLARGEMENT:
+def warn_if_enlarged(times: float) -> None:
+    """Warn if what is painted must be enlarged by so much that one sees it."""
+    if times > MAX_ENLARGEMENT:
         warnings.warn(
-            f"the hole is large: what is painted is enlarged {enlarged:.1f} times and may look soft",
+            f"the hole is large: what is painted is enlarged {times:.1f} times and may look soft",
             stacklevel=5,  # who called the pipeline
         )
 

@@ -11,7 +11,7 @@ Legend: S side of the model's square, s pixels of the photo under one of a squar
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
@@ -23,21 +23,33 @@ from nuwa_lip.images.windows import Box, look, put_back, window_seed
 from nuwa_lip.sampling import Sampling
 
 if TYPE_CHECKING:
-    from nuwa_lip.painters.painter import Painter
+    from nuwa_lip.painters.painter import Painter, Window
 
 SOFT = 1.5
 """Times that a painting may be enlarged before a second pass pays."""
 FINER = 4.0
 """Times by which a pass is finer than the last; models are trained for 1.5 to 5."""
-CONTEXT = 16
-"""Pixels of a square on each side that are context, painted but not kept where the hole goes on."""
+CONTEXT = 1 / 8
+"""Share of a square's side, on each of its four, that is context: painted but not kept where the hole goes on."""
 STEPS = 8
 """Parallel steps of a square: most of what stands there is settled by the first painting."""
-COLOUR = 8
-"""Pixels over which a square keeps the first painting's mean colour."""
+TEMPERATURE = 0.7
+"""Of a square, beside the call's own."""
+KEPT = 1.4
+"""A square keeps the first painting's colours over this many of its pixels: what is finer is the square's own."""
 
 
-def plan_passes(hole: np.ndarray, window: Box, side: int, most: int) -> list[list[Box]]:
+class Pass(NamedTuple):
+    """Holds the squares of one pass."""
+
+    squares: list[Box]
+    finer: float
+    """Times that they are finer than what has been painted so far."""
+    scale: float
+    """s."""
+
+
+def plan_passes(hole: np.ndarray, window: Box, side: int, most: int) -> list[Pass]:
     """Place the squares of each pass, coarse to fine; none where the painting is not enlarged much.
 
     Args:
@@ -46,8 +58,8 @@ def plan_passes(hole: np.ndarray, window: Box, side: int, most: int) -> list[lis
         side: S.
         most: number of squares of all passes, at most.
     """
-    passes: list[list[Box]] = []
-    enlarged = max(window.height, window.width) / side
+    passes: list[Pass] = []
+    enlarged = window.longer / side
     while enlarged > SOFT:
         scale = max(1.0, enlarged / FINER)
         boxes = place_squares(hole, side, scale)
@@ -56,7 +68,7 @@ def plan_passes(hole: np.ndarray, window: Box, side: int, most: int) -> list[lis
             boxes = place_squares(hole, side, scale)
         if len(boxes) > most:
             break
-        passes.append(boxes)
+        passes.append(Pass(boxes, enlarged / scale, scale))
         most, enlarged = most - len(boxes), scale
     return passes
 
@@ -69,7 +81,8 @@ def place_squares(hole: np.ndarray, side: int, scale: float) -> list[Box]:
         side: S.
         scale: s.
     """
-    length, context = round(side * scale), round(CONTEXT * scale)
+    length = round(side * scale)
+    context = round(CONTEXT * length)
     edges = []
     for axis, size in enumerate(hole.shape):
         inside = np.flatnonzero(hole.any(1 - axis))
@@ -84,7 +97,7 @@ def paint_anew(
     painter: Painter,
     painted: np.ndarray,
     hole: np.ndarray,
-    passes: list[list[Box]],
+    passes: list[Pass],
     prompt: str,
     seed: int,
     sampling: Sampling,
@@ -105,45 +118,46 @@ def paint_anew(
     Returns:
         float32 [h, w, 3]; outside the hole as `painted`.
     """
-    sampling = replace(sampling, num_inference_steps=STEPS, guidance_scale=1.0)
+    cooler = sampling.temperature * TEMPERATURE
+    sampling = replace(sampling, num_inference_steps=STEPS, guidance_scale=1.0, temperature=cooler)
     canvas = painted.copy()
     number = 0
-    for boxes in passes:
+    for squares, finer, _ in passes:
         waiting = hole.copy()
-        for box in boxes:
+        for box in squares:
             number += 1
             if waiting[box.within(hole.shape)].any():
-                own = window_seed(seed, number)
-                _paint_square(painter, canvas, waiting, box, prompt, own, sampling)
+                window, first = _see(painter, canvas, waiting, box)
+                (image,) = painter.paint(window, prompt, [window_seed(seed, number)], sampling, None).images
+                image = painter.needs.signed(image)
+                image += soft(first - image, KEPT * finer)
+                _keep(canvas, waiting, box, put_back(image, box, hole.shape))
             if progress is not None:
                 progress.square()
     return canvas
 
 
-def _paint_square(
-    painter: Painter, canvas: np.ndarray, waiting: np.ndarray, box: Box, prompt: str, seed: int, sampling: Sampling
-) -> None:
-    """Paint what waits in one square, in place."""
-    needs, size = painter.needs, waiting.shape
+def _see(painter: Painter, canvas: np.ndarray, waiting: np.ndarray, box: Box) -> tuple[Window, Tensor]:
+    """Reduce a square to what the painter sees of it, and all of it to [-1, 1]."""
+    needs = painter.needs
     photo = Photo(pixels=canvas, mode="RGB")
     known, all_of_it = (look(photo, mask, box, needs.resolution) for mask in (waiting, np.zeros_like(waiting)))
-    window = needs.window(known, painter.device)
     coarse = needs.window(all_of_it, painter.device).image
-    painting = painter.paint(window._replace(coarse=coarse), prompt, [seed], sampling, None)
-    image, first = needs.signed(painting.images[0]), needs.signed(coarse)
-    finer = put_back(image + soft(first - image, COLOUR), box, size)
+    return needs.window(known, painter.device)._replace(coarse=coarse), needs.signed(coarse)
 
-    rows, columns = box.within(size)
-    part = waiting[rows, columns]  # a view
-    context = round(CONTEXT * box.height / needs.resolution)
-    keep = part.copy()
+
+def _keep(canvas: np.ndarray, waiting: np.ndarray, box: Box, finer: np.ndarray) -> None:
+    """Put into the canvas what waits in a square, which then waits no longer, but not what the next ones see better."""
+    rows, columns = box.within(waiting.shape)
+    context = round(CONTEXT * box.height)
+    keep = waiting[rows, columns].copy()
     # what is painted beside nothing known is left to the next square, which will know this one
     if waiting[rows.stop :, columns].any():
         keep[box.bottom - rows.start - context :] = False
     if waiting[rows, columns.stop :].any():
         keep[:, box.right - columns.start - context :] = False
     canvas[rows, columns][keep] = finer[keep]
-    part[keep] = False
+    waiting[rows, columns][keep] = False
 
 
 def soft(image: Tensor, factor: float) -> Tensor:
