@@ -29,6 +29,11 @@ class Coarse(NamedTuple):
     painted: Tensor
     """bool [B]: which photos have one at all."""
 
+    @classmethod
+    def of_all(cls, image: Tensor, tokens: Tensor) -> Coarse:
+        """Return those of a batch of which every photo has one."""
+        return cls(image, tokens, torch.ones(len(image), dtype=torch.bool, device=image.device))
+
     def of(self, kept: Tensor | slice) -> Coarse:
         """Return those of some photos of the batch."""
         return Coarse(*(part[kept] for part in (self.image, self.tokens, self.painted)))

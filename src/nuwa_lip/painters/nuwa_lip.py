@@ -1,7 +1,5 @@
 """NÜWA-LIP as a painter: DF-VQGAN encodes what is known, MP-S2S predicts the hole's tokens, DF-VQGAN decodes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -12,8 +10,7 @@ from nuwa_lip.fast.cores import one_core_if_small
 from nuwa_lip.fast.cuda_graphs import disable_cudnn_attention
 from nuwa_lip.fast.kernels import compile_step
 from nuwa_lip.fast.quantise import is_quantised
-from nuwa_lip.models import DFVQGAN, MPS2S
-from nuwa_lip.models.perspectives import Coarse
+from nuwa_lip.models import DFVQGAN, MPS2S, Coarse
 from nuwa_lip.painters.painter import OPTIONS, Callback, Needs, Painting, Window
 from nuwa_lip.sampling import Sampling, sample
 from nuwa_lip.sampling.so_far import shown_by
@@ -41,10 +38,8 @@ class NuwaLip:
     ) -> None:
         self.dfvqgan, self.mps2s, self.tokenizer = speed_up(dfvqgan), speed_up(mps2s), tokenizer
         self.card, self.compiled = card, False
-        config = dfvqgan.config
-        self.needs = Needs(
-            resolution=config.resolution, multiple=config.factor, options=OPTIONS, sampling=sampling or Sampling()
-        )
+        side, factor = dfvqgan.config.resolution, dfvqgan.config.factor
+        self.needs = Needs(resolution=side, multiple=factor, options=OPTIONS, sampling=sampling or Sampling())
 
     @property
     def device(self) -> torch.device:
@@ -65,10 +60,8 @@ class NuwaLip:
         encoding = self.dfvqgan.encode(image, mask)
         assert encoding.token_mask is not None
         caption, none = (self.tokenizer([text]).to(self.device) for text in (prompt, ""))
-        coarse = None
-        if first is not None:
-            seen = torch.where(mask, first, image)
-            coarse = Coarse(seen, self.dfvqgan.encode(seen).tokens, torch.ones(1, dtype=torch.bool, device=mask.device))
+        seen = None if first is None else torch.where(mask, first, image)
+        coarse = None if seen is None else Coarse.of_all(seen, self.dfvqgan.encode(seen).tokens)
         memory = self.mps2s.encode(caption, image, mask, encoding.tokens, encoding.token_mask, coarse=coarse)
         unconditional = self.mps2s.with_captions(memory, none) if sampling.guided else None
 
