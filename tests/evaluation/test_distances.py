@@ -10,7 +10,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metri
 from torchmetrics.image.kid import poly_mmd
 
 from nuwa_lip.evaluation import distances
-from nuwa_lip.evaluation.distances import frechet_distance, kernel_distance
+from nuwa_lip.evaluation.distances import frechet_distance, kernel_distance, median_interval
 
 
 def sets(n: int, features: int, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -120,3 +120,10 @@ def test_bootstrap_interval_holds_the_mean_and_is_reproducible() -> None:
     assert low < values.mean() < high
     assert 0.2 < high - low < 0.36  # 2 x 1.96 / sqrt(200) = 0.277
     assert (low, high) == distances.bootstrap_interval(values)
+
+
+def test_the_medians_interval_holds_the_median_and_not_an_outlier() -> None:
+    values = np.r_[np.random.default_rng(0).normal(1, 0.1, 99), 1e6]
+    low, high = median_interval(values)
+    assert 0.95 < low < np.median(values) < high < 1.05
+    assert median_interval(np.full(5, 2.0)) == (2, 2)

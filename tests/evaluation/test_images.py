@@ -41,12 +41,12 @@ def save_results(benchmark: Benchmark, folder: Path, change: int = 0) -> Path:
 
 def test_perfect_results_get_perfect_figures(benchmark: Benchmark, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    evaluate.images(benchmark.folder, results=save_results(benchmark, tmp_path / "same"), json=out)
+    evaluate.images(benchmark.folder, results=save_results(benchmark, tmp_path / "same"), json=out, metrics="detail")
     report = json.loads(out.read_text())
     assert report["n"] == 3
     assert report["benchmark_sha256"] == benchmark.sha256
     assert report["lpips_squeeze"] == report["lpips_squeeze_hole"] == report["ring"] == 0
-    assert report["known_max_change"] == 0
+    assert report["known_max_change"] == 0 and report["sharpness"] == report["seam"] == 1
     assert report["ssim"] == pytest.approx(1)
     assert report["fsd"] == pytest.approx(0, abs=1e-6)
 

@@ -164,3 +164,28 @@ def test_clip_score_is_that_of_torchmetrics(squeezenet: SqueezeNetFeatures, clip
         photos = [torch.from_numpy(photo).permute(2, 0, 1) for photo in results.values()]
         assert found == pytest.approx([float(clip_score(photo, caption, lambda: theirs)) for photo in photos], abs=1e-4)
         assert [score > 1 for score in found] == above  # both kinds: a cosine below 0 counts as 0
+
+
+def test_detail_is_one_for_the_photo_itself_and_tells_blur_noise_and_borders() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(96, 160, (40, 50, 3), dtype=np.uint8)
+    mask = np.zeros((40, 50), bool)
+    mask[10:30, 5:45] = True
+    blurred, noisy, bright = truth.copy(), truth.copy(), truth.copy()
+    blurred[mask] = truth[mask].mean(0).round()
+    noisy[mask] = rng.integers(0, 256, (int(mask.sum()), 3))
+    bright[mask] = truth[mask] + 90
+    assert metrics.detail(truth, truth, mask) == {"sharpness": 1, "seam": 1}
+    assert metrics.detail(blurred, truth, mask)["sharpness"] == 0
+    assert metrics.detail(noisy, truth, mask)["sharpness"] == pytest.approx(4, rel=0.2)  # four times the range
+    shifted = metrics.detail(bright, truth, mask)
+    assert shifted["sharpness"] == pytest.approx(1) and shifted["seam"] == pytest.approx(90 / 21.3, rel=0.1)
+
+
+def test_detail_needs_a_border_and_something_true_to_compare_with() -> None:
+    flat, photo = np.full((9, 9, 3), 7, np.uint8), np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    everything, pixel = np.ones((9, 9), bool), np.zeros((9, 9), bool)
+    pixel[4, 4] = True
+    assert metrics.detail(photo, flat, pixel) == {"sharpness": None, "seam": None}
+    assert metrics.detail(photo, photo, everything) == {"sharpness": 1, "seam": None}
+    assert metrics.detail(photo, photo, pixel) == {"sharpness": None, "seam": 1}

@@ -84,7 +84,8 @@ def images(
         save_images: Keep the model's pictures in this folder; a run that was stopped goes on from them.
         save_baseline: The same for the baseline's pictures; --results and `evaluate human make` read both folders.
         metrics: More figures, with commas: fid, kid, lpips, clip, clip-hole (of the hole's crop), which need the extra
-            `evaluate` and weights, fed, and known (error of the known part, as BrushBench's tables have it).
+            `evaluate` and weights, fed, known (error of the known part, as BrushBench's tables have it), and detail
+            (sharpness of the hole and visibility of its border, over those of the true photo).
         inception: Weights for fid and kid, safetensors or .pth; otherwise from torch's cache.
         vgg: Weights for lpips, safetensors or .pth; otherwise from the hub's or torch's cache.
         lite: Weights for fed, EfficientNet-Lite0's as timm names them; otherwise from the hub's or torch's cache.

@@ -184,6 +184,20 @@ def bootstrap_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 20
     return ratio_interval(values, np.ones_like(values, dtype=np.float64), seed=seed, resamples=resamples)
 
 
+def median_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
+    """Give the 95 % interval of the median of per-photo values, by resampling the photos.
+
+    Args:
+        values: [N].
+        seed: of the resamples.
+        resamples: how many.
+    """
+    rng = np.random.default_rng(seed)
+    medians = [np.median(rng.choice(values, len(values))) for _ in range(resamples)]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def ratio_interval(
     values: np.ndarray, others: np.ndarray, *, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:

@@ -13,7 +13,13 @@ from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import metrics
-from nuwa_lip.evaluation.distances import SetFigure, bootstrap_interval, frechet_estimate, kernel_estimate
+from nuwa_lip.evaluation.distances import (
+    SetFigure,
+    bootstrap_interval,
+    frechet_estimate,
+    kernel_estimate,
+    median_interval,
+)
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.sampling.clip import clip_scores
@@ -26,8 +32,11 @@ EXTRA_MEANS = {
     "clip": ("clip_score",),
     "clip-hole": ("clip_score_hole",),
     "known": ("mse_known", "lpips_squeeze_known"),
+    "detail": ("sharpness", "seam"),
 }
 """Further means, by the names of --metrics."""
+MEDIANS = ("sharpness", "seam")
+"""Those that are medians instead: ratios to the true photo's figure, which may be next to nothing."""
 SETS: dict[str, tuple[str, SetFigure]] = {
     "fsd": ("squeezenet", frechet_estimate),
     "fsd_hole": ("squeezenet_hole", frechet_estimate),
@@ -41,8 +50,8 @@ EXTRA_SETS: dict[str, tuple[str, SetFigure]] = {
     "fed": ("efficientnet", frechet_estimate),
     "fed_hole": ("efficientnet_hole", frechet_estimate),
 }
-EXTRAS = ("fid", "kid", "lpips", "clip", "clip-hole", "fed", "known")
-"""What --metrics adds; the networks of all but the last have weights that are not bundled."""
+EXTRAS = ("fid", "kid", "lpips", "clip", "clip-hole", "fed", "known", "detail")
+"""What --metrics adds; the networks of all but the last two have weights that are not bundled."""
 CLIP = ("clip", "clip-hole")
 FID_PHOTOS = 2048
 """The number of Inception's features; with fewer photos their covariance, which FID needs, has no full rank."""
@@ -184,6 +193,8 @@ class Observer:
                 row |= of_known
         for (who, photo), row in zip(photos.items(), rows, strict=True):
             row |= metrics.compare(photo, item.image, item.mask)
+            if "sharpness" in self.columns:
+                row |= metrics.detail(photo, item.image, item.mask)
             for column, value in row.items():
                 if value is not None and not np.isfinite(value):
                     raise InputError(f"{column} of photo {item.name} is not finite: the weights are damaged")
@@ -243,8 +254,9 @@ def _summarise(store: Store, names: Sequence[str], method: str, extras: Sequence
     intervals: dict[str, tuple[float, float] | None] = {}
     for i, column in enumerate(means_of(extras)):
         values = rows[:, i][~np.isnan(rows[:, i])]
-        means[column] = float(values.mean()) if len(values) else None
-        intervals[column] = bootstrap_interval(values) if len(values) else None
+        middle, interval = (np.median, median_interval) if column in MEDIANS else (np.mean, bootstrap_interval)
+        means[column] = float(middle(values)) if len(values) else None
+        intervals[column] = interval(values) if len(values) else None
     sets: dict[str, float] = {}
     resampled: dict[str, np.ndarray] = {}
     for name, (features, distance) in sets_of(extras).items():

@@ -58,6 +58,44 @@ def compare(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str
     return row
 
 
+def detail(result: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
+    """Compare how much detail the hole has, and how visible its border is, with the true photo's: 1 is as in that.
+
+    sharpness: mean absolute Laplacian in the hole. seam: mean absolute difference between pixels that touch across its
+    border. None where the true photo has none of it, or the hole no border.
+
+    Args:
+        result, truth: uint8 [H, W, 3].
+        mask: bool [H, W], True = hole.
+    """
+    return {
+        "sharpness": _share(_laplacian(result, mask), _laplacian(truth, mask)),
+        "seam": _share(_step_across(result, mask), _step_across(truth, mask)),
+    }
+
+
+def _laplacian(photo: np.ndarray, mask: np.ndarray) -> float | None:
+    """Average the absolute Laplacian of the channels' mean where a pixel and its four neighbours are in the hole."""
+    grey = photo.astype(np.float64).mean(-1)
+    middle = (slice(1, -1), slice(1, -1))
+    beside = [(slice(None, -2), middle[1]), (slice(2, None), middle[1]), (middle[0], slice(None, -2))]
+    beside.append((middle[0], slice(2, None)))
+    inside = mask[middle] & np.logical_and.reduce([mask[one] for one in beside])
+    values = np.abs(4 * grey[middle] - np.sum([grey[one] for one in beside], 0))
+    return _mean(values, inside)
+
+
+def _step_across(photo: np.ndarray, mask: np.ndarray) -> float | None:
+    """Average the absolute differences between known pixels and those of the hole beside them."""
+    steps = [np.abs(np.diff(photo.astype(np.float64), axis=axis))[np.diff(mask, axis=axis)] for axis in (0, 1)]
+    values = np.concatenate(steps)
+    return float(values.mean()) if values.size else None
+
+
+def _share(value: float | None, truth: float | None) -> float | None:
+    return None if value is None or not truth else value / truth
+
+
 def _psnr(mse: float | None) -> float | None:
     if not mse:
         return None if mse is None else MAX_PSNR
