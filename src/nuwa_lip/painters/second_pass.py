@@ -35,6 +35,8 @@ STEPS = 8
 """Parallel steps of a square: most of what stands there is settled by the first painting."""
 TEMPERATURE = 0.7
 """Of a square, beside the call's own."""
+SEEDS = 2**20
+"""Where the squares' numbers begin, for seeds that no other window has."""
 KEPT = 1.4
 """A square keeps the first painting's colours over this many of its pixels: what is finer is the square's own."""
 
@@ -121,7 +123,7 @@ def paint_anew(
     cooler = sampling.temperature * TEMPERATURE
     sampling = replace(sampling, num_inference_steps=STEPS, guidance_scale=1.0, temperature=cooler)
     canvas = painted.copy()
-    number = 0
+    number = SEEDS
     for squares, finer, _ in passes:
         waiting = hole.copy()
         for box in squares:
