@@ -26,12 +26,12 @@ TOKEN_BATCH = 64
 
 def measure_loading(bench: Bench) -> list[Row]:
     """Measure photos a second, at the size that training needs."""
-    count, size = bench.sizes.photos, bench.sizes.trained_dfvqgan.resolution
+    count, size, ours = bench.sizes.photos, bench.sizes.trained_dfvqgan.resolution, "shards into memory, two threads"
     with tempfile.TemporaryDirectory() as folder:
-        shards = write_shards(samples(count, bench.sizes.photo_size), Path(folder))
-        pictures = [sample.picture for sample in read_encoded([str(s) for s in shards], Skipped())]
+        shards = [str(shard) for shard in write_shards(samples(count, bench.sizes.photo_size), Path(folder))]
+        pictures = [sample.picture for sample in read_encoded(shards, Skipped())]
         cases: dict[str, Callable[[], object]] = {
-            "shards into memory, two threads": lambda: PhotoSet.load([str(s) for s in shards], size),
+            ours: lambda: PhotoSet.load(shards, size),
             "Pillow, full decoding, one thread": lambda: [_pillow(picture, size) for picture in pictures],
         }
         if importlib.util.find_spec("cv2") is not None:
@@ -40,10 +40,9 @@ def measure_loading(bench: Bench) -> list[Row]:
             bench.skipped.append("opencv is not installed; it is left out (pip install opencv-python-headless)")
         found = timings(cases, bench.rounds)
         streamed = _stream(shards, size, count, bench.rounds)
-    ours = found["shards into memory, two threads"]
     rows = [rate(what, t, count) for what, t in {**found, "shards streamed, two workers": streamed}.items()]
     for what, peer in list(found.items())[1:]:
-        rows.append(times(f"{what} / shards into memory, two threads", peer, ours))
+        rows.append(times(f"{what} / {ours}", peer, found[ours]))
     return [*rows, _token_cache(bench)]
 
 
@@ -83,11 +82,11 @@ def _opencv(picture: bytes, size: int) -> Any:
     return cv2.resize(decoded, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _stream(shards: list[Path], size: int, count: int, rounds: int) -> Timing:
+def _stream(shards: list[str], size: int, count: int, rounds: int) -> Timing:
     """Time photos from worker processes that are already running."""
     size_of_batch = min(BATCH, count)
     laps = count // size_of_batch
-    batches = StreamedPhotos([str(s) for s in shards], size).batches(size_of_batch, seed=0)
+    batches = StreamedPhotos(shards, size).batches(size_of_batch, seed=0)
     found = timings({"streamed": lambda: [next(batches) for _ in range(laps)]}, rounds)["streamed"]
     # the last, incomplete batch is left out
     return found._replace(seconds=found.seconds * count / (laps * size_of_batch))
