@@ -26,14 +26,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from nuwa_lip.data.shards import (
-    EncodedSample,
-    Skipped,
-    decode_picture,
-    expand_shards,
-    nothing_read,
-    read_encoded,
-)
+from nuwa_lip.data.shards import EncodedSample, decode_picture, expand_shards, nothing_read, read_encoded
+from nuwa_lip.data.skipped import Skipped
 from nuwa_lip.errors import InputError
 
 SQUEEZED_SOURCES = ("flickr8k",)
@@ -125,6 +119,22 @@ class PhotoSet:
             InputError: a path is missing or no photo could be read.
         """
         shards, skipped = expand_shards(urls), Skipped()
+        photos = cls.read(shards, size, skipped, workers=workers)
+        if not len(photos):
+            raise nothing_read(shards, skipped)
+        skipped.warn(len(photos))
+        return photos
+
+    @classmethod
+    def read(cls, shards: Sequence[str], size: int, skipped: Skipped, *, workers: int = 2) -> PhotoSet:
+        """Decode shards into memory, perhaps without any photo.
+
+        Args:
+            shards: local files or addresses.
+            size: side S of the squares, in pixels.
+            skipped: collects what could not be read.
+            workers: number of threads.
+        """
         encoded = list(read_encoded(shards, skipped))  # small beside the decoded set, whose size it gives
         images = torch.empty(len(encoded), 3, size, size, dtype=torch.uint8)
         aspects = torch.zeros(len(encoded))
@@ -140,9 +150,6 @@ class PhotoSet:
 
         with ThreadPoolExecutor(workers) as pool:
             good = [row for row, ok in enumerate(pool.map(fill, range(len(encoded)))) if ok]
-        if not good:
-            raise nothing_read(shards, skipped)
-        skipped.warn(len(good))
         if len(good) < len(encoded):
             images, aspects = images[good], aspects[good]
         return cls(
