@@ -166,6 +166,21 @@ def test_caches_are_joined(opened: TokenCache) -> None:
         TokenCache.join([opened, dataclasses.replace(opened, tokenizer="other")])
 
 
+def test_caches_are_mixed_by_weight(opened: TokenCache) -> None:
+    dark = with_captions(opened, [["other"]] * PHOTOS)
+    both = TokenCache.join([opened, dark], weights=(1, 3))
+    through = [both.batch(step, 8, seed=1) for step in range(100)]
+    assert 540 < sum(batch.captions.count("other") for batch in through) < 660
+    for parts in (2, 4):
+        cut = [both.batch(40, 8, seed=1, rank=rank, world_size=parts) for rank in range(parts)]
+        assert torch.equal(torch.cat([part.tokens for part in cut]), through[40].tokens)
+        assert [text for part in cut for text in part.captions] == through[40].captions
+    held = both.load("cpu").batch(40, 8, seed=1)
+    assert torch.equal(held.images, through[40].images) and held.captions == through[40].captions
+    with pytest.raises(InputError, match="--weights has 1 numbers for 2 of --data"):
+        TokenCache.join([opened, opened], weights=(1,))
+
+
 def test_a_photo_that_is_hidden_has_the_tokens_of_the_whole(model: DFVQGAN) -> None:
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     found = encode_pair(model, image, torch.ones(1, 1, 32, 32, dtype=torch.bool))

@@ -16,9 +16,10 @@ from PIL import Image
 from nuwa_lip.assets import asset
 from nuwa_lip.bench.measure import Row, Timing, times, timings
 from nuwa_lip.bench.sizes import Bench
-from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
+from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.data.shards import Sample, read_encoded, write_shards
 from nuwa_lip.data.skipped import Skipped
+from nuwa_lip.data.streamed import StreamedPhotos
 from nuwa_lip.training.token_parts import Part
 from nuwa_lip.training.tokens import TokenCache, pack_masks
 

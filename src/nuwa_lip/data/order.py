@@ -38,6 +38,7 @@ class Mixture:
         for weight in self.weights:
             if not 0 < weight < float("inf"):
                 raise InputError(f"a weight is {weight:g}; it must be above 0")
+        for weight in self.weights:
             if weight < LEAST_SHARE * sum(self.weights):
                 raise InputError(f"weight {weight:g} of {sum(self.weights):g} is too small: {LEAST_SHARE:.1%} at least")
 
@@ -71,6 +72,18 @@ class Mixture:
         return _shuffled_block(self, seed, block)
 
 
+def check_weights(urls: Sequence[object], weights: Sequence[float]) -> None:
+    """Check that there is a weight for each source.
+
+    Raises:
+        InputError: there are more or fewer, or one is too small.
+    """
+    if len(urls) != len(weights):
+        mend = "give one for each, and quote patterns, so that each is one"
+        raise InputError(f"--weights has {len(weights)} numbers for {len(urls)} of --data: {mend}")
+    Mixture(tuple(weights))
+
+
 @functools.lru_cache(maxsize=4)
 def _shuffled_block(mixture: Mixture, seed: int, block: int) -> np.ndarray:
     """The source of each position of a block, int64 [BLOCK]."""
@@ -89,11 +102,11 @@ class Order:
     """
 
     sizes: tuple[int, ...]
-    weights: tuple[float, ...] | None = None
+    weights: tuple[float, ...] = ()
 
     def rows(self, seed: int, positions: Sequence[int]) -> list[int]:
         """Give the rows at some positions, which increase by one."""
-        if self.weights is None:
+        if not self.weights:
             count = sum(self.sizes)
             return [_row(count, seed, position) for position in positions]
         starts = [0, *accumulate(self.sizes)]
@@ -108,7 +121,7 @@ def _row(count: int, seed: int, position: int, source: int = 0) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def permutation(count: int, seed: int, epoch: int, source: int = 0) -> np.ndarray:
-    """Permute the numbers below `count`: a function of seed, epoch and source; 4 bytes a number."""
+def permutation(count: int, *seeds: int) -> np.ndarray:
+    """Permute the numbers below `count`, a function of the seeds; 4 bytes a number."""
     dtype = np.int32 if count < 2**31 else np.int64
-    return np.random.default_rng([seed, epoch, source]).permutation(np.arange(count, dtype=dtype))
+    return np.random.default_rng(seeds).permutation(np.arange(count, dtype=dtype))

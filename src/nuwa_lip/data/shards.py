@@ -23,9 +23,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from webdataset.tariterators import base_plus_ext
 
 from nuwa_lip.data.objects import Outline
+from nuwa_lip.data.order import check_weights
 from nuwa_lip.data.remote import URL, check_scheme, open_shard
 from nuwa_lip.data.skipped import Skipped
-from nuwa_lip.data.tars import Lost, members
+from nuwa_lip.data.tars import BLOCK, Lost, members
 from nuwa_lip.disk import clean, make_folder, parse_json, temporary_folder
 from nuwa_lip.errors import InputError
 
@@ -77,6 +78,19 @@ def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
     return shards
 
 
+def expand_sources(urls: str | Path | Sequence[str | Path], weights: Sequence[float] = ()) -> list[list[str]]:
+    """List the shards of each source: of each of `urls` if they have weights, or of all of them together.
+
+    Raises:
+        InputError: see `expand_shards`; or there are not as many weights.
+    """
+    if not weights:
+        return [expand_shards(urls)]
+    given = [urls] if isinstance(urls, str | Path) else urls
+    check_weights(given, weights)
+    return [expand_shards(url) for url in given]
+
+
 def _expand(url: str) -> list[str]:
     if scheme := URL.match(url):
         known = scheme[1] != "pipe" and (scheme[1] in wds.gopen_schemes or check_scheme(scheme[1]))
@@ -101,6 +115,11 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
         shards: local files or URLs.
         skipped: collects the damaged shards and samples.
     """
+    return (sample for sample, _, _ in read_placed(shards, skipped))
+
+
+def read_placed(shards: Iterable[str], skipped: Skipped) -> Iterator[tuple[EncodedSample, int, int]]:
+    """Read shards as `read_encoded` does, and tell at which bytes of its shard each sample begins and ends."""
     for shard in shards:
         name, lost, torn = Path(shard).name, 0, False
         skipped.shards += 1
@@ -112,7 +131,7 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
                     if not group.key:
                         continue
                     try:
-                        yield _parse(group)
+                        yield _parse(group), group.start, group.end
                     except ValueError as error:
                         skipped.add(f"{name}:{group.key}", error)
         except (OSError, ValueError) as error:
@@ -133,6 +152,9 @@ class _Group:
     """Whether something is lost right before or behind it, which may be of it."""
     lost: int = 0
     """Bytes lost before it."""
+    start: int = 0
+    end: int = 0
+    """Where it lies in the shard, in bytes."""
 
 
 def _groups(stream: BinaryIO) -> Iterator[_Group]:
@@ -150,9 +172,23 @@ def _groups(stream: BinaryIO) -> Iterator[_Group]:
         if group.key and key != group.key:
             yield group
             group = _Group()
-        group.key = key
+        if not group.key:
+            group.start = found.start
+        group.key, group.end = key, found.end
         group.parts.setdefault(ending.lower(), found.data)
     yield group
+
+
+def parse_sample(data: bytes) -> EncodedSample:
+    """Read one sample of a shard from its bytes, which `read_placed` has told.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    for group in _groups(io.BytesIO(data + bytes(2 * BLOCK))):  # zeros end a tar
+        if group.key:
+            return _parse(group)
+    raise ValueError("no sample")
 
 
 def _parse(group: _Group) -> EncodedSample:

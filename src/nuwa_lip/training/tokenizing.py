@@ -255,7 +255,7 @@ def _write_part(
     skipped, size, grid = Skipped(), model.config.resolution, model.config.grid
     digest = _sha256(shard)
     # a little larger than the model's photos, so that crops keep their sharpness
-    photos = PhotoSet.read([shard], size * 5 // 4, skipped, workers=workers)
+    photos, _ = PhotoSet.read([[shard]], size * 5 // 4, skipped, workers=workers)
     if recipe.short_captions:
         photos = dataclasses.replace(photos, captions=[with_short_captions(texts) for texts in photos.captions])
     count = len(photos) * recipe.variants

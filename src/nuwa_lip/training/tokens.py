@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nuwa_lip.data.order import Order
+from nuwa_lip.data.order import Order, check_weights
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.defect_free import pool_mask
@@ -93,17 +93,19 @@ class TokenCache:
         )
 
     @classmethod
-    def join(cls, caches: Sequence[TokenCache], weights: Sequence[float] | None = None) -> TokenCache:
+    def join(cls, caches: Sequence[TokenCache], weights: Sequence[float] = ()) -> TokenCache:
         """Join several caches into one.
 
         Args:
             caches: of one image tokenizer, with equally many variants of a photo.
-            weights: how often each one's rows come; None: all rows equally often.
+            weights: how often each one's rows come; empty: all rows equally often.
 
         Raises:
-            InputError: they have not equally many variants of a photo, or not the same image tokenizer.
+            InputError: they have not equally many variants of a photo, other image tokenizers, or not a weight each.
         """
         first = caches[0]
+        if weights:
+            check_weights(caches, weights)
         for cache in caches:
             if cache.variants != first.variants:
                 raise InputError(
@@ -116,7 +118,7 @@ class TokenCache:
                     "make them with the same --model"
                 )
         parts = tuple(part for cache in caches for part in cache.parts)
-        order = None if weights is None else Order(tuple(map(len, caches)), tuple(weights))
+        order = Order(tuple(map(len, caches)), tuple(weights)) if weights else None
         return dataclasses.replace(first, parts=parts, order=order)
 
     def load(self, device: torch.device | str) -> TokenCache:
