@@ -16,8 +16,11 @@ from PIL import Image
 from nuwa_lip.assets import asset
 from nuwa_lip.bench.measure import Row, Timing, times, timings
 from nuwa_lip.bench.sizes import Bench
-from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
-from nuwa_lip.data.shards import Sample, Skipped, read_encoded, write_shards
+from nuwa_lip.data.photos import PhotoSet
+from nuwa_lip.data.shards import Sample, read_encoded, write_shards
+from nuwa_lip.data.skipped import Skipped
+from nuwa_lip.data.streamed import StreamedPhotos
+from nuwa_lip.training.token_parts import Part
 from nuwa_lip.training.tokens import TokenCache, pack_masks
 
 BATCH = 16
@@ -97,15 +100,14 @@ def _token_cache(bench: Bench) -> Row:
     config, rng = bench.sizes.trained_mps2s, np.random.default_rng(0)
     rows, side = 4 * TOKEN_BATCH, config.image_size
     masks = torch.zeros(rows, 1, side, side, dtype=torch.bool)
-    cache = TokenCache(
-        folder=Path(),
+    part = Part(
         images=torch.from_numpy(rng.integers(0, 256, (rows, 3, side, side), dtype=np.uint8)),
         masks=torch.from_numpy(pack_masks(masks)),
         tokens=torch.zeros(rows, *config.grid, dtype=torch.int16),
         whole=torch.zeros(rows, *config.grid, dtype=torch.int16),
         captions=[["mountains"]] * rows,
-        variants=1,
-        factor=side // config.grid[0],
     )
+    about: Any = {"variants": 1, "factor": side // config.grid[0], "codebook_size": config.codebook_size}
+    cache = TokenCache(folder=Path(), parts=(part,), checked=True, **about)
     found = timings({"batch": lambda: cache.batch(0, TOKEN_BATCH, seed=0)}, bench.rounds)["batch"]
     return rate(f"token cache, batches of {TOKEN_BATCH}", found, TOKEN_BATCH)
