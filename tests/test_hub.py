@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from nuwa_lip import hub
 from nuwa_lip.errors import InputError
-from nuwa_lip.hub import BUNDLED, load_model, push_to_hub, resolve, save_model
+from nuwa_lip.hub import BUNDLED, MODEL_FILES, fetch, load_model, push_to_hub, resolve, save_model
 from nuwa_lip.models import DFVQGAN, MPS2S, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
+from tests.fake_hub import fake_hub
 from tests.folders import contents
 
 
@@ -274,16 +275,18 @@ def test_names_lead_to_folders(tiny_model: Path, tmp_path: Path, monkeypatch: py
             resolve(name)
 
 
-def test_a_hub_id_is_downloaded_without_pickles(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, list[str]]] = []
-
-    def download(repo_id: str, allow_patterns: list[str]) -> str:
-        asked.append((repo_id, allow_patterns))
-        return str(tiny_model)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+def test_a_hub_id_is_looked_up_in_the_cache_alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "cached", lambda *given: tiny_model / given[1])
     assert resolve("somebody/some.model-1") == tiny_model
-    assert asked == [("somebody/some.model-1", ["*.safetensors", "*.json", "README.md"])]
+    monkeypatch.setattr(hub, "cached", lambda *_: None)
+    with pytest.raises(InputError, match="'some/model-1' is not in the hub's cache: .* 'nuwa-lip pull some/model-1'"):
+        resolve("some/model-1")
+
+
+def test_models_are_fetched_without_pickles(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    with fake_hub("us/tiny", files | {"mps2s.bin": b"pickled"}, monkeypatch, tmp_path / "cache"):
+        assert contents(fetch("us/tiny", MODEL_FILES)) == contents(tiny_model)
 
 
 def test_without_a_network_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,8 +294,8 @@ def test_without_a_network_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         raise ConnectionError("no route to host\nand much more")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(InputError, match="'a/b' is neither a local folder nor .* downloaded: no route to host$"):
-        resolve("a/b")
+    with pytest.raises(InputError, match="'a/b' cannot be fetched: no route to host$"):
+        fetch("a/b", MODEL_FILES)
 
 
 def test_upload(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

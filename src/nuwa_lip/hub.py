@@ -59,12 +59,19 @@ class ModelParts(NamedTuple):
 
 
 def resolve(name: str | Path) -> Path:
-    """Find the folder of a bundled model, a local folder, or one downloaded by its hub id `organisation/name`.
+    """Find the folder of a bundled model, a local folder, or one in the hub's cache; nothing is fetched.
 
     Raises:
-        InputError: there is no such model, or it cannot be downloaded.
+        InputError: there is no such model, or it must be fetched first (`fetch`, `nuwa-lip pull`).
     """
-    return at_hand(name) or _download(str(name))
+    if (folder := at_hand(name)) is not None:
+        return folder
+    config = cached(str(name), "config.json")
+    if config is None:
+        raise InputError(
+            f"model {str(name)!r} is not in the hub's cache: fetch it by 'nuwa-lip pull {name}', or give a folder"
+        )
+    return config.parent
 
 
 def at_hand(name: str | Path) -> Path | None:
@@ -124,27 +131,22 @@ def fetch(repo_id: str, files: Iterable[str], but: Iterable[str] = ()) -> Path:
     Raises:
         InputError: they cannot be fetched, or are not what the hub names.
     """
-    folder = _download(repo_id, files, but)
-    check_hashes(folder)
-    return folder
-
-
-def _download(repo_id: str, files: Iterable[str] = MODEL_FILES, but: Iterable[str] = ()) -> Path:
     from huggingface_hub import snapshot_download
 
     without: dict[str, Any] = {"ignore_patterns": [*but]} if but else {}
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=[*files], **without))
+        folder = Path(snapshot_download(repo_id, allow_patterns=[*files], **without))
     except Exception as error:  # of many libraries: no network, no such repository, no access
-        reason = first_line(error)
-        raise InputError(f"model {repo_id!r} is neither a local folder nor could it be downloaded: {reason}") from error
+        raise InputError(f"{repo_id!r} cannot be fetched: {first_line(error)}") from error
+    check_hashes(folder)
+    return folder
 
 
 def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32, need_mps2s: bool = True) -> ModelParts:
     """Read a model, in eval mode.
 
     Args:
-        name: bundled name, local folder or hub id.
+        name: bundled name, local folder, or hub id of a model in the hub's cache.
         dtype: precision of the weights.
         need_mps2s: refuse a folder that holds stage 1 only.
 

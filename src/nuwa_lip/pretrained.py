@@ -61,7 +61,7 @@ class Pretrained:
     ) -> Self:
         """Load a model: bundled name, local folder, or hub id; safetensors only.
 
-        Others' models (`nuwa_lip.painters`) are taken from folders and the hub's cache alone.
+        Nothing is fetched: a hub id is looked up in the hub's cache alone, where `nuwa-lip pull` puts models.
 
         Args:
             name: "nuwa-lip-mini", a folder, or "organisation/name"; for others' models also a short name

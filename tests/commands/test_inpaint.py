@@ -470,14 +470,15 @@ def test_bad_input_is_one_line_with_2_and_nothing_is_written(name: str, inpaint:
     assert contents(workplace) == before and {p for p in workplace.rglob("*") if p.is_dir()} == folders
 
 
-def test_a_hub_id_without_a_network_is_one_line(inpaint: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_: Any, **__: Any) -> str:
-        raise ConnectionError("Name or service not known")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    done = inpaint("photo.png", "--mask", "mask.png", "-o", "out.png", "--model", "some/model")
-    assert done.code == 2 and not Path("out.png").exists()
-    assert "model 'some/model' is neither a local folder nor could it be downloaded" in done.err
+def test_a_hub_id_that_was_not_pulled_is_one_line(
+    inpaint: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("getaddrinfo", "socket.connect"):
+        monkeypatch.setattr(f"socket.{name}", lambda *_, **__: pytest.fail("the network is asked"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    done = inpaint("photo.png", "--mask", "mask.png", "-o", "out.png", "--model", "some/unknown-id")
+    assert done.code == 2 and not Path("out.png").exists() and len(done.err.splitlines()) == 1
+    assert "'some/unknown-id' is not in the hub's cache: fetch it by 'nuwa-lip pull some/unknown-id'" in done.err
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(28, "No space left on device")])

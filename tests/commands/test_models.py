@@ -55,7 +55,7 @@ def test_a_model_is_fetched(nuwa_lip: Run, tiny_model: Path, cache: Path, monkey
     done = nuwa_lip("pull", "us/tiny")
     assert done.code == 0 and "us/tiny: 32 x 32 pixels" in done.out
     done = nuwa_lip("pull", "them/large")
-    assert done.code == 2 and "no NÜWA-LIP model" in done.err
+    assert done.code == 2 and "neither a NÜWA-LIP model" in done.err
     assert "is here already" in nuwa_lip("pull", "nuwa-lip-mini").out
 
 
@@ -133,6 +133,14 @@ def test_the_licence_of_a_model_of_ours_is_read_from_its_card(
         done = nuwa_lip("pull", "us/tiny")
     assert done.code == 0, done.err
     assert "licence cc-by-nc-4.0" in done.out and "32 x 32 pixels" in done.out
+
+
+def test_what_could_not_be_used_is_not_fetched(nuwa_lip: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"config.json": b'{"architectures": ["Other"]}', "model.safetensors": b"large"}
+    with fake_hub("them/large", files, monkeypatch, tmp_path / "cache") as hub:
+        done = nuwa_lip("pull", "them/large")
+        assert done.code == 2 and "its weights were not fetched" in done.err
+        assert not any(path.endswith("model.safetensors") for _, path, _ in hub.asked)
 
 
 def test_known_models_are_described() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nuwa_lip.errors import InputError
 from nuwa_lip.painters.known import KNOWN
 from nuwa_lip.painters.masked_token import MaskedToken
 from nuwa_lip.pipeline import InpaintPipeline
+from tests.fake_hub import fake_hub
 from tests.tiny_pipelines import save_amused, save_stable_diffusion
 
 
@@ -96,6 +98,17 @@ def test_a_caption_that_is_too_long_is_cut_with_a_warning(amused: Path, tmp_path
             pipe("zzz", pixels, mask, num_inference_steps=1)
 
 
-def test_a_pipeline_that_the_hub_gives_is_a_painter_too(amused: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(amused))
-    assert isinstance(InpaintPipeline.from_pretrained("some/pipeline").painter, MaskedToken)
+def test_a_pipeline_of_the_hub_is_a_painter_once_it_was_pulled(
+    amused: Path, nuwa_lip: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {str(path.relative_to(amused)): path.read_bytes() for path in amused.rglob("*") if path.is_file()}
+    copy, pickle = "vqvae/diffusion_pytorch_model.fp16.safetensors", "vqvae/diffusion_pytorch_model.bin"
+    files |= {copy: b"copy", pickle: b"pickle"}
+    with fake_hub("some/pipeline", files, monkeypatch, tmp_path / "cache") as asked:
+        assert "fetch it by 'nuwa-lip pull some/pipeline'" in refused("some/pipeline") and not asked.asked
+        done = nuwa_lip("pull", "some/pipeline")
+        assert done.code == 0 and "some/pipeline: AmusedInpaintPipeline of diffusers" in done.out, done.err
+        before = len(asked.asked)
+        assert isinstance(InpaintPipeline.from_pretrained("some/pipeline").painter, MaskedToken)
+        paths = [path for _, path, _ in asked.asked]
+        assert len(paths) == before and not any(path.endswith((copy, pickle)) for path in paths)

@@ -14,8 +14,10 @@ import tyro
 from nuwa_lip.disk import escaped, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import BUNDLED, MODEL_FILES, at_hand, fetch, resolve
-from nuwa_lip.painters.known import COPIES, KNOWN, TOKENIZERS, Known, find_known
+from nuwa_lip.painters.folders import INDEX, kind_of
+from nuwa_lip.painters.known import COPIES, KNOWN, TOKENIZERS, WHOLE, Known, find_known
 
+CONFIG = "config.json"
 OTHERS = KNOWN | TOKENIZERS
 WEIGHTS = (".safetensors", ".onnx", ".pt", ".bin")
 
@@ -61,7 +63,8 @@ def pull(
     Example: nuwa-lip pull migan
 
     Args:
-        name: Hub id of the model, or a short name of those that `nuwa-lip models --known` lists.
+        name: Hub id of the model (one of NÜWA-LIP's kind, or a pipeline of diffusers), or a short name of those that
+            `nuwa-lip models --known` lists.
     """
     one = find_known(name, OTHERS)
     here = at_hand(name) if one is None else None
@@ -70,12 +73,17 @@ def pull(
         return
     if one is not None:
         return pull_known(one)
-    card = fetch(name, ["README.md"])
-    print(f"{escaped(name)}: licence {licence_of(card)}, as its card says", flush=True)
-    folder = fetch(name, MODEL_FILES)
-    if not is_model(folder):
-        raise InputError(f"{name} is no NÜWA-LIP model: its config.json has no dfvqgan; it stays in the cache, unused")
-    print(f"{escaped(name)}: {described(folder)}")
+    head = fetch(name, ["README.md", CONFIG, INDEX])
+    print(f"{escaped(name)}: licence {licence_of(head)}, as its card says", flush=True)
+    if is_model(head):
+        print(f"{escaped(name)}: {described(fetch(name, MODEL_FILES))}")
+    elif (head / INDEX).is_file():
+        print(f"{escaped(name)}: {kind_of(head)} of diffusers, {fetch(name, WHOLE, COPIES)}")
+    else:
+        raise InputError(
+            f"{name} is neither a NÜWA-LIP model, whose {CONFIG} has a dfvqgan, nor a pipeline of diffusers, which has "
+            f"a {INDEX}: its weights were not fetched"
+        )
 
 
 def pull_known(one: Known) -> None:
@@ -148,14 +156,14 @@ def snapshots() -> dict[str, Path]:
 def is_model(folder: Path) -> bool:
     """Tell whether a folder's config.json is one of ours."""
     try:
-        return "dfvqgan" in read_object(folder / "config.json")
+        return "dfvqgan" in read_object(folder / CONFIG)
     except InputError:
         return False
 
 
 def described(folder: Path) -> str:
     """Say how large a model is, and what of."""
-    config = read_object(folder / "config.json")
+    config = read_object(folder / CONFIG)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
     side = config["dfvqgan"].get("resolution", "?")
     stage = "" if config.get("mps2s") else ", first stage only"

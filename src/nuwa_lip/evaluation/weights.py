@@ -46,7 +46,7 @@ class Weights:
             path = find_weights(INCEPTION, self.inception, download=self.download)
             inception = load_inception(read_weights(path))
         if {*CLIP} & set(extras):
-            clip = str(hub.resolve(self.clip)) if self.download else self.clip
+            clip = str(hub.at_hand(self.clip) or hub.fetch(self.clip, hub.MODEL_FILES)) if self.download else self.clip
             load_clip(clip, "--metrics clip")  # fail early if it is missing
         own = squeezenet(load_file(asset(SQUEEZENET)))
         return Networks(own, lpips=lpips, efficientnet=efficientnet, inception=inception, clip=clip)

@@ -1,7 +1,6 @@
 """Finds a painter by its name: a model of ours, a pipeline of diffusers' layout, or a graph of ONNX.
 
-Others' models are taken from folders and from the hub's cache; nothing of theirs is fetched here. `nuwa-lip pull NAME`
-does that.
+Models are taken from folders and from the hub's cache; nothing is fetched here. `nuwa-lip pull NAME` does that.
 """
 
 from __future__ import annotations
