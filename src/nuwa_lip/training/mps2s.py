@@ -212,7 +212,7 @@ class MPS2SStage(Stage[MPS2S]):
         factors = [own.uniform(*REDUCED) for own in rng]
         copies = torch.cat([soft(one[None], factor).clamp(-1, 1) for one, factor in zip(images, factors, strict=True)])
         seen = torch.where(masks, copies, images)[painted]
-        tokens = torch.zeros(len(images), *self.cache.tokens.shape[1:], dtype=torch.long, device=images.device)
+        tokens = torch.zeros(len(images), *self.recipe.model.grid, dtype=torch.long, device=images.device)
         if len(seen):
             tokens[painted] = self.dfvqgan.to(images.device).encode(seen).tokens
         return copies, tokens, painted
