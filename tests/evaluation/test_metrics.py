@@ -15,7 +15,7 @@ from nuwa_lip.data.benchmark import BenchmarkItem
 from nuwa_lip.evaluation import metrics
 from nuwa_lip.evaluation.features import Lpips, Networks, to_batch
 from nuwa_lip.evaluation.images import Observer
-from nuwa_lip.models.perceptual import SqueezeNetFeatures, lpips_squeeze
+from nuwa_lip.models.perceptual import SqueezeNetFeatures, lpips
 
 
 def noise(seed: int, height: int = 32, width: int = 40) -> np.ndarray:
@@ -115,8 +115,8 @@ def test_one_pass_gives_what_two_networks_give(squeezenet: SqueezeNetFeatures) -
     hole = torch.from_numpy(mask)[None, None]
     for row, result in zip(rows, results, strict=True):
         a, b = to_batch([result]), to_batch([truth])
-        assert row["lpips_squeeze"] == pytest.approx(float(lpips_squeeze(squeezenet, a, b)), rel=1e-5)
-        assert row["lpips_squeeze_hole"] == pytest.approx(float(lpips_squeeze(squeezenet, a, b, hole)), rel=1e-5)
+        assert row["lpips_squeeze"] == pytest.approx(float(lpips(squeezenet, a, b)), rel=1e-5)
+        assert row["lpips_squeeze_hole"] == pytest.approx(float(lpips(squeezenet, a, b, hole)), rel=1e-5)
     everything = metrics.regions_of(np.ones_like(mask))
     row = Networks(squeezenet).distances([truth, results[0]], everything)[0]
     assert row["lpips_squeeze_ring"] is None

@@ -11,7 +11,6 @@ from nuwa_lip.models.perceptual import (
     SqueezeNetFeatures,
     VGG16Features,
     lpips,
-    lpips_squeeze,
     squeezenet,
     vgg16,
 )
@@ -104,15 +103,15 @@ def test_lpips_by_hand() -> None:
 
 
 def test_zero_for_equal_pictures_and_symmetric(net: SqueezeNetFeatures, pictures: Tensor) -> None:
-    assert lpips_squeeze(net, pictures, pictures).tolist() == [0, 0, 0]
-    there, back = (lpips_squeeze(net, *pair) for pair in ((pictures, pictures.flip(0)), (pictures.flip(0), pictures)))
+    assert lpips(net, pictures, pictures).tolist() == [0, 0, 0]
+    there, back = (lpips(net, *pair) for pair in ((pictures, pictures.flip(0)), (pictures.flip(0), pictures)))
     assert torch.equal(there, back) and there[1] == 0 and there[0] > 0.05 and there[2] > 0.05
     assert there.shape == (3,)
 
 
 def test_it_grows_with_the_difference(net: SqueezeNetFeatures, pictures: Tensor) -> None:
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
-    found = [lpips_squeeze(net, pictures, (pictures + s * noise).clamp(-1, 1)) for s in (0.02, 0.1, 0.4)]
+    found = [lpips(net, pictures, (pictures + s * noise).clamp(-1, 1)) for s in (0.02, 0.1, 0.4)]
     assert (found[0] < found[1]).all() and (found[1] < found[2]).all()
 
 

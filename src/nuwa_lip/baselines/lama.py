@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,26 +43,15 @@ def load_lama(path: Path | None = None) -> Fill:
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(f"{path} is damaged or not TorchScript, as {URL} is") from error
 
+    @torch.inference_mode()
     def fill(image: np.ndarray, mask: np.ndarray, caption: str, seed: int) -> np.ndarray:
-        return lama_fill(network, image, mask)
+        height, width = mask.shape
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        m = torch.from_numpy(mask)[None, None].float()
+        painted: Tensor = network(_complete(x), _complete(m))[0, :, :height, :width]
+        return (painted.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
     return fill
-
-
-@torch.inference_mode()
-def lama_fill(network: Any, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Repaint one photo.
-
-    Args:
-        network: (photo [1, 3, h, w] from 0 to 1, mask [1, 1, h, w] of 0 and 1) → photo.
-        image: uint8 [H, W, 3].
-        mask: bool [H, W].
-    """
-    height, width = mask.shape
-    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    m = torch.from_numpy(mask)[None, None].float()
-    painted: Tensor = network(_complete(x), _complete(m))[0, :, :height, :width]
-    return (painted.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _complete(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.baselines.options import BaselineOptions
+from nuwa_lip.baselines.squares import Painter, by_photo, by_windows
 from nuwa_lip.errors import InputError
 
 NAMES = ("glide", "amused", "stable-diffusion", "lama")
@@ -38,8 +39,6 @@ def load(name: str, options: BaselineOptions) -> Repaint:
         InputError: there is none of this name, or a library or weights are missing, with what to install or where to
             put the file.
     """
-    from nuwa_lip.baselines.squares import by_photo, by_windows
-
     if name not in NAMES:
         raise InputError(f"no baseline is called {name!r}; there are: {', '.join(NAMES)}")
     if name == "lama":
@@ -47,16 +46,14 @@ def load(name: str, options: BaselineOptions) -> Repaint:
 
         return by_photo(load_lama(None if options.model is None else Path(options.model)), options.seed)
     if name == "glide":
-        return _glide(options)
+        return by_windows(_glide(options), options.seed)
     from nuwa_lip.baselines.diffusers_pipelines import load_pipeline
 
     return by_windows(load_pipeline(name, options), options.seed)
 
 
-def _glide(options: BaselineOptions) -> Repaint:
+def _glide(options: BaselineOptions) -> Painter:
     """Load a GLIDE of `train glide`, or the published weights."""
-    from nuwa_lip.baselines.squares import by_windows
-
     if options.model is None:
         raise InputError(
             "--baseline glide needs --baseline-model DIR: a model folder of `nuwa-lip train glide`, or a folder with "
@@ -64,9 +61,7 @@ def _glide(options: BaselineOptions) -> Repaint:
         )
     folder = Path(options.model)
     if (folder / "base_inpaint.pt").exists() and not is_glide(folder):
-        from nuwa_lip.baselines.glide.published import load_published
-
-        return by_windows(load_published(folder, steps=options.steps, guidance=options.guidance), options.seed)
-    from nuwa_lip.baselines.glide.painter import load_painter
-
-    return by_windows(load_painter(folder, steps=options.steps, guidance=options.guidance), options.seed)
+        from nuwa_lip.baselines.glide.published import load_published as load
+    else:
+        from nuwa_lip.baselines.glide.painter import load_painter as load
+    return load(folder, steps=options.steps, guidance=options.guidance)

@@ -94,17 +94,11 @@ def _tokenizer(config: DFVQGANConfig, side: int) -> Callable[[], object]:
     return run
 
 
-def measure_growth(rounds: int, small: bool = False, memory: bool = True) -> dict[str, list[Row]]:
-    """Measure all curves, by what grows.
-
-    Args:
-        rounds: interleaved repeats.
-        small: measure tiny sizes.
-        memory: measure memory too.
-    """
+def measure_growth(rounds: int, small: bool) -> dict[str, list[Row]]:
+    """Measure all curves, by what grows; tiny sizes, whose memory means nothing, without that."""
     found = {}
     for name, curve in curves(small).items():
-        found[curve.what] = _times(curve, rounds) + (peaks(name, curve, small) if memory else [])
+        found[curve.what] = _times(curve, rounds) + ([] if small else peaks(name, curve))
     megapixels = (0.02, 0.04) if small else (1, 4, 16, 50, 100)
     return found | {"photo with a hole of fixed size": _photos(megapixels, rounds)}
 
@@ -122,30 +116,18 @@ def _times(curve: Curve, rounds: int) -> list[Row]:
     return rows
 
 
-def peaks(name: str, curve: Curve, small: bool) -> list[Row]:
-    """Measure the memory of processes of their own, and its fit.
-
-    Args:
-        name: of the curve.
-        curve: what grows.
-        small: measure tiny sizes.
-    """
-    found = {value: call_apart(once, name, value, small).peak_mb for value in curve.values}
+def peaks(name: str, curve: Curve) -> list[Row]:
+    """Measure the memory of processes of their own, and its fit, of the curve of this name."""
+    found = {value: call_apart(once, name, value).peak_mb for value in curve.values}
     least, what = found[curve.values[0]], f"memory beyond the least, {curve.what}"
     rows = [Row(f"{what}, {value} {curve.unit}", peak - least, "MB") for value, peak in found.items()]
     further = slope([curve.size(value) for value in found], list(found.values()))
     return [*rows, Row(f"memory, {curve.what}, each further {curve.per}", further, "MB")]
 
 
-def once(name: str, value: int, small: bool) -> None:
-    """Do the work of one value, in the process whose memory is measured.
-
-    Args:
-        name: of the curve.
-        value: where on the curve.
-        small: measure tiny sizes.
-    """
-    curves(small)[name].prepare(value)()
+def once(name: str, value: int) -> None:
+    """Do the work of one value of a curve, in the process whose memory is measured."""
+    curves()[name].prepare(value)()
 
 
 def _photos(megapixels: Sequence[float], rounds: int) -> list[Row]:

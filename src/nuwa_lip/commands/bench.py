@@ -90,7 +90,7 @@ def growth(
     from nuwa_lip.bench import growth as curves
 
     notes = _prepare(rounds, threads, json, markdown)
-    _report("growth", curves.measure_growth(rounds, small, memory=not small), {**notes, "small": small}, json, markdown)
+    _report("growth", curves.measure_growth(rounds, small), {**notes, "small": small}, json, markdown)
 
 
 def steps(

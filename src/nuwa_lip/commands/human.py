@@ -78,7 +78,7 @@ def make(
             raise InputError(f"--results {text!r} is not like NAME=DIR, with another name each")
         folders[name] = Path(folder)
     page, key = make_page(read_benchmark(benchmark), folders, count=n, seed=seed, title=title)
-    key.write(out.with_suffix(".key.json"))  # first: a page without its key is of no use
+    write_report(out.with_suffix(".key.json"), asdict(key))  # first: a page without its key is of no use
     write_text(out, page)
     print(f"{out}: {len(key.pairs)} pairs; its key, not for the raters: {out.with_suffix('.key.json')}")
 

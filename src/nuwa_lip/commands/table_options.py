@@ -91,14 +91,8 @@ class Options:
 
     def plan(self, seed: int) -> Plan:
         """Say how rows are trained with one seed."""
-        return Plan(
-            models=self.models or self.out / "models",
-            data=self.data,
-            stage1=self.stage1,
-            stage2=self.stage2,
-            tokenize=self.tokenize,
-            seed=seed,
-        )
+        same = {name: getattr(self, name) for name in ("data", "stage1", "stage2", "tokenize")}
+        return Plan(models=self.models or self.out / "models", seed=seed, **same)
 
 
 def without_seed(name: str) -> str:

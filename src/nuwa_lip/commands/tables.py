@@ -34,8 +34,6 @@ from nuwa_lip.tables.measure import Setting, images_row, tokenizer_row
 from nuwa_lip.tables.rows import RowFolder, seeded
 
 Steps = Callable[[Plan, str], list[Step]]
-
-
 Shared = Annotated[Options, tyro.conf.arg(name="")]
 Measure = Callable[[str, str, str, Setting], object]
 """Row, its name with the seed, its model, setting."""
@@ -84,8 +82,9 @@ def table1(
 
     def measure(row: str, name: str, model: str, setting: Setting) -> None:
         candidates = best_of if ".best-of-" in row else 1
-        job = replace(job_of(row, model, setting.source, candidates, extras, seed), rank=rank)
-        images_row(name, _with_weights(job, options), setting)
+        job = job_of(row, model, setting.source, candidates, extras, seed)
+        weights = replace(job.weights, lite=options.lite)
+        images_row(name, replace(job, rank=rank, weights=weights), setting)
 
     def plan(training: int) -> Plan:
         return replace(options.plan(training), finetune_data=finetune_data, finetune=finetune, glide=glide)
@@ -119,11 +118,6 @@ def job_of(row: str, model: str, source: Benchmark, best_of: int, extras: tuple[
     # NÜWA-P is the same model with the known pixels pasted, and sees the same: the whole photo. The paper never blends
     whole = base in ("nuwa-p", "nuwa-lip-whole")
     return replace(job, model=model, best_of=best_of, unpasted=base == "nuwa", whole=whole, blend=False)
-
-
-def _with_weights(job: Job, options: Options) -> Job:
-    """Let a job take what the options say of the networks' weights."""
-    return job if options.lite is None else replace(job, weights=replace(job.weights, lite=options.lite))
 
 
 def table2(options: Shared, *, codes: tuple[int, int, int] = (1024, 12288, 8192), metrics: str = "") -> None:
@@ -201,8 +195,9 @@ def _run_stage2(
     extras = parse_extras(metrics)
 
     def measure(row: str, name: str, model: str, setting: Setting) -> None:
-        job = Job(benchmark=setting.source.folder, model=model, extras=extras, blend=False)  # the paper does not blend
-        images_row(name, _with_weights(job, options), setting, with_likelihood=True)
+        how: dict[str, Any] = {"extras": extras, "weights": Weights(lite=options.lite)}
+        job = Job(benchmark=setting.source.folder, model=model, blend=False, **how)  # the paper does not blend
+        images_row(name, job, setting, with_likelihood=True)
 
     _run(options, lambda _, own: build(own, extras), measure, steps, others=others, extras=extras)
 

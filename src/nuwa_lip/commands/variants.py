@@ -136,14 +136,14 @@ class Plan:
         """
         first, model = self.tokenizer(variant)
         cache = self._cache(first, self.data, "tokens", ratio)
-        words = [*_recipe(self.stage2, "--stage2"), *_fit(model), *_flags("model", {"perspectives": perspectives})]
+        words = [*_recipe(self.stage2, "--stage2"), *_flags("model", _fit(model) | {"perspectives": perspectives})]
         return [first, cache, self._train("mps2s", words, (str(cache.out),), name, (cache,))]
 
     def finetuned(self, name: str, base: list[Step]) -> list[Step]:
         """Continue the training of a model of stage 2 with DF-VQGAN on other photos."""
         first, _, last = base
         cache = self._cache(first, self.finetune_data, "finetune-tokens")
-        words = [*_recipe(self.finetune, "--finetune"), *_fit(self.tokenizer("df-vqgan")[1])]
+        words = [*_recipe(self.finetune, "--finetune"), *_flags("model", _fit(self.tokenizer("df-vqgan")[1]))]
         words += ["--init-from", str(last.out / "model")]
         return [*base, cache, self._train("mps2s", words, (str(cache.out),), name, (last, cache))]
 
@@ -203,10 +203,9 @@ def _flags(group: str, values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _fit(model: DFVQGANConfig) -> list[str]:
-    """Options of stage 2 that go with a tokenizer."""
-    sizes = {"codebook_size": model.codebook_size, "grid": (model.grid, model.grid), "image_size": model.resolution}
-    return _flags("model", sizes)
+def _fit(model: DFVQGANConfig) -> dict[str, Any]:
+    """Fields of stage 2's model that go with a tokenizer."""
+    return {"codebook_size": model.codebook_size, "grid": (model.grid, model.grid), "image_size": model.resolution}
 
 
 def _finer(recipe: str, model: DFVQGANConfig) -> dict[str, Any]:

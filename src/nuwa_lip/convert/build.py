@@ -39,11 +39,9 @@ def sizes_of(state: Mapping[str, Tensor], resolution: int, groups: int) -> DFVQG
     shape("encoder.down.0.block.0.conv1.weight"), shape("decoder.up.0.block.0.conv1.weight")
     levels = range(count("encoder.down.{}.block.0.conv1.weight"))
     channels = tuple(shape(f"encoder.down.{i}.block.0.conv1.weight")[0] for i in levels)
-    blocks = {
-        net: tuple(count(f"{net}.{i}.block.{{}}.conv1.weight") for i in levels)
-        for net in ("encoder.down", "decoder.up")
-    }
-    encoder, decoder = blocks.values()
+    encoder, decoder = (
+        tuple(count(f"{net}.{i}.block.{{}}.conv1.weight") for i in levels) for net in ("encoder.down", "decoder.up")
+    )
     # a level of taming's ends with the encoder's width; where all are equal, the number of blocks tells
     ends = tuple(shape(f"decoder.up.{i}.block.{max(decoder[i] - 1, 0)}.conv2.weight")[0] for i in levels)
     starts = tuple(shape(f"decoder.up.{i}.block.0.conv1.weight")[0] for i in levels)

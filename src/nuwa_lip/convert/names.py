@@ -78,15 +78,12 @@ def from_diffusers_names(state: Mapping[str, Tensor], levels: int) -> dict[str, 
     return _renamed(state, DIFFUSERS_NAMES, levels)
 
 
-def is_llamagen(state: Mapping[str, Tensor]) -> bool:
-    """Tell whether weights have LlamaGen's names."""
-    return any(name.startswith("encoder.conv_blocks.") for name in state)
-
-
-def from_llamagen_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate LlamaGen's names of weights; it too counts the decoder's levels from the coarsest."""
+def from_llamagen_names(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """Translate LlamaGen's names, which too count the decoder's levels from the coarsest → (taming's, was it one)."""
+    if not any(name.startswith("encoder.conv_blocks.") for name in state):
+        return state, False
     levels = {name.split(".")[2] for name in state if name.startswith("decoder.conv_blocks.")}
-    return _renamed(state, LLAMAGEN_NAMES, len(levels))
+    return _renamed(state, LLAMAGEN_NAMES, len(levels)), True
 
 
 def from_magvit_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

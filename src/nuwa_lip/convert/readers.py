@@ -14,14 +14,7 @@ from zipfile import is_zipfile
 from torch import Tensor, nn
 
 from nuwa_lip.convert.build import build, sizes_of, unbias
-from nuwa_lip.convert.names import (
-    from_diffusers_names,
-    from_llamagen_names,
-    from_magvit_names,
-    is_llamagen,
-    strip,
-    unwrap,
-)
+from nuwa_lip.convert.names import from_diffusers_names, from_llamagen_names, from_magvit_names, strip, unwrap
 from nuwa_lip.disk import parse_json, read_text
 from nuwa_lip.disk.checkpoints import read_checkpoint
 from nuwa_lip.disk.tensors import read_tensors
@@ -86,9 +79,8 @@ def from_taming(state: Mapping[str, Tensor], *, resolution: int = 256, groups: i
     Raises:
         InputError: it is another network.
     """
-    state = strip(from_magvit_names(state))
-    llamagen = is_llamagen(state)
-    state, official = unwrap(from_llamagen_names(state) if llamagen else state)
+    state, llamagen = from_llamagen_names(strip(from_magvit_names(state)))
+    state, official = unwrap(state)
     config = sizes_of(state, resolution, groups)
     if llamagen:
         config = replace(config, normalise_codes=True, symmetrical_connections=False)

@@ -102,14 +102,9 @@ def frechet_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -
     return Estimate(frechet_distance(a, b), np.array([frechet_distance(a[rows], b[rows]) for rows in draws]))
 
 
-def kernel_estimate(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES) -> Estimate:
-    """Estimate `kernel_distance` of paired sets.
-
-    Args:
-        a, b: features [N, F].
-        resamples: R.
-    """
-    draws = [np.bincount(rows, minlength=len(a)) for rows in _draws(len(a), resamples)]
+def kernel_estimate(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """Estimate `kernel_distance` of paired sets of features [N, F]."""
+    draws = [np.bincount(rows, minlength=len(a)) for rows in _draws(len(a), RESAMPLES)]
     value, *resampled = kernel_distance(a, b, np.stack([np.ones(len(a), dtype=np.int64), *draws]))
     return Estimate(float(value), np.array(resampled))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.metrics import Regions, perceptual_distance, weighted_mean
-from nuwa_lip.models.perceptual import SqueezeNetFeatures, VGG16Features, vgg16
+from nuwa_lip.models.perceptual import Features, SqueezeNetFeatures, VGG16Features, vgg16
 from nuwa_lip.models.projected import EfficientNetLite0
 
 SQUEEZENET_SIDE, RANDOM_SIDE, EFFICIENTNET_SIDE = 227, 128, 224
@@ -114,32 +115,21 @@ class Lpips(nn.Module):
         self.heads = list(heads)
 
 
+@dataclass(frozen=True)
 class Networks:
-    """The networks of one measurement; SqueezeNet and the random one are always there.
+    """The networks of one measurement; SqueezeNet and the random one are always there."""
 
-    Args:
-        squeezenet: for FSD and LPIPS-squeeze.
-        lpips: for `lpips`.
-        efficientnet: for `fed`.
-        inception: for `fid` and `kid`.
-        clip: model for `clip_score`, a folder or a hub id.
-    """
-
-    def __init__(
-        self,
-        squeezenet: SqueezeNetFeatures,
-        *,
-        lpips: Lpips | None = None,
-        efficientnet: EfficientNetLite0 | None = None,
-        inception: nn.Module | None = None,
-        clip: str | Path | None = None,
-    ) -> None:
-        self.squeezenet = squeezenet
-        self.random = RandomFeatures()
-        self.lpips = lpips
-        self.efficientnet = efficientnet
-        self.inception = inception
-        self.clip = clip
+    squeezenet: SqueezeNetFeatures
+    """For FSD and LPIPS-squeeze."""
+    _: KW_ONLY
+    lpips: Lpips | None = None
+    efficientnet: EfficientNetLite0 | None = None
+    """For `fed`."""
+    inception: nn.Module | None = None
+    """For `fid` and `kid`."""
+    clip: str | Path | None = None
+    """Model for `clip_score`, a folder or a hub id."""
+    random: RandomFeatures = field(default_factory=RandomFeatures)
 
     @torch.inference_mode()
     def distances(self, photos: Sequence[np.ndarray], regions: Regions) -> list[dict[str, float | None]]:
@@ -154,9 +144,14 @@ class Networks:
         """
         batch = to_batch(photos)
         rows: list[dict[str, float | None]] = [{} for _ in photos[1:]]
-        _add_distances(rows, "lpips_squeeze", self.squeezenet(batch), regions, None)
+        networks: list[tuple[str, Features, Sequence[Tensor] | None]] = [("lpips_squeeze", self.squeezenet, None)]
         if self.lpips is not None:
-            _add_distances(rows, "lpips", self.lpips.network(batch), regions, self.lpips.heads)
+            networks.append(("lpips", self.lpips.network, self.lpips.heads))
+        for name, network, heads in networks:
+            truth, *others = zip(*network(batch), strict=True)  # of each photo its maps [C_l, H_l, W_l]
+            for row, maps in zip(rows, others, strict=True):
+                found = perceptual_distance(maps, truth, regions, heads)
+                row |= {f"{name}{ending}": value for ending, value in found.items()}
         return rows
 
     @torch.inference_mode()
@@ -179,19 +174,6 @@ class Networks:
         if self.inception is not None:
             found["inception"] = self.inception(torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2))[0]
         return {name: value.float().numpy() for name, value in found.items()}
-
-
-def _add_distances(
-    rows: Sequence[dict[str, float | None]],
-    name: str,
-    maps: Sequence[Tensor],
-    regions: Regions,
-    heads: Sequence[Tensor] | None,
-) -> None:
-    """Add the distances of maps [M, C_l, H_l, W_l], whose first photo is the original."""
-    for i, row in enumerate(rows, start=1):
-        found = perceptual_distance([level[i] for level in maps], [level[0] for level in maps], regions, heads)
-        row.update({f"{name}{ending}": value for ending, value in found.items()})
 
 
 def to_batch(photos: Sequence[np.ndarray]) -> Tensor:

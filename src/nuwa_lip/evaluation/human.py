@@ -14,10 +14,11 @@ raters, so that many raters of one photo do not count as many photos; intervals 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.disk import escaped, read_object
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.html import data_uri, document, escape, part
-from nuwa_lip.evaluation.report import write_report
 from nuwa_lip.images.sheets import show_hole
 
 QUESTIONS = {
@@ -65,10 +65,6 @@ class Key:
     compared: str
     """The method that is in every pair, whose rates are counted."""
     pairs: Sequence[Pair]
-
-    def write(self, path: Path) -> None:
-        """Write the key as JSON."""
-        write_report(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Key:
@@ -143,17 +139,14 @@ def make_page(
     shown, digest = [], hashlib.sha256()
     for pair in pairs:
         item = benchmark[numbers[pair.photo]]
-        photo = Image.fromarray(item.image)
+        # not the original, which would tell which one is nearer to it
         pictures = {
-            "photo": photo,
-            "hole": show_hole(photo, item.mask),
+            "hole": show_hole(Image.fromarray(item.image), item.mask),
             "left": Image.fromarray(repaint[pair.left](item)),
             "right": Image.fromarray(repaint[pair.right](item)),
         }
-        entry = {name: data_uri(picture, 384) for name, picture in pictures.items()} | {
-            "caption": escaped(item.caption)
-        }
-        del entry["photo"]  # the original would tell which one is nearer to it
+        entry = {name: data_uri(picture, 384) for name, picture in pictures.items()}
+        entry["caption"] = escaped(item.caption)
         shown.append(entry)
         digest.update(json.dumps(entry).encode())
     key = Key(
@@ -203,34 +196,23 @@ def preference_rates(key: Key, raters: Sequence[Sequence[Mapping[str, Any]]]) ->
         key: of the page.
         raters: the answers of each, as `read_answers` gives them.
     """
-    scores: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    scores: dict[tuple[str, str], dict[str, list[float]]] = {}
     first = key.compared
-    for answers in raters:
-        for answer in answers:
-            pair = key.pairs[answer["pair"]]
-            other = pair.right if pair.left == first else pair.left
-            mine = "left" if pair.left == first else "right"
-            for question in QUESTIONS:
-                choice = answer.get(question)
-                if choice is not None:
-                    score = 0.5 if choice == "same" else float(choice == mine)
-                    scores.setdefault((question, first, other), {}).setdefault(pair.photo, []).append(score)
+    for answer in itertools.chain.from_iterable(raters):
+        pair = key.pairs[answer["pair"]]
+        other, mine = (pair.right, "left") if pair.left == first else (pair.left, "right")
+        for question in QUESTIONS:
+            choice = answer.get(question)
+            if choice is not None:
+                score = 0.5 if choice == "same" else float(choice == mine)
+                scores.setdefault((question, other), {}).setdefault(pair.photo, []).append(score)
     rates = []
-    for (question, method, other), by_photo in sorted(scores.items()):
+    for (question, other), by_photo in sorted(scores.items()):
         given = [score for photo in by_photo.values() for score in photo]
         rate = float(np.mean([np.mean(photo) for photo in by_photo.values()]))
-        rates.append(
-            Rate(
-                question=question,
-                method=method,
-                other=other,
-                rate=rate,
-                interval_95=wilson_interval(rate, len(by_photo)),
-                same=given.count(0.5) / len(given),
-                photos=len(by_photo),
-                answers=len(given),
-            )
-        )
+        counts: dict[str, Any] = {"same": given.count(0.5) / len(given), "photos": len(by_photo), "answers": len(given)}
+        interval = wilson_interval(rate, len(by_photo))
+        rates.append(Rate(question=question, method=first, other=other, rate=rate, interval_95=interval, **counts))
     return rates
 
 

@@ -117,7 +117,7 @@ def measure(
         for a_step in tokens_per_step:
             start, before = time.perf_counter(), pipe.steps
             photos[str(a_step)] = pipe.repaint(item, a_step, order, schedule, seed)
-            seconds.append(float(time.perf_counter() - start))
+            seconds.append(time.perf_counter() - start)
             steps.append(float(pipe.steps - before))
         bits = true_bits(pipe, squares[index], tokens_per_step, order, schedule)
         return {**observer.observe(item, photos), "bits": bits, "steps": np.array(steps), "seconds": np.array(seconds)}

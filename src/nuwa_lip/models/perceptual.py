@@ -147,15 +147,6 @@ def lpips(features: Features, a: Tensor, b: Tensor, mask: Tensor | None = None) 
     return torch.stack(distances).mean(0)
 
 
-def lpips_squeeze(features: SqueezeNetFeatures, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Compute `lpips` with SqueezeNet's seven maps → [B]; it is not the figure of LPIPS with learned weights.
-
-    Args:
-        features, a, b, mask: as for `lpips`.
-    """
-    return lpips(features, a, b, mask)
-
-
 def _unit(x: Tensor) -> Tensor:
     """Scale every place's features to unit length, in float32."""
     x = x.float()

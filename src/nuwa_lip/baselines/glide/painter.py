@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nuwa_lip.baselines.glide.config import GLIDESampling
 from nuwa_lip.baselines.glide.diffusion import Noise, guided
-from nuwa_lip.baselines.glide.folder import GLIDEParts, load_glide
+from nuwa_lip.baselines.glide.folder import load_glide
 from nuwa_lip.baselines.glide.model import GLIDE, Conditioning, enlarge, reduce_known
 from nuwa_lip.baselines.squares import Painter, fastest, from_square, to_square
 
@@ -55,25 +55,8 @@ def paint(
     return small, noise.sample(predict, condition, steps=sampling.finer_steps, eta=0.0, **shared)
 
 
-def glide_painter(parts: GLIDEParts) -> Painter:
-    """Make a painter of squares of a GLIDE."""
-    model, tokenizer, sampling = parts
-    model = model.to(fastest())
-
-    def fill(image: np.ndarray, mask: np.ndarray, caption: str, seed: int) -> np.ndarray:
-        x, m = to_square(image, mask)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of captions that are cut
-            text, empty = (tokenizer([words]).to(model.device) for words in (caption, ""))
-        generator = torch.Generator().manual_seed(seed)
-        finished = paint(model, text, empty, x.to(model.device), m.to(model.device), sampling, generator)[1]
-        return from_square(finished)
-
-    return Painter(fill, model.config.resolution)
-
-
 def load_painter(folder: Path, *, steps: int | None, guidance: float | None) -> Painter:
-    """Load a GLIDE from its folder.
+    """Load a GLIDE from its folder as a painter of squares.
 
     Args:
         folder: of `train glide`.
@@ -82,7 +65,17 @@ def load_painter(folder: Path, *, steps: int | None, guidance: float | None) -> 
     Raises:
         InputError: it cannot be read, or a value is out of range.
     """
-    parts = load_glide(folder)
+    model, tokenizer, sampling = load_glide(folder)
     given = {"steps": steps, "guidance_scale": guidance}
-    sampling = replace(parts.sampling, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    return glide_painter(parts._replace(sampling=sampling))
+    sampling = replace(sampling, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    model = model.to(fastest())
+
+    def fill(image: np.ndarray, mask: np.ndarray, caption: str, seed: int) -> np.ndarray:
+        x, m = to_square(image, mask)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of captions that are cut
+            text, empty = (tokenizer([words]).to(model.device) for words in (caption, ""))
+        generator = torch.Generator().manual_seed(seed)
+        return from_square(paint(model, text, empty, x.to(model.device), m.to(model.device), sampling, generator)[1])
+
+    return Painter(fill, model.config.resolution)
