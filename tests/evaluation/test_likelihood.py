@@ -106,7 +106,7 @@ def test_the_command(
     assert done.code == 2 and "99 other captions are asked for" in done.err
     measured_here.clear()
     done = nuwa_lip(*words, "--json", tmp_path / "b.json", "--limit", 4, "--workers", 2)
-    assert done.code == 0 and measured_here == [1, "00003", "00000", "00002"], done.err
+    assert done.code == 0 and measured_here == ["00001", "00003", "00000", "00002"], done.err
     again = json.loads((tmp_path / "b.json").read_text())
     for name in ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank"):  # of float32 logits
         assert again[name] == pytest.approx(report[name], abs=1e-4)
