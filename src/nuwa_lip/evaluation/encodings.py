@@ -141,9 +141,9 @@ def summarise_encodings(store: Store, n: int, names: Sequence[str]) -> tuple[dic
     found = {key: mean_and_interval(column[:, 0].astype(np.float64)) for key, column in columns.items()}
     figures = {}
     for name in names:
-        own = {figure: found[f"{name}.{figure}"] for figure in FIGURES}
-        means, intervals = ({figure: pair[i] for figure, pair in own.items()} for i in (0, 1))
-        figures[name] = {**means, "intervals_95": intervals}
+        (agreement, of_agreement), (ring, of_ring) = (found[f"{name}.{figure}"] for figure in FIGURES)
+        intervals = {"agreement": of_agreement, "ring": of_ring}
+        figures[name] = {"agreement": agreement, "ring": ring, "intervals_95": intervals}
     return figures, {"whole_ring": found["whole.ring"][0], "lost_pixels": found["lost"][0]}
 
 

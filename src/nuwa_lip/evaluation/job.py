@@ -277,21 +277,18 @@ def open_store(run: Mapping[str, Any], work: Path | None, json: Path | None) -> 
         check_writable(json)
     if work is not None:
         yield Store(work, run)
-    elif json is not None:
-        store = Store(json.with_name(json.name + ".work"), run, fresh=True)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="nuwa-lip-")) if json is None else json.with_name(json.name + ".work")
+    store = Store(folder, run, fresh=True)
+    try:
         yield store
-        store.clear()
-    else:
-        store = Store(Path(tempfile.mkdtemp(prefix="nuwa-lip-")), run)
-        try:
-            yield store
-        except BaseException:
-            if any(store.folder.glob("*.safetensors")):
-                print(f"nuwa-lip: what was measured is kept; to go on, add --work {store.folder}", file=sys.stderr)
-            else:
-                store.clear()
-            raise
-        store.clear()
+    except BaseException:
+        if json is None and any(folder.glob("*.safetensors")):
+            print(f"nuwa-lip: what was measured is kept; to go on, add --work {folder}", file=sys.stderr)
+        elif json is None:
+            store.clear()
+        raise
+    store.clear()
 
 
 def parse_shard(text: str | None, work: Path | None) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.disk import escaped, write_text, written_whole
 from nuwa_lip.evaluation.images import Figures
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
+from nuwa_lip.images.sheets import show_hole
 
 NUMBERS = re.compile(r"\[\n([-+.,\seE\dnul]*)\]")
 """A list of numbers and nulls over several lines; no string has a line's end in it."""
@@ -174,10 +175,10 @@ class Sheet:
         """Keep the item if it was drawn; hand this to `measure`."""
         if item.index not in self.chosen:
             return
-        hole = np.where(item.mask[..., None], np.uint8(200), item.image)
         # the main one last, beside what it is compared with
         methods = dict(reversed(photos.items()))
-        pictures = [Image.fromarray(p) for p in (item.image, hole, *methods.values())]
+        photo, *results = (Image.fromarray(p) for p in (item.image, *methods.values()))
+        pictures = [photo, show_hole(photo, item.mask), *results]
         self.rows[item.index] = ([_fit(p) for p in pictures], item.caption)
         self.headings = ["photo", "hole", *methods]
 
