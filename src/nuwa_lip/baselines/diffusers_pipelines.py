@@ -3,8 +3,6 @@
 They paint as `nuwa_lip.painters.diffusion` lets every pipeline of diffusers paint, in the baselines' windows.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

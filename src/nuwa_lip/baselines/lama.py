@@ -3,8 +3,6 @@
 The file is a program that torch runs: give only one that you trust.
 """
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

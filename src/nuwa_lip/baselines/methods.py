@@ -1,7 +1,5 @@
 """Methods that can be measured: a model, a folder of results, OpenCV's inpainting; each is a `Repaint`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal

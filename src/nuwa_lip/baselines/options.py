@@ -1,7 +1,5 @@
 """What a baseline is loaded and sampled with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from nuwa_lip.errors import InputError

@@ -3,8 +3,6 @@
 OpenCV's two are in `nuwa_lip.baselines.methods`. Each of the others imports its library when it is loaded.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nuwa_lip.baselines.glide.folder import is_glide

@@ -5,8 +5,6 @@ Every model sees the same view of a photo: a window around the hole, reduced fro
 Legend: H W photo, S side of the model's square.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

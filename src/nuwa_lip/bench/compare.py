@@ -1,7 +1,5 @@
 """Changes since an earlier run of the same settings, beyond the noise of both runs."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ of the tokens so far. These bytes, each counted once, over the time it takes are
 of reading, and to the rate at which the same linear layers read when they are called alone, one after the other.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from functools import partial

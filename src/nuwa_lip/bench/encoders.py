@@ -1,7 +1,5 @@
 """DF-VQGAN both ways and the encoders of the three perspectives, as shares of the machine's matrix rate."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -4,8 +4,6 @@ Photos are noisy copies of a bundled one, of the size that published photos have
 blurred, are evaluated by the command with the bundled networks, in a fresh process.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from functools import partial

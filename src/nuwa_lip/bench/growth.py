@@ -9,8 +9,6 @@ Fits are least squares: a line, whose slope is reported, and a power law, whose 
 for quadratic.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import tempfile

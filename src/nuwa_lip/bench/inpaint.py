@@ -1,7 +1,5 @@
 """Repainting as the user meets it: the model's own work, the whole command, and a 24-megapixel photo."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

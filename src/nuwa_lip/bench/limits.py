@@ -3,8 +3,6 @@
 Other stages are stated as shares of these, so that a figure means something on another machine.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

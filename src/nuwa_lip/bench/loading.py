@@ -1,7 +1,5 @@
 """Reading training data: shards of JPEG against what others read them with, and the token cache."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import tempfile

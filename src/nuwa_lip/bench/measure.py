@@ -4,8 +4,6 @@ Times are medians of interleaved repeats, so that a machine that slows down slow
 is the peak of a fresh process each (VmHWM, Linux), so that no candidate profits from what another has freed.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import platform

@@ -5,8 +5,6 @@ read: a copy of the weights would show as a peak of loading as large as the file
 (`quantise`) stand beside the mapped ones.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

@@ -14,8 +14,6 @@ to 23.
 Legend: B batch, C channels, H W pixels, N = H * W, G groups, E = C / G * N elements of a group, n known ones of them.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -4,8 +4,6 @@ Both load the same folder, each in a fresh process. Seconds are those of the CPU
 window: what else runs on the machine does not count, and neither does loading.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 import time

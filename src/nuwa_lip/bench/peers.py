@@ -3,8 +3,6 @@
 Weights are random, nothing is downloaded. The official patterns need no package: they are in `official`.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 from collections.abc import Callable

@@ -6,8 +6,6 @@ weights, in nats a token, teacher-forced: by how much a token drawn from the lat
 loss on the photos' own tokens it is never below 0 by chance.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from functools import cache, partial

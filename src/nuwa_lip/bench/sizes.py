@@ -1,7 +1,5 @@
 """What is measured: the official dimensions, or tiny ones that only show that everything runs."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The stages of `nuwa-lip bench`, each a function from one run's sizes and limits to rows."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import traceback

@@ -5,8 +5,6 @@ compiled blocks. For stage 2 memory is measured too, with gradient checkpointing
 the same losses (stage 1 without the adversary, as in the first part of its training).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext

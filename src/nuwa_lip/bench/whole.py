@@ -5,8 +5,6 @@ measured before each form of ours and one after it, so that both sides see the s
 of diffusers are timed with one step and with three, and extrapolated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ Exit code 0: done; 2: wrong usage or bad input, nothing written; 75: SIGTERM has
 checkpoint; 1: failure. NUWA_LIP_DEBUG=1 shows tracebacks.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import inspect

@@ -4,8 +4,6 @@ Tyro breaks a line of help where the source's docstring has an indented line; so
 command's arguments by a wrapper, for a dataclass's fields by a rule of its own.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

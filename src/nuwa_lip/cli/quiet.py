@@ -1,7 +1,5 @@
 """`--quiet`: standard output that nobody reads, but for a picture that a command writes to it."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import sys

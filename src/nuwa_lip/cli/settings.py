@@ -3,8 +3,6 @@
 `[inpaint]`, below it `steps = 8` or `grid = true`; `[data.shards]`; for a group of options `limits.queue = 4`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import inspect

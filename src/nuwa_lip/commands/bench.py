@@ -1,7 +1,5 @@
 """`nuwa-lip bench` on this machine's CPU or GPU, `bench growth` on the CPU, and `bench steps`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from pathlib import Path

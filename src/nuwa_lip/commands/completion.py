@@ -4,8 +4,6 @@ The commands stand in what is written. Options are read from a command's help wh
 shell: they need what the command imports, and are those of the installed version.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import tyro

@@ -1,7 +1,5 @@
 """`nuwa-lip config`: which file of settings counts here, and what it sets."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from typing import Annotated

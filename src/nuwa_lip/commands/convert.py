@@ -1,7 +1,5 @@
 """`nuwa-lip convert`: VQ weights of other projects become a model folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 `nuwa-lip evaluate tokenizer`: measure a DF-VQGAN or a VQGAN alone (the figures of Tables 2 and 3).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`nuwa-lip evaluate captions`: whether what is painted is what the caption asks for."""
 
-from __future__ import annotations
-
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """`nuwa-lip export`: a model as files of ONNX or torch.export, or as a pipeline of diffusers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """`nuwa-lip evaluate human make` and `human rate`: a page of blind pairs, and preference rates from its answers."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict

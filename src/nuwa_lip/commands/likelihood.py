@@ -1,7 +1,5 @@
 """`nuwa-lip evaluate likelihood`: how likely a model finds the truth, and whether it listens to captions."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Options that several commands have, and their checks; all are made before any work."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Options that all tables have in common."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

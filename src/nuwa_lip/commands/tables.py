@@ -1,7 +1,5 @@
 """`nuwa-lip evaluate table1` to `table4` and `ratios`: train and measure rows, and show the paper's beside ours."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Sequence

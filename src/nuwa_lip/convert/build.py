@@ -1,7 +1,5 @@
 """A DF-VQGAN of weights under taming-transformers' names: its sizes are read off their shapes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -8,8 +8,6 @@ The number of photos is free, all other sizes are the model's. A third form is f
 with a model_index.json, and a pipeline.py that they name as `custom_pipeline` (`diffusers_pipeline`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -11,8 +11,6 @@ axis: a norm of several samples is written out, and the codebook is compared wit
 Legend: B batch, h w token grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

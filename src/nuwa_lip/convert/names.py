@@ -1,7 +1,5 @@
 """Names of weights: those of diffusers, LlamaGen, MAGVIT-v2, the official project and ours, as taming's."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

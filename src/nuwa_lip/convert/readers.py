@@ -3,8 +3,6 @@
 A pickle can run whatever code its maker likes: a checkpoint's is read as a description of its tensors, and never run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -11,8 +11,6 @@ features of a network, fitted to photos of the same classes.
 Legend: N photos, C colours or classes, H W photo, F features.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Legend: N photos, F features of a photo, R resamples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Legend: M photos of one picture (the original first), H W photo, C_l H_l W_l map l, F features.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field

@@ -1,7 +1,5 @@
 """What identifies a model folder: hashes of its files, and how many parameters it has."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -1,7 +1,5 @@
 """Web pages as one file that works offline: style, script and pictures are inside, and nothing is fetched."""
 
-from __future__ import annotations
-
 import base64
 import io
 

@@ -1,7 +1,5 @@
 """Measure repainted photos against the originals of a benchmark: one pass, one photo in memory at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 A `Job` holds all settings, so that another process can do its share.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

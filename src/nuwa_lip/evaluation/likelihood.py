@@ -11,8 +11,6 @@ Photos are brought to the model's square first (`tokenizers.Squares`), so that a
 Legend: C captions of a photo (the true one, others, none), K defective tokens, T text, h w token grid, N photos.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

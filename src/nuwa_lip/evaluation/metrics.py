@@ -5,8 +5,6 @@ Photos are uint8 [H, W, 3] at their own size, masks bool [H, W] with True = hole
 Legend: H W photo, C_l H_l W_l map l of a network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reports of measurements: a table, a JSON file, and a sheet of random photos to look at."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -11,8 +11,6 @@ photo as one square: what it costs that the tokens of a step do not see each oth
 Legend: g tokens a step, K defective tokens, S steps, N photos, G numbers of tokens a step.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ So a run that was stopped goes on where it was, any number of processes can shar
 or features is held in memory while measuring.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

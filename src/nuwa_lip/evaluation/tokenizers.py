@@ -10,8 +10,6 @@ Photos are brought to the model's square first, so that every tokenizer of a res
 Legend: S side of the square, h w token grid, n known tokens of a photo, n_z width of a latent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The networks that figures need, and where their weights come from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

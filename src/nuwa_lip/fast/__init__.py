@@ -4,8 +4,6 @@
 by its own name: `quantise.quantise`, `kernels.compile_step`, `cuda_graphs.Graph`.
 """
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 from nuwa_lip.fast import attention, dfvqgan

@@ -1,7 +1,5 @@
 """Freed memory kept at hand: on a CPU the system's fresh pages cost more than the arithmetic on them."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

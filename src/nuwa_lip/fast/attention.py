@@ -3,8 +3,6 @@
 Legend: B sequences, R rows, M keys, d width of a head.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """`torch.compile` for the repeated blocks of a model: what it needs, and functions that it calls as they are."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import os

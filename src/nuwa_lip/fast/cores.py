@@ -4,8 +4,6 @@ With nuwa-lip-mini, filling 64 tokens one by one took 4.0 s with one thread and 
 EPYC that other processes used too (medians of five).
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

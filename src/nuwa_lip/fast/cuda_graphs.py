@@ -4,8 +4,6 @@ A decoding step of one token is some hundred small kernels, which a GPU finishes
 Captured once and replayed for every token, they follow one another without a gap.
 """
 
-from __future__ import annotations
-
 import functools
 import threading
 from collections.abc import Callable

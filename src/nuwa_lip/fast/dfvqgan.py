@@ -8,8 +8,6 @@ resolution, and each position's channels are a row: the norm takes the known row
 Legend: B batch, C channels, H W height and width, N = H * W positions, n known ones of them.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -8,8 +8,6 @@ rows and sequences there are. The C++ compiler makes it on first use (`build`), 
 Legend: B batch, R rows, M keys, d width of a head.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import itertools

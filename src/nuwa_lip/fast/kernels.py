@@ -6,8 +6,6 @@ read what is in a tensor. Run eagerly they are called directly: the way through 
 Legend: N outputs, K inputs, R rows, g inputs of a group.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -19,8 +19,6 @@ them as they are (`nuwa_lip.fast.kernels`), and fuses what stands around them.
 Legend: N outputs, K inputs, R rows, g inputs of a group.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress

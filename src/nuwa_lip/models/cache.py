@@ -4,8 +4,6 @@ Legend: G memories, C candidates of each, R new rows, N tokens of the grid, M le
 width, d width of a head, r regions of the caption prior on a side.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Legend: B batch, T text, D width, R rows of the decoder, r regions on a side, N tokens of the grid.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

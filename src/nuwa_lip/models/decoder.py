@@ -7,8 +7,6 @@ Legend: B batch, G memories, C candidates of each, R rows, K defective tokens, N
 a memory, L slots of the cache in use, V codebook, D width, d width of a head.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, cast

@@ -7,8 +7,6 @@ known outputs are the same to the bit, and outputs in the hole are finite.
 Legend: B batch, C channels, H W height and width, N = H * W positions, n known ones, G groups, d width of a head.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

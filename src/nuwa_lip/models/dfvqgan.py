@@ -8,8 +8,6 @@ the input's. The two networks are in `vqgan`.
 Legend: B batch, H W pixels, i level (0 = finest), C_i its channels, h w token grid, n_z width of a code.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import NamedTuple, Self

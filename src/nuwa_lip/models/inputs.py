@@ -3,8 +3,6 @@
 Legend: B batch, N tokens of the grid, K defective tokens.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """L_G of Eq. 13 in VQGAN's practice: a PatchGAN, its hinge losses, and the weight that keeps it in proportion."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

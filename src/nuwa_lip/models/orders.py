@@ -6,8 +6,6 @@ batch may have different orders: `order_by(torch.where(coin, keys, other_keys), 
 Legend: B batch, h w token grid, N = h · w, K most defective tokens of a sample.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

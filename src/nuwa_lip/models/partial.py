@@ -7,8 +7,6 @@ encoder, over activations that are zero in what is left of the hole: there the h
 Legend: B batch, H W cells of the finest level, h w token grid, n_z width of a code.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

@@ -6,8 +6,6 @@ ReLUs that LPIPS reads. No learned weights on the channels: the distance is the 
 Legend: B batch, H W picture, C_l H_l W_l map l.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 

@@ -10,8 +10,6 @@ A model that was trained with this discriminator cannot be judged by EfficientNe
 Legend: B batch, H W picture, l scale (0 = finest), C_l channels of its map.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The codebook B of Eq. 10: nearest code, straight-through gradient, revival of dead codes."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

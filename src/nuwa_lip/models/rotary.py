@@ -6,8 +6,6 @@ because what has no place (a caption) is attended to by them.
 Legend: N tokens, P patches, d width of a head, r pairs of a head's channels that are rotated.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

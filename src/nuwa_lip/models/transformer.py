@@ -3,8 +3,6 @@
 Legend: B batch, N rows of a sequence, D width, d width of a head.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Building a model whose weights come from elsewhere, without the time and memory of drawing them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

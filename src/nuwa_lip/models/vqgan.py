@@ -8,8 +8,6 @@ Legend: B batch, H W pixels, i level (0 = finest), C_i its channels, T the last 
 n_z width of a code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -3,8 +3,6 @@
 As JSON for programs, CSV for spreadsheets, Markdown and text for people.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Minutes are those of the training steps as they ran, so they tell of the machine and of what else it did.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ say so; else it is undecided. Intervals are paired: both rows see the same photo
 Rows that were not trained alike, or not measured alike, are not compared.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

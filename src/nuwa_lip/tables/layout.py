@@ -1,7 +1,5 @@
 """The parts of a table: columns, rows, and claims that it is to show."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

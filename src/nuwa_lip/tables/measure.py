@@ -1,7 +1,5 @@
 """A row's figures on one benchmark: of a tokenizer, of a model's results and likelihoods, of any method's results."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ The table's columns sort by a click, best first, the pictures by any figure of a
 nothing is fetched from anywhere.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 

@@ -5,8 +5,6 @@ beside its LPIPS. The two are of other networks and other photos: what may be co
 ratio of two of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 SOURCE = "Ni et al., NÜWA-LIP: Language-guided Image Inpainting with Defect-free VQGAN, CVPR 2023"

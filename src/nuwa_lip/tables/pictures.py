@@ -1,7 +1,5 @@
 """Photos with what each row made of them: sheets like the paper's Fig. 2, 5, 6 and 7."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -8,8 +8,6 @@ else that its figures depend on. The same identity is not measured twice. Furthe
 are rows called NAME-seed1 and so on.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """The paper's tables: rows, figures and claims. Rows are named as their files are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

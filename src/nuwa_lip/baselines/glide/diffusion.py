@@ -8,8 +8,6 @@ code of GLIDE: they are never anything else, and what is painted is drawn to fit
 Legend: B batch, S side, t time, s guidance scale.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

@@ -5,8 +5,6 @@
 Nothing but `save_glide` and `load_glide` knows these files.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple

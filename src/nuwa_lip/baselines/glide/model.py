@@ -7,8 +7,6 @@ size. Both are diffusers' UNets: they attend to the caption's pieces, and its la
 Legend: B batch, T text, D width of the text encoder, S side of a network's square.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -3,8 +3,6 @@
 Legend: S side of the finished square, s of the base network's.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 from pathlib import Path

@@ -6,8 +6,6 @@ pixels are put into every step at both sizes, by the mask itself rather than a r
 Legend: S 64 or 256 px. The package's masks are 1 where a pixel is known, ours are True where it is not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Complete training configurations of a GLIDE, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
