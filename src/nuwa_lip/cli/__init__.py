@@ -23,60 +23,55 @@ from nuwa_lip.cli.settings import read_settings
 from nuwa_lip.disk.shown import escaped
 from nuwa_lip.errors import InputError, Preempted
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "inpaint": ("nuwa_lip.commands.inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
-    "demo": ("nuwa_lip.commands.demo:demo", "repaint the bundled photos and show the result as one sheet"),
-    "verify": ("nuwa_lip.commands.verify:verify", "say what of a photo was changed, and that nothing else was"),
-    "inpaint --from": ("nuwa_lip.commands.repeat:repeat", "make a result again from its sidecar, to the byte"),
-    "models": ("nuwa_lip.commands.models:models", "list the models that are at hand"),
-    "pull": ("nuwa_lip.commands.models:pull", "fetch a model of the Hugging Face hub"),
-    "serve": ("nuwa_lip.commands.serve:serve", "paint in a browser, and serve the HTTP API"),
-    "config": ("nuwa_lip.commands.config:config", "show the file of settings that counts, and what it sets"),
-    "completion": ("nuwa_lip.commands.completion:completion", "write what completes commands and options in a shell"),
-    "data shards": ("nuwa_lip.commands.data:shards", "make WebDataset shards of captioned photos"),
-    "data shapes": ("nuwa_lip.commands.data:shapes", "draw the synthetic captioned set of coloured shapes"),
-    "data benchmark": (
-        "nuwa_lip.commands.benchmark:benchmark",
-        "freeze photos, captions and masks to measure on",
-    ),
-    "data text-encoder": (
-        "nuwa_lip.commands.text_encoder:text_encoder",
-        "cut a ready-made BERT to the words of captions",
-    ),
-    "train dfvqgan": ("nuwa_lip.commands.train:dfvqgan", "train stage 1, the tokenizer of photos with holes"),
-    "train mps2s": ("nuwa_lip.commands.train:mps2s", "train stage 2, which predicts the hole's tokens"),
-    "train glide": ("nuwa_lip.commands.train:glide", "train the baseline GLIDE, a diffusion model"),
-    "plan": ("nuwa_lip.commands.plan:plan", "say what a training costs on GPUs, before anything is paid"),
-    "tokenize": ("nuwa_lip.commands.tokenize:tokenize", "make the token cache that stage 2 trains on"),
-    "convert": ("nuwa_lip.commands.convert:convert", "bring in the VQ weights of other projects"),
-    "export": ("nuwa_lip.commands.export:export", "write a model as ONNX or torch.export files"),
-    "evaluate images": (
-        "nuwa_lip.commands.evaluate:images",
-        "measure a model or a folder of results on a benchmark",
-    ),
-    "evaluate tokenizer": (
-        "nuwa_lip.commands.evaluate:tokenizer",
+ENTRIES = (
+    ("inpaint", "inpaint:inpaint", "repaint the hole of a photo, or of a folder of photos"),
+    ("demo", "demo:demo", "repaint the bundled photos and show the result as one sheet"),
+    ("verify", "verify:verify", "say what of a photo was changed, and that nothing else was"),
+    ("inpaint --from", "repeat:repeat", "make a result again from its sidecar, to the byte"),
+    ("models", "models:models", "list the models that are at hand"),
+    ("pull", "models:pull", "fetch a model of the Hugging Face hub"),
+    ("serve", "serve:serve", "paint in a browser, and serve the HTTP API"),
+    ("config", "config:config", "show the file of settings that counts, and what it sets"),
+    ("completion", "completion:completion", "write what completes commands and options in a shell"),
+    ("data shards", "data:shards", "make WebDataset shards of captioned photos"),
+    ("data shapes", "data:shapes", "draw the synthetic captioned set of coloured shapes"),
+    ("data benchmark", "benchmark:benchmark", "freeze photos, captions and masks to measure on"),
+    ("data text-encoder", "text_encoder:text_encoder", "cut a ready-made BERT to the words of captions"),
+    ("train dfvqgan", "train:dfvqgan", "train stage 1, the tokenizer of photos with holes"),
+    ("train mps2s", "train:mps2s", "train stage 2, which predicts the hole's tokens"),
+    ("train glide", "train:glide", "train the baseline GLIDE, a diffusion model"),
+    ("plan", "plan:plan", "say what a training costs on GPUs, before anything is paid"),
+    ("tokenize", "tokenize:tokenize", "make the token cache that stage 2 trains on"),
+    ("convert", "convert:convert", "bring in the VQ weights of other projects"),
+    ("export", "export:export", "write a model as ONNX or torch.export files"),
+    ("evaluate images", "evaluate:images", "measure a model or a folder of results on a benchmark"),
+    (
+        "evaluate tokenizer",
+        "evaluate:tokenizer",
         "measure a tokenizer alone: reconstruction, oracle inpainting, distances",
     ),
-    "evaluate likelihood": (
-        "nuwa_lip.commands.likelihood:likelihood",
+    (
+        "evaluate likelihood",
+        "likelihood:likelihood",
         "measure how likely a model finds the truth, and its caption rank",
     ),
-    "evaluate captions": (
-        "nuwa_lip.commands.evaluate_captions:captions",
+    (
+        "evaluate captions",
+        "evaluate_captions:captions",
         "measure how often what is painted is what the caption asks for",
     ),
-    "evaluate table1": ("nuwa_lip.commands.tables:table1", "NÜWA-LIP against other methods, beside the paper"),
-    "evaluate table2": ("nuwa_lip.commands.tables:table2", "DF-VQGAN against VQGAN in three vocabularies"),
-    "evaluate table3": ("nuwa_lip.commands.tables:table3", "what each part of DF-VQGAN gives"),
-    "evaluate table4": ("nuwa_lip.commands.tables:table4", "what each perspective of MP-S2S gives"),
-    "evaluate ratios": ("nuwa_lip.commands.tables:ratios", "how large the holes of stage 2's training should be"),
-    "evaluate human": ("nuwa_lip.commands.human:human", "blind pairs for raters, and preference rates"),
-    "bench": ("nuwa_lip.commands.bench:bench", "time every stage, against peers and this machine's limits"),
-    "bench growth": ("nuwa_lip.commands.bench:growth", "how time and memory grow with what is asked for"),
-    "bench steps": ("nuwa_lip.commands.bench:steps", "quality against the number of parallel steps"),
-}
-"""Name of one or two words → ("module:function", summary).
+    ("evaluate table1", "tables:table1", "NÜWA-LIP against other methods, beside the paper"),
+    ("evaluate table2", "tables:table2", "DF-VQGAN against VQGAN in three vocabularies"),
+    ("evaluate table3", "tables:table3", "what each part of DF-VQGAN gives"),
+    ("evaluate table4", "tables:table4", "what each perspective of MP-S2S gives"),
+    ("evaluate ratios", "tables:ratios", "how large the holes of stage 2's training should be"),
+    ("evaluate human", "human:human", "blind pairs for raters, and preference rates"),
+    ("bench", "bench:bench", "time every stage, against peers and this machine's limits"),
+    ("bench growth", "bench:growth", "how time and memory grow with what is asked for"),
+    ("bench steps", "bench:steps", "quality against the number of parallel steps"),
+)
+COMMANDS: dict[str, tuple[str, str]] = {name: (f"nuwa_lip.commands.{place}", text) for name, place, text in ENTRIES}
+"""Name of one or two words → ("module:function", summary), from `ENTRIES`.
 
 Tyro parses a function's parameters, unless its only one is called `argv`: that gets the words unparsed.
 """
