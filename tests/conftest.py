@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 # for one another, which beside a busy process takes many times as long as the work. OMP_NUM_THREADS=4 tries four.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# else PyTorch's compiler starts processes that compile for GPUs, each of which imports PyTorch anew
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import numpy as np
 import pytest

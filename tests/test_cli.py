@@ -208,8 +208,10 @@ def test_as_a_process_it_imports_what_it_needs_and_no_more(
     assert not loaded & (heavy | {"webdataset", "tensorboard", "scipy", "cv2"})
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["--help"], ["inpaint", "--help"], ["train", "mps2s", "--help"]])
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [(["--help"], ""), (["--help"], "1"), (["inpaint", "--help"], ""), (["train", "mps2s", "--help"], "1")],
+)
 def test_output_that_nobody_reads_ends_quietly(words: list[str], unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -1,5 +1,6 @@
 """Every stage runs at tiny sizes, on the CPU and on a GPU of fake tensors."""
 
+import dataclasses
 import json
 from itertools import islice
 from pathlib import Path
@@ -13,11 +14,19 @@ from nuwa_lip.bench import decoding, inpaint, peers, quality, stages, training, 
 from nuwa_lip.bench.compare import differences
 from nuwa_lip.bench.limits import Limits, has_bf16
 from nuwa_lip.bench.measure import Child, machine, timings
-from nuwa_lip.bench.sizes import SMALL
+from nuwa_lip.bench.sizes import SMALL, Sizes
 from nuwa_lip.commands import bench
 from nuwa_lip.models.perceptual import squeezenet
 from nuwa_lip.training.dfvqgan import SQUEEZENET
 from tests.fake_gpu import GPU, fake_gpu
+
+
+def shrink_photos(monkeypatch: pytest.MonkeyPatch) -> Sizes:
+    """Whole images are drawn token by token in every form: 8 tokens of 16 instead of 32 of 64."""
+    mps2s = dataclasses.replace(SMALL.mps2s, grid=(4, 4), image_size=16, decoder_layers=1)
+    small = dataclasses.replace(SMALL, mps2s=mps2s, dfvqgan=dataclasses.replace(SMALL.dfvqgan, resolution=16))
+    monkeypatch.setattr(stages, "SMALL", small)
+    return small
 
 
 @pytest.mark.usefixtures("no_processes")
@@ -35,6 +44,8 @@ def test_every_stage_runs_small(
     monkeypatch.setattr(inpaint, "children", lambda cases, rounds: dict.fromkeys(cases, Child(1.0, 1.0, "")))
     if name == "memory":  # which is of bf16 only: so small a model is quick where bf16 is emulated, too
         monkeypatch.setattr("nuwa_lip.bench.sizes.precisions", lambda device: ["fp32", "bf16"])
+    if name == "image":
+        shrink_photos(monkeypatch)
     out, before = tmp_path / "out.json", tmp_path / "before.json"
     rows = [{"what": "reading memory, best of ten", "value": 1e-9, "unit": "GB/s"}]
     before.write_text(json.dumps({**machine(), **stages.settings(small=True), "rows": rows}))
@@ -71,7 +82,8 @@ def test_every_stage_stays_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) 
     # tracing takes most of the time, and the stage on the CPU does it; what would be compiled runs as it is
     monkeypatch.setattr(training, "compile_blocks", lambda blocks, *_, **__: list(blocks))
     monkeypatch.setattr(peers, "optional", lambda *_: None)
-    with fake_gpu(monkeypatch, SMALL.defective):
+    small = shrink_photos(monkeypatch) if name == "image" else SMALL
+    with fake_gpu(monkeypatch, small.defective):
         states = {key: torch.empty(weight.shape) for key, weight in weights.items()}
         monkeypatch.setattr(training, "load_perceptual", lambda _: squeezenet(states))
         found, skipped = stages.measure_stages([name], 1, small=True, device=GPU)

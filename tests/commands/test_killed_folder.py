@@ -25,7 +25,7 @@ from tests.folders import contents, make_photos
 
 Run = Callable[..., Any]
 PHOTOS = int(os.environ.get("NUWA_LIP_PHOTOS", 24))
-KILLS = 3
+KILLS = 3 if PHOTOS >= 100 else 2
 TEMPORARY = re.compile(r"\.[^/]*\.part")
 
 

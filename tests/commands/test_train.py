@@ -42,7 +42,9 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, and with sheets of few steps: a sheet would take longer than the rest of a run."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr("nuwa_lip.training.mps2s.SHEET_STEPS", 2)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

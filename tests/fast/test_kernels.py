@@ -82,7 +82,8 @@ def test_more_graphs_may_be_made_than_pytorch_would() -> None:
 def test_a_compiled_candidate_does_not_depend_on_how_many_there_are() -> None:
     model = made(None)
     memory, seed = random_memory(model), torch.Generator().manual_seed(3)
-    for options in ({}, {"num_inference_steps": 20}, {"unconditional": random_memory(model, 3), "guidance_scale": 2.0}):
+    guided = {"unconditional": random_memory(model, 3), "guidance_scale": 2.0}
+    for options in ({}, {"num_inference_steps": 20, **guided}):
         settings: dict[str, Any] = {"generator": seed, **options}
         model = made(None)
         expected, _ = sample(model, memory, num_candidates=4, **settings)

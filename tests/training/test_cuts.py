@@ -14,7 +14,7 @@ from tests.group_runs import found, go
 from tests.processes import together
 from tests.small_runs import dfvqgan_recipe, mps2s_recipe
 
-STEPS = 20
+STEPS = 14
 
 
 def stage_1(**changes: Any) -> DFVQGANRecipe:

@@ -99,9 +99,8 @@ def test_the_averaged_copy_is_not_checkpointed(cache: Path) -> None:
 def test_compiled_gradients_are_the_same(
     checkpointing: bool, cache: Path, big_batch: Any, apart: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In parts whose K differ, and so by graphs for all sizes."""
-    if checkpointing:
-        compile_as_traced(monkeypatch)
+    """In parts whose K differ, and so by graphs for all sizes; `test_compiled` makes C++ of them."""
+    compile_as_traced(monkeypatch)
     recipe = without_dropout(2)
     changed = dataclasses.replace(recipe.schedule, compile=True)
     stage = make(cache, dataclasses.replace(recipe, schedule=changed, gradient_checkpointing=checkpointing))
@@ -113,7 +112,10 @@ def test_compiled_gradients_are_the_same(
 
 
 @NEEDS_COMPILER
-def test_compiled_steps_in_bf16_with_dropout_are_the_same_every_time(cache: Path, apart: None) -> None:
+def test_compiled_steps_in_bf16_with_dropout_are_the_same_every_time(
+    cache: Path, apart: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_as_traced(monkeypatch)
     recipe = with_dropout(gradient_checkpointing=True)
     recipe = dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, compile=True))
     once, again = (gradients(make(cache, recipe, precision="bf16"))[0] for _ in range(2))
