@@ -181,9 +181,9 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     save = Store.save
 
-    def recorded(store: Store, name: str, arrays: Mapping[str, Any]) -> None:
-        names.append(name)
-        save(store, name, arrays)
+    def recorded(store: Store, index: int, arrays: Mapping[str, Any]) -> None:
+        names.append(f"{index:05d}")
+        save(store, index, arrays)
 
     monkeypatch.setattr(Store, "save", recorded)
     return names

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch.distributed.tensor", "nuwa_lip.training.dfvqgan", "nuwa_lip.training.mps2s"])
+# the second two are imported by an optimizer and by a log of training, which takes each process 2 s
+CONTEXT.set_forkserver_preload(
+    [
+        *("torch.distributed.tensor", "nuwa_lip.training.dfvqgan", "nuwa_lip.training.mps2s"),
+        *("torch._dynamo", "torch.utils.tensorboard", "huggingface_hub.serialization"),
+    ]
+)
 # these tests are no installed package, and other packages bring one of the name
 START = f"""
 import importlib, sys, types

@@ -16,15 +16,15 @@ from accelerate.state import AcceleratorState
 
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
-from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.data.shapes import shape_samples
-from nuwa_lip.data.shards import write_shards
+from nuwa_lip.data.shards import expand_shards, write_shards
 from nuwa_lip.models import DFVQGAN, DFVQGANConfig, MPS2SConfig
 from nuwa_lip.models.projected import GROUPS
 from nuwa_lip.training.loop import train
 from nuwa_lip.training.recipes import Adversary, DFVQGANRecipe, MPS2SRecipe, Schedule
 from nuwa_lip.training.runs import RunFolder
-from nuwa_lip.training.tokens import TokenCache, write_cache
+from nuwa_lip.training.tokenizing import TokenRecipe, write_cache
+from nuwa_lip.training.tokens import TokenCache
 
 NEEDS_COMPILER = pytest.mark.skipif(
     not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").is_file()),
@@ -64,15 +64,13 @@ def make_shards(folder: Path) -> Path:
 def make_cache(folder: Path, shards: Path) -> Path:
     """A token cache of `PHOTOS` photos in two variants, by a DF-VQGAN with random weights."""
     torch.manual_seed(0)
-    write_cache(
-        folder,
-        DFVQGAN(DFVQGAN_CONFIG).eval(),
-        PhotoSet.load(shards, 40),
+    recipe = TokenRecipe(
         variants=2,
         masks=MaskRecipe(rectangles=0.6, everything=0.2, border=0.2),
         augmentation=Augmentation(),
         seed=0,
     )
+    write_cache(folder, DFVQGAN(DFVQGAN_CONFIG).eval(), expand_shards(shards), recipe)
     return folder
 
 

@@ -22,7 +22,7 @@ from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training import recipes
-from nuwa_lip.training.tokens import encode_pair
+from nuwa_lip.training.tokenizing import encode_pair
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """What several tests of bench share."""
 
+import ast
 import contextlib
 import importlib
 import io
@@ -18,9 +19,9 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     `test_encoders` starts real ones.
     """
 
-    def call(function: Callable[..., object], *args: str) -> Child:
+    def call(function: Callable[..., object], *args: str | int | None) -> Child:
         assert getattr(importlib.import_module(function.__module__), function.__name__) is function
-        assert all(isinstance(arg, str) for arg in args), "a process is given words"
+        assert ast.literal_eval(repr(args)) == args, "a process is given literals"
         with contextlib.redirect_stdout(io.StringIO()) as out:
             function(*args)
         return Child(1.0, 100.0, out.getvalue())

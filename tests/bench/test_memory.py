@@ -20,7 +20,7 @@ def test_what_the_system_does_not_tell_is_no_end_of_a_run(
 ) -> None:
     """Where there is no /proc no process's memory is known."""
 
-    def unknown(function: Any, folder: str, *_: str) -> Child:
+    def unknown(function: Any, folder: str, *_: object) -> Child:
         if function is memory.save_random:
             (Path(folder) / "model.safetensors").write_bytes(bytes(10**6))
         return Child(1.0, math.nan, '{"added": NaN}')
@@ -38,10 +38,10 @@ def test_what_the_system_does_not_tell_is_no_end_of_a_run(
 
 
 def test_memory_is_held_to_its_bars_at_the_official_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(function: Any, folder: str, *words: str) -> Child:
+    def measured(function: Any, folder: str, *args: object) -> Child:
         if function is memory.save_random:
             (Path(folder) / "model.safetensors").write_bytes(bytes(10**6))
-        elif words[0] == "int8":
+        elif args[0] == "int8":
             raise RuntimeError("no VNNI")
         return Child(1.0, 5000.0, '{"added": 0.2}')
 

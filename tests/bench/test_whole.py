@@ -12,8 +12,8 @@ def test_each_form_is_compared_with_the_tokens_before_and_after_it(monkeypatch: 
     seconds = iter(range(100))
     monkeypatch.setattr(whole, "once", lambda work: float(next(seconds)))
     cases = ("one", "parallel", "loop", "parallel loop")
-    monkeypatch.setattr(whole, "_one_form", lambda *given, **graph: {case: Timing(2.0, 0.0) for case in cases})
-    monkeypatch.setattr(whole, "form", lambda *given, **compiled: None)
+    monkeypatch.setattr(whole, "_one_form", lambda *given: {case: Timing(2.0, 0.0) for case in cases})
+    monkeypatch.setattr(whole, "build", lambda *given: "a model")
     monkeypatch.setattr(quality, "known_loss", lambda *given: None)
     bench = Bench(sizes=SMALL, limits=Limits(products={}, size=1, read=1.0), rounds=1)
     rows = [row for row in whole.forms(bench) if row.what.startswith("official pattern / ours, one")]

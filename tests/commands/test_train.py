@@ -167,6 +167,7 @@ def test_several_shards_are_several_words() -> None:
         ("dfvqgan", ["tiny", "--max-minutes", "0"], "--max-minutes is 0.0; it must be above 0"),
         ("dfvqgan", ["tiny", "--max-file-mb", "0"], "--max-file-mb is 0; it must be 1 or more"),
         ("dfvqgan", ["tiny", "--workers", "0"], "--workers is 0; it must be 1 or more"),
+        ("dfvqgan", ["tiny", "--weights", "1", "3"], "--weights has 2 numbers for 1 of --data: give one for each"),
         ("dfvqgan", ["tiny", "--resume", "--overwrite"], "--resume goes on with a run, --overwrite replaces it"),
         ("dfvqgan", ["tiny", "--init-from", "nothing"], "there is no model 'nothing'"),
         ("dfvqgan", ["tiny", "--perceptual", "nothing"], "there is no file nothing; --perceptual is squeezenet"),

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nuwa_lip.data.photos import Photos, PhotoSet, StreamedPhotos, open_photos
+from nuwa_lip.data.photos import Photos, PhotoSet
 from nuwa_lip.data.shards import Sample, write_shards
+from nuwa_lip.data.streamed import StreamedPhotos, open_photos
 from nuwa_lip.errors import InputError
 
 SIZE = 16
@@ -39,7 +40,7 @@ def photos(folder: Path) -> PhotoSet:
 
 
 def sources(folder: Path) -> list[Photos]:
-    return [PhotoSet.load(folder, SIZE), StreamedPhotos(folder, SIZE, workers=0, buffer=4)]
+    return [PhotoSet.load(folder, SIZE), StreamedPhotos(folder, SIZE, workers=0, window=2)]
 
 
 def numbers(batch) -> list[int]:
@@ -91,7 +92,7 @@ def test_processes_share_the_batch_that_one_would_see(folder: Path, kind: int) -
 
 
 def test_workers_do_not_change_the_stream(folder: Path) -> None:
-    streams = [StreamedPhotos(folder, SIZE, workers=n, buffer=4) for n in (0, 2)]
+    streams = [StreamedPhotos(folder, SIZE, workers=n, window=2) for n in (0, 2)]
     alone, workers = (list(islice(s.batches(4, seed=0, start_step=2), 4)) for s in streams)
     for a, b in zip(alone, workers, strict=True):
         assert a.keys == b.keys and torch.equal(a.images, b.images) and a.captions == b.captions
@@ -124,7 +125,7 @@ def test_streamed_batches_lie_where_a_gpu_fetches_them(
         given.append(options)
         return ["a batch"]
 
-    monkeypatch.setattr("nuwa_lip.data.photos.DataLoader", loader)
+    monkeypatch.setattr("nuwa_lip.data.streamed.DataLoader", loader)
     assert [*open_photos(folder, SIZE, cache="none", device=device).batches(2, seed=0)] == ["a batch"]
     assert [options["pin_memory"] for options in given] == [device == "cuda"]
 
@@ -156,3 +157,40 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match="no photo could be read"):
             load()
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two sources of photos, of 11 and of 3."""
+    other = tmp_path_factory.mktemp("other")
+    write_shards([sample(i) for i in (20, 21, 22)], other, image_format="png")
+    return [str(folder), str(other)]
+
+
+@pytest.mark.parametrize("kind", [PhotoSet.load, lambda *a, **k: StreamedPhotos(*a, workers=0, window=2, **k)])
+def test_sources_are_mixed_by_weight(two: list[str], kind: Any) -> None:
+    source = kind(two, SIZE, weights=(1, 3))
+    through = [batch.keys for batch in islice(source.batches(8, seed=4), 40)]
+    counts = [sum(int(key[1:]) >= 20 for key in keys) for keys in through]
+    assert 0.67 < sum(counts) / 320 < 0.83 and 2 <= min(counts) < max(counts)
+    for start in (5, 29):  # resumed, and by 2 and 4 processes
+        for processes in (2, 4):
+            parts = [
+                next(source.batches(8, seed=4, start_step=start, rank=rank, world_size=processes)).keys
+                for rank in range(processes)
+            ]
+            assert sum(parts, []) == through[start]
+    assert through != [batch.keys for batch in islice(source.batches(8, seed=5), 40)]
+    with pytest.raises(InputError, match="--weights has 3 numbers for 2 of --data"):
+        kind(two, SIZE, weights=(1, 3, 1))
+
+
+def test_sources_elsewhere_are_mixed_with_local_ones(two: list[str]) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    name = next(Path(two[1]).glob("*.tar"))
+    with fsspec.open("memory://mixed/a.tar", "wb") as file:
+        file.write(name.read_bytes())
+    mixed = StreamedPhotos([two[0], "memory://mixed/a.tar"], SIZE, workers=0, weights=(1, 1))
+    through = [batch.keys for batch in islice(mixed.batches(4, seed=0), 20)]
+    assert next(mixed.batches(4, seed=0, start_step=13)).keys == through[13]
+    assert 30 < sum(int(key[1:]) >= 20 for keys in through for key in keys) < 50

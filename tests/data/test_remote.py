@@ -13,9 +13,10 @@ import fsspec
 import pytest
 
 from nuwa_lip.data import remote
-from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
+from nuwa_lip.data.photos import PhotoSet
 from nuwa_lip.data.shapes import shape_samples
 from nuwa_lip.data.shards import expand_shards, write_shards
+from nuwa_lip.data.streamed import StreamedPhotos
 from nuwa_lip.errors import InputError
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nuwa_lip.data.shards import Skipped
+from nuwa_lip.data.skipped import Skipped
 from nuwa_lip.data.sources import SourceKind, list_source, load_entries, open_source, shuffled
 from nuwa_lip.errors import InputError
 

@@ -245,7 +245,7 @@ def test_features_that_are_no_numbers_are_refused(
         network.features[0].bias.data[:] = float("nan")
         return network
 
-    monkeypatch.setattr("nuwa_lip.evaluation.job.squeezenet", damaged)
+    monkeypatch.setattr("nuwa_lip.evaluation.weights.squeezenet", damaged)
     with pytest.raises(InputError, match="squeezenet.* 00000 .*not finite"):
         evaluate.images(benchmark.folder, results=save_results(benchmark, tmp_path / "same"))
 

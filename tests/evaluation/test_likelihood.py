@@ -71,7 +71,7 @@ def test_rank_and_wins_of_known_bits(tmp_path: Path) -> None:
     # true, none, two others: ahead of both, of one, of none, level with one
     rows = [[1.0, 9, 2, 3], [2, 9, 1, 3], [3, 9, 1, 2], [1, 9, 1, 4]]
     for i, row in enumerate(rows):
-        store.save(f"{i:05d}", {"bits": np.array(row, dtype=np.float64)})
+        store.save(i, {"bits": np.array(row, dtype=np.float64)})
     found = summarise_likelihood(store, 4, "raster")
     assert found.others == 2
     assert found.figures == pytest.approx(
@@ -106,7 +106,7 @@ def test_the_command(
     assert done.code == 2 and "99 other captions are asked for" in done.err
     measured_here.clear()
     done = nuwa_lip(*words, "--json", tmp_path / "b.json", "--limit", 4, "--workers", 2)
-    assert done.code == 0 and measured_here == ["00001", "00003", "00000", "00002"], done.err
+    assert done.code == 0 and measured_here == [1, "00003", "00000", "00002"], done.err
     again = json.loads((tmp_path / "b.json").read_text())
     for name in ("bits", "bits_swapped", "bits_without", "swap_gain", "caption_rank"):  # of float32 logits
         assert again[name] == pytest.approx(report[name], abs=1e-4)

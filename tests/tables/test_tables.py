@@ -29,7 +29,7 @@ from nuwa_lip.tables import paper, specs
 from nuwa_lip.tables.assemble import about, as_csv, as_json, as_markdown, as_text, assemble, texts
 from nuwa_lip.tables.budget import budgets_of
 from nuwa_lip.tables.layout import Claim, Column, Row, Table
-from nuwa_lip.tables.measure import Setting, images_row, picture_file, tokenizer_row
+from nuwa_lip.tables.measure import Setting, images_row, tokenizer_row
 from nuwa_lip.tables.page import page
 from nuwa_lip.tables.pictures import GAIN, sheet, shown_of
 from nuwa_lip.tables.rows import Measured, RowFolder, seeded
@@ -79,7 +79,7 @@ def fill(folder: RowFolder, benchmark: Benchmark) -> None:
     folder.write(dataclasses.replace(ours, setting={**ours.setting, "parameters": size}))
     folder.write(measured("other", benchmark, 10.0, [19.0, 20.5, None]))
     for row in ("ours", "other"):
-        path = picture_file(folder, row, 1, "result")
+        path = folder.picture(row, 1, "result")
         path.parent.mkdir(parents=True)
         Image.new("RGB", (32, 32), "red" if row == "ours" else "blue").save(path)
 
@@ -149,7 +149,7 @@ def test_what_is_not_measured_is_left_open_and_an_interval_around_zero_undecided
     block = assemble(TABLE, benchmark, folder)
     ratio, gain = block.verdicts()
     assert (ratio.word, gain.word) == ("undecided", "undecided") and "measured on 3 and 2 photos" in ratio.text
-    (item,) = Parsed(page([block], [folder], [[2]], "c")).items
+    (item,) = Parsed(page([block], [[2]], "c")).items
     assert json.loads(item["data-figures"] or "") == {"ours": {"psnr": 24.0}, "other": {}}
 
 
@@ -264,8 +264,9 @@ def test_what_a_training_took(tmp_path: Path) -> None:
         budgets_of([tmp_path])
 
 
-def test_fewer_pictures_are_some_of_the_more() -> None:
-    assert set(Setting(n=500, pictures=6).chosen()) < set(Setting(n=500, pictures=24).chosen())
+def test_fewer_pictures_are_some_of_the_more(benchmark: Benchmark, tmp_path: Path) -> None:
+    few = Setting(source=benchmark, folder=RowFolder(tmp_path, "shapes", "images"), n=500, pictures=6)
+    assert set(few.chosen()) < set(dataclasses.replace(few, pictures=24).chosen())
 
 
 def test_a_claim_is_undecided_where_seeds_differ(benchmark: Benchmark, tmp_path: Path) -> None:
@@ -337,7 +338,7 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
     folder = RowFolder(tmp_path, "shapes", "images")
     fill(folder, benchmark)
     block = assemble(TABLE, benchmark, folder)
-    text = page([block], [folder], [[1]], "nuwa-lip evaluate small")
+    text = page([block], [[1]], "nuwa-lip evaluate small")
     parsed = Parsed(text)
     assert len(parsed.sources) == 4 and all(s.startswith("data:image/jpeg;base64,") for s in parsed.sources)
     assert "default-src 'none'" in text and "<Other>" not in text and "&lt;Other&gt;" in text
@@ -347,17 +348,17 @@ def test_the_page_holds_everything(benchmark: Benchmark, tmp_path: Path) -> None
     figures = json.loads(item["data-figures"] or "")
     assert figures == {"ours": {"psnr": 22.0}, "other": {"psnr": 20.5}}
     assert re.search(r'<option value="psnr">PSNR, whole \(dB\)</option>', text)
-    drawn = sheet(block, folder, [1])
+    drawn = sheet(block, [1])
     assert drawn is not None and drawn.width > 4 * 170
-    assert sheet(block, folder, []) is None
-    item = shown_of(1, block, folder)
+    assert sheet(block, []) is None
+    item = shown_of(1, block)
     changes = np.asarray(item.changes("ours")).astype(int)
     known = ~item.mask
     expected = GAIN * np.abs(np.asarray(item.photo).astype(int) - (255, 0, 0))
     assert (changes[known] == np.minimum(expected, 255)[known]).all() and len(np.unique(changes[item.mask])) == 1
-    drawn_changes = sheet(block, folder, [1], changes=True)
+    drawn_changes = sheet(block, [1], changes=True)
     assert drawn_changes is not None and drawn_changes.size == drawn.size
-    assert not Parsed(page([block], [folder], [[]], "c")).items
+    assert not Parsed(page([block], [[]], "c")).items
 
 
 @pytest.mark.parametrize(
@@ -439,7 +440,7 @@ def test_hashes_are_of_names_and_contents(tmp_path: Path) -> None:
 
 
 def row_of(job: Job, benchmark: Benchmark, folder: RowFolder) -> Measured:
-    return images_row("row", job, folder, benchmark, Setting(n=2, pictures=0))
+    return images_row("row", job, Setting(source=benchmark, folder=folder, n=2, pictures=0))
 
 
 def test_another_method_under_the_same_name_is_measured(
@@ -482,8 +483,9 @@ def test_rows_know_how_large_their_model_is(benchmark: Benchmark, tiny_model: Pa
     save_model(tmp_path / "split", dfvqgan=parts.dfvqgan, max_file_size=20_000)
     assert len(list((tmp_path / "split").glob("*.safetensors"))) > 1
     assert parameters_of(tmp_path / "split") == {"dfvqgan": size["dfvqgan"]}
-    folder, setting = RowFolder(tmp_path, "shapes", "images"), Setting(n=2, pictures=0)
-    tokenizer = tokenizer_row("tokenizer", str(tiny_model), folder, benchmark, setting)
+    folder = RowFolder(tmp_path, "shapes", "images")
+    setting = Setting(source=benchmark, folder=folder, n=2, pictures=0)
+    tokenizer = tokenizer_row("tokenizer", str(tiny_model), setting)
     assert tokenizer.setting["parameters"] == {"dfvqgan": size["dfvqgan"]}
     ours = row_of(Job(benchmark=benchmark.folder, model=str(tiny_model), blend=False), benchmark, folder)
     assert ours.setting["parameters"] == size
@@ -498,13 +500,13 @@ def test_processes_measure_the_figures_of_one(
     switches = {"relative_estimation": False}
     found = []
     for workers, share in ((1, ["00000", "00001", "00002"]), (2, ["00001", "00000", "00002"])):
-        setting = Setting(n=3, pictures=1, workers=workers, others=2)
         out = tmp_path / str(workers)
         folder = RowFolder(out, "shapes", "tokenizer")
-        one = tokenizer_row("row", str(tiny_model), folder, benchmark, setting, switches)
+        setting = Setting(source=benchmark, folder=folder, n=3, pictures=1, workers=workers, others=2)
+        one = tokenizer_row("row", str(tiny_model), setting, switches)
         assert measured_here == share
-        folder = RowFolder(out, "shapes", "stage2")
-        found.append([one, images_row("row", job, folder, benchmark, setting, with_likelihood=True)])
+        setting = dataclasses.replace(setting, folder=RowFolder(out, "shapes", "stage2"))
+        found.append([one, images_row("row", job, setting, with_likelihood=True)])
         assert measured_here == 3 * share  # of the results and of the likelihoods as well
         measured_here.clear()
         assert not (out / "work").exists()
@@ -530,5 +532,5 @@ def test_photos_are_credited_on_the_page(tmp_path: Path) -> None:
     source = build_benchmark(iter(samples), source="s", rule="centre-20-40", seed=0, out=tmp_path / "shapes")
     folder = RowFolder(tmp_path, "shapes", "images")
     fill(folder, source)
-    text = page([assemble(TABLE, source, folder)], [folder], [[1]], "c")
+    text = page([assemble(TABLE, source, folder)], [[1]], "c")
     assert "<small>http://photos.example/&lt;1&gt;.jpg, http://creativecommons.org/licenses/by/2.0/</small>" in text

@@ -36,10 +36,13 @@ def make(cache: Path, recipe: MPS2SRecipe, kind: type[MPS2SStage] = MPS2SStage) 
 
 def of_two_colours(cache: TokenCache) -> TokenCache:
     """Half of the photos are red, all of whose tokens are 1; the others are blue, of tokens 2."""
-    count = len(cache.captions)
+    cache = cache.load("cpu")
+    (part,) = cache.parts
+    count = len(part.captions)
     colours = torch.arange(count).remainder(2).repeat_interleave(cache.variants)
     captions = [["red circles"], ["blue ground"]] * (count // 2)
-    return dataclasses.replace(cache, captions=captions, whole=(1 + colours)[:, None, None].expand_as(cache.whole))
+    whole = (1 + colours)[:, None, None].expand_as(part.whole)
+    return dataclasses.replace(cache, parts=(dataclasses.replace(part, captions=captions, whole=whole),))
 
 
 def test_the_prior_learns_what_goes_with_a_caption(cache: Path, bert: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
         raise InputError(f"there is no file {path} to compare with; give one that --json has written")
     try:
         report = parse_json(path.read_text(encoding="utf-8"))
-        rows = [_row(row) for row in report["rows"]]
+        # what is compared, so that reports with other columns can be read
+        rows = [
+            Row(row["what"], math.nan if row["value"] is None else row["value"], row["unit"], noise=row.get("noise", 0))
+            for row in report["rows"]
+        ]
         report.setdefault("device", "cpu")  # before there was a choice
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no report of nuwa-lip bench: {error}") from error
@@ -41,20 +45,12 @@ def read(path: Path, now: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _row(row: Mapping[str, Any]) -> Row:
-    """Read those parts of a row that are compared, so that reports with other columns can be read."""
-    value = math.nan if row["value"] is None else row["value"]
-    return Row(what=row["what"], value=value, unit=row["unit"], noise=row.get("noise", 0.0))
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """List where two reports' settings differ, such as "threads 2, now 1"; empty if they are comparable."""
-    chosen = ({name: notes[name] for name in SETTINGS if name in notes} for notes in (old, new))
-    before, now = (json.loads(json.dumps(settings)) for settings in chosen)  # as they come back from a file
-    unsaid = [name for name in SETTINGS if name not in before]
+    unsaid = [name for name in SETTINGS if name not in old]
     if unsaid:
         return [f"it does not say its {', '.join(unsaid)}"]
-    one, other = _leaves(before), _leaves(now)
+    one, other = (dict(_leaves({name: notes[name] for name in SETTINGS if name in notes})) for notes in (old, new))
     return [
         f"{name} {one.get(name, 'unsaid')}, now {other.get(name, 'unsaid')}"
         for name in {**one, **other}
@@ -62,14 +58,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _leaves(value: Any, name: str = "") -> dict[str, Any]:
-    """Name nested settings with dots."""
-    if not isinstance(value, dict):
-        return {name: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= _leaves(inner, f"{name}.{key}" if name else key)
-    return found
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Name nested settings with dots; their values are as they come back from a file."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, json.loads(json.dumps(value))
 
 
 def changes(old: list[Row], new: list[Row]) -> list[str]:

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 
 from nuwa_lip.bench import peers, quality
 from nuwa_lip.bench.measure import Row, times, timings
-from nuwa_lip.bench.quality import form_name
-from nuwa_lip.bench.sizes import DTYPES, WEIGHTS, Bench, random_memory, random_mps2s, step_weights
-from nuwa_lip.errors import InputError
+from nuwa_lip.bench.sizes import DTYPES, WEIGHTS, Bench, Form, random_memory, random_mps2s, step_weights
 from nuwa_lip.fast.cuda_graphs import Graph
 from nuwa_lip.fast.kernels import compile_step
 from nuwa_lip.fast.quantise import GROUPS, quantise
@@ -31,15 +29,13 @@ from nuwa_lip.sampling import Sampling
 from nuwa_lip.sampling.draw import draw, guide
 from nuwa_lip.sampling.loop import CHUNK
 
-Form = tuple[str, str | None, bool]
-"""Precision, form of the weights (`sizes.WEIGHTS`, None for the weights as they are), and whether it is compiled."""
-FORMS: tuple[Form, ...] = (
-    ("fp32", None, False),
-    *(("fp32", "packed", compiled) for compiled in (False, True)),
-    ("bf16", None, False),
-    *(("bf16", weights, compiled) for weights in WEIGHTS for compiled in (False, True)),
+FORMS = (
+    Form("fp32"),
+    *(Form("fp32", "packed", compiled) for compiled in (False, True)),
+    Form("bf16"),
+    *(Form("bf16", weights, compiled) for weights in WEIGHTS for compiled in (False, True)),
 )
-GPU_FORMS: tuple[Form, ...] = (("fp32", None, False), ("bf16", None, False), ("bf16", None, True))
+GPU_FORMS = Form("fp32"), Form("bf16"), Form("bf16", compiled=True)
 """On a GPU a compiled step is also a CUDA graph."""
 WIDE = "bf16 compiled, layers of a 7 B model"
 BITS = {"int8": 8.0, "int4": 4.0 + 2 * 16 / GROUPS[0]}
@@ -58,20 +54,18 @@ def measure_steps(bench: Bench) -> list[Row]:
     On a GPU fewer but larger layers are measured too: kernels as small as ours cannot reach its rate of reading.
     """
     rows: list[Row] = []
-    cases = [(form_name(*one[:2], compiled=one[2]), bench.sizes.mps2s, one) for one in forms(bench)]
+    cases = [(form.name, bench.sizes.mps2s, form) for form in forms(bench)]
     if bench.gpu and "bf16" in bench.precisions:
-        cases.append((WIDE, bench.sizes.wide_mps2s, ("bf16", None, True)))
-    for name, sizes, (precision, weights, compiled) in cases:
+        cases.append((WIDE, bench.sizes.wide_mps2s, Form("bf16", compiled=True)))
+    for name, sizes, form in cases:
         # encoders take no part, and need memory
         config = dataclasses.replace(sizes, text_layers=1, pixel_layers=1, token_layers=1)
-        try:
-            model = form(bench, config, precision, weights, compiled=compiled)
-        except InputError as error:
-            bench.skipped.append(f"decoding in {name}: {error}")
+        model = bench.attempt(f"decoding in {name}", partial(build, bench, config, form))
+        if model is None:
             continue
-        found = _measure_form(bench, model, name, weights, graph=bench.gpu and compiled)
-        rows += found if name == WIDE else quality.beside(bench, found, precision, weights)
-        if weights == "packed" or name == "bf16":
+        found = _measure_form(bench, model, name, form)
+        rows += found if name == WIDE else quality.beside(bench, found, form)
+        if form.weights == "packed" or name == "bf16":
             rows += _against_generate(bench, model, name)
         del model
     return rows
@@ -79,35 +73,30 @@ def measure_steps(bench: Bench) -> list[Row]:
 
 def forms(bench: Bench) -> list[Form]:
     """List the forms worth measuring here."""
-    return [form for form in (GPU_FORMS if bench.gpu else FORMS) if form[0] in bench.precisions]
+    return [form for form in (GPU_FORMS if bench.gpu else FORMS) if form.precision in bench.precisions]
 
 
-def form(bench: Bench, config: MPS2SConfig, precision: str, weights: str | None, *, compiled: bool = False) -> MPS2S:
-    """Make a model of noise with its weights in some form.
+def build(bench: Bench, config: MPS2SConfig, form: Form) -> MPS2S:
+    """Make a model of noise.
 
     Args:
         bench: has the device.
         config: sizes of the model.
-        precision: of its weights.
-        weights: their form.
-        compiled: whether its step is compiled.
-
-    Raises:
-        InputError: this form does not run here.
+        form: of its weights; an `InputError` says that it does not run here.
     """
-    model = random_mps2s(config, precision, bench.device)
-    if weights is not None:
-        quantise(model, weights)
-    if compiled:
+    model = random_mps2s(config, form.precision, bench.device)
+    if form.weights is not None:
+        quantise(model, form.weights)
+    if form.compiled:
         torch._dynamo.reset()  # graphs of earlier forms would count against this one's limit
         compile_step(model, backend="eager" if bench.sizes.small else "inductor")
     return model
 
 
 @torch.inference_mode()
-def _measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *, graph: bool = False) -> list[Row]:
+def _measure_form(bench: Bench, model: MPS2S, name: str, form: Form) -> list[Row]:
     """Measure one form: its steps, as CUDA graphs or not, and its linear layers alone."""
-    sizes = bench.sizes
+    sizes, graph = bench.sizes, bench.gpu and form.compiled
     cases: dict[str, Callable[[], object]] = {}
     for c in sizes.candidates:
         # a graph reads all of its cache, which has this size in `sampling`
@@ -117,20 +106,13 @@ def _measure_form(bench: Bench, model: MPS2S, name: str, weights: str | None, *,
     alone, usual = f"its linear layers alone, {name}", sizes.lengths[len(sizes.lengths) // 2]
     cases[alone] = _linear_layers(model, graph=graph)
     found = timings(cases, bench.rounds, least=LEAST)
-    rows = [timing.row(what, "ms") for what, timing in found.items()]
     one = found[_step_name(name, 1, usual)]
-    rate = step_bytes(model, weights, 1, usual) / one.seconds / 1e9
-    rows.append(
-        Row(
-            f"share of the rate of reading, {name}, 1 candidate, {usual} tokens",
-            rate / bench.limits.read,
-            "x",
-            bar=bench.bar(READ_BARS.get(name), gpu=GPU_READ_BARS.get(name)),
-            at_least=True,
-            noise=one.noise,
-        )
-    )
-    alone_rate = step_bytes(model, weights, 0, 0, memory=False) / found[alone].seconds / 1e9
+    rate = step_bytes(model, form.weights, 1, usual) / one.seconds / 1e9
+    alone_rate = step_bytes(model, form.weights, 0, 0, memory=False) / found[alone].seconds / 1e9
+    rows = [timing.row(what, "ms") for what, timing in found.items()]
+    what = f"share of the rate of reading, {name}, 1 candidate, {usual} tokens"
+    bar = bench.bar(READ_BARS.get(name), gpu=GPU_READ_BARS.get(name))
+    rows.append(Row(what, rate / bench.limits.read, "x", bar=bar, at_least=True, noise=one.noise))
     what, noise = f"rate of a step / of its linear layers alone, {name}", one.noise + found[alone].noise
     rows.append(Row(what, rate / alone_rate, "x", bar=bench.bar(ALONE_BAR), at_least=True, noise=noise))
     return rows

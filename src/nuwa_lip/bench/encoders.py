@@ -10,7 +10,7 @@ import torch
 
 from nuwa_lip.bench import official, peers
 from nuwa_lip.bench.measure import CPU, Row, Timing, call_apart, gflop, times, timings
-from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, Bench, photo, picture, random_dfvqgan, random_mps2s
+from nuwa_lip.bench.sizes import DTYPES, Bench, photo, picture, random_dfvqgan, random_mps2s, sizes_of
 
 RECREATED = "official masked encoding, re-created"
 """In float32, as the official code runs."""
@@ -21,6 +21,9 @@ MASK_BARS = {"fp32": 1.1, "bf16": 1.2}
 MEMORY_BAR = 1.2
 """Largest ratio of their peaks of memory."""
 KINDS = ("plain", "defect-free")
+OWN = ("defect-free encoding", "decoding with skips")
+LIGHT = ("light defect-free encoding", "light decoding with skips")
+PEER = ("VQModel encoding", "VQModel decoding")
 
 
 @torch.inference_mode()
@@ -45,61 +48,51 @@ def measure_tokenizer(bench: Bench) -> list[Row]:
         if peer is not None:
             peer = peer.to(bench.device)
             pixels = image.to(DTYPES[precision])
-            latents = peer.encode(pixels).latents
             cases["VQModel encoding"] = partial(peer.encode, pixels)
-            cases["VQModel decoding"] = partial(peer.decode, latents)
+            cases["VQModel decoding"] = partial(peer.decode, peer.encode(pixels).latents)
             cases["VQModel encoding to tokens"] = peers.vqmodel_tokens(peer, pixels)
         found = timings(cases, bench.rounds)
-        theirs = found.pop(RECREATED)
+        official_time = found.pop(RECREATED)
         if precision == "fp32":
-            rows.append(theirs.row(f"{RECREATED}, fp32"))
+            rows.append(official_time.row(f"{RECREATED}, fp32"))
         rows += [timing.row(f"{name}, {precision}") for name, timing in found.items()]
         for name in ("plain encoding", "decoding with skips"):
             rows.append(_share(bench, f"{name}, {precision}", cases[name], found[name], precision))
-        for what, slow, fast, bar in (
-            ("defect-free / plain, time", "defect-free encoding", "plain encoding", MASK_BARS[precision]),
-            ("plain / diffusers VQModel, time", "plain encoding", "VQModel encoding to tokens", 1.0),
-        ):
-            if fast in found:
-                ratio = times(f"{what}, {precision}", found[slow], found[fast], bench.bar(bar), at_least=False)
-                rows.append(ratio)
+        free, whole = found["defect-free encoding"], found["plain encoding"]
+        bar = bench.bar(MASK_BARS[precision])
+        rows.append(times(f"defect-free / plain, time, {precision}", free, whole, bar, at_least=False))
+        if peer is not None:
+            what, tokens = f"plain / diffusers VQModel, time, {precision}", found["VQModel encoding to tokens"]
+            rows.append(times(what, whole, tokens, bench.bar(1.0), at_least=False))
         what = f"{RECREATED}, fp32 / defect-free, {precision}"
-        rows.append(times(what, theirs, found["defect-free encoding"], bench.bar(OFFICIAL_BARS[precision])))
+        rows.append(times(what, official_time, free, bench.bar(OFFICIAL_BARS[precision])))
         what = f"ours / light, encoding with the mask and decoding, {precision}"
         rows.append(times(what, _together(found, OWN), _together(found, LIGHT)))
         if peer is not None:
             theirs, own = (per_gflop(cases, found, names, bench.device) for names in (PEER, OWN))
             what = f"VQModel / ours, encoding with the mask and decoding, per GFLOP, {precision}"
             rows.append(times(what, theirs, own, bench.bar(PEER_BARS.get(precision))))
-        rows += [] if bench.gpu else encoding_memory(bench.sizes.small, precision)
+        rows += [] if bench.gpu else _encoding_memory(bench.sizes.small, precision)
     return rows
 
 
-OWN = ("defect-free encoding", "decoding with skips")
-LIGHT = ("light defect-free encoding", "light decoding with skips")
-PEER = ("VQModel encoding", "VQModel decoding")
-
-
-def encoding_memory(small: bool, precision: str) -> list[Row]:
+def _encoding_memory(small: bool, precision: str) -> list[Row]:
     """Measure the peak of one encoding with a hole and of one without, each in a process of its own."""
-    sizes = "small" if small else "official"
-    plain, free = (call_apart(encode_once, sizes, precision, kind).peak_mb for kind in KINDS)
-    rows = [
-        Row(f"{kind} encoding, peak, {precision}", peak, "MB") for kind, peak in zip(KINDS, (plain, free), strict=True)
-    ]
-    bar = None if small else MEMORY_BAR
-    return [*rows, Row(f"defect-free / plain, memory, {precision}", free / plain, "x", bar=bar)]
+    peaks = {kind: call_apart(encode_once, small, precision, kind).peak_mb for kind in KINDS}
+    ratio, bar = peaks["defect-free"] / peaks["plain"], None if small else MEMORY_BAR
+    rows = [Row(f"{kind} encoding, peak, {precision}", peak, "MB") for kind, peak in peaks.items()]
+    return [*rows, Row(f"defect-free / plain, memory, {precision}", ratio, "x", bar=bar)]
 
 
-def encode_once(sizes: str, precision: str, kind: str) -> None:
+def encode_once(small: bool, precision: str, kind: str) -> None:
     """Encode a photo, in the process whose memory is measured.
 
     Args:
-        sizes: small or official.
+        small: take the tiny model.
         precision: fp32 or bf16.
-        kind: defect-free or plain.
+        kind: one of `KINDS`.
     """
-    model = random_dfvqgan((SMALL if sizes == "small" else OFFICIAL).dfvqgan, precision)
+    model = random_dfvqgan(sizes_of(small).dfvqgan, precision)
     image, mask = picture(model.config.resolution)
     with torch.inference_mode():
         model.encode(image, mask if kind == "defect-free" else None)

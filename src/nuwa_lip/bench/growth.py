@@ -14,16 +14,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from nuwa_lip.bench.inpaint import big_pair, repaint_big
+from nuwa_lip.bench.inpaint import repaint_big
 from nuwa_lip.bench.limits import precisions
-from nuwa_lip.bench.measure import Row, Timing, call_apart, timings
+from nuwa_lip.bench.measure import Row, call_apart, timings
 from nuwa_lip.bench.sizes import MODEL, random_dfvqgan, random_memory, random_mps2s, step_weights
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling import sample
@@ -32,19 +32,18 @@ PHOTO_BAR = 1.0
 """Largest ratio, for the largest photo, of the time beyond reading and writing to the time of these."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(NamedTuple):
     """One quantity that grows."""
 
     what: str
     unit: str
+    per: str
+    """Unit of what the fits are against."""
     values: tuple[int, ...]
     prepare: Callable[[int], Callable[[], object]]
     """Prepares the work of one value."""
-    per: str
-    """Unit of what the fits are against."""
     size: Callable[[int], float] = float
-    """Gives a value in that unit."""
+    """Gives a value in the unit `per`."""
     through_zero: bool = False
     """Whether cost = a · size + b · size² is fitted too, and the share of its linear part reported."""
 
@@ -52,41 +51,21 @@ class Curve:
 def curves(small: bool = False) -> dict[str, Curve]:
     """List all curves by name."""
     preset = "tiny" if small else "mini"
-    config = MPS2SConfig.preset(preset)
-    wide = config.grid[1]
-    return {
-        "tokens": Curve(
-            what="defective tokens",
-            unit="tokens",
-            per="token",
-            values=tuple(wide * rows for rows in ((1, 2, 4) if small else (1, 2, 4, 8, 16))),
-            prepare=lambda n: _loop(config, rows=n // wide),
-            through_zero=True,
-        ),
-        "image": Curve(
-            what="image size",
-            unit="pixels on a side",
-            per="megapixel",
-            values=(32, 64) if small else (128, 256, 512, 1024),
-            prepare=lambda n: _tokenizer(DFVQGANConfig.preset(preset), n),
-            size=lambda n: n**2 / 1e6,
-        ),
-        "candidates": Curve(
-            what="candidates",
-            unit="candidates",
-            per="candidate",
-            values=(1, 2, 4, 8),
-            prepare=lambda n: _loop(config, candidates=n),
-        ),
-        "model": Curve(
-            what="model size",
-            unit="channels",
-            per="million weights",
-            values=(32, 64) if small else (192, 384, 768, 1152),
-            prepare=lambda n: _loop(widened(config, n), rows=2),
-            size=lambda n: sum(step_weights(widened(config, n))) / 1e6,
-        ),
-    }
+    config, tokenizer = MPS2SConfig.preset(preset), DFVQGANConfig.preset(preset)
+    row = config.grid[1]
+    lengths = tuple(row * rows for rows in ((1, 2, 4) if small else (1, 2, 4, 8, 16)))
+    sides, widths = ((32, 64), (32, 64)) if small else ((128, 256, 512, 1024), (192, 384, 768, 1152))
+
+    def weights(width: int) -> float:
+        return sum(step_weights(widened(config, width))) / 1e6
+
+    tokens = Curve("defective tokens", "tokens", "token", lengths, lambda n: _loop(config, n // row), through_zero=True)
+    image = Curve(
+        "image size", "pixels on a side", "megapixel", sides, lambda n: _tokenizer(tokenizer, n), lambda n: n**2 / 1e6
+    )
+    many = Curve("candidates", "candidates", "candidate", (1, 2, 4, 8), lambda n: _loop(config, candidates=n))
+    model = Curve("model size", "channels", "million weights", widths, lambda n: _loop(widened(config, n), 2), weights)
+    return {"tokens": tokens, "image": image, "candidates": many, "model": model}
 
 
 def widened(config: MPS2SConfig, width: int) -> MPS2SConfig:
@@ -123,24 +102,23 @@ def measure_growth(rounds: int, small: bool = False, memory: bool = True) -> dic
         small: measure tiny sizes.
         memory: measure memory too.
     """
-    found: dict[str, list[Row]] = {}
+    found = {}
     for name, curve in curves(small).items():
-        work = timings({str(value): curve.prepare(value) for value in curve.values}, rounds)
-        found[curve.what] = _times_of(curve, work) + (peaks(name, curve, small) if memory else [])
-    # megapixels
-    return found | {"photo with a hole of fixed size": _photos((0.02, 0.04) if small else (1, 4, 16, 50, 100), rounds)}
+        found[curve.what] = _times(curve, rounds) + (peaks(name, curve, small) if memory else [])
+    megapixels = (0.02, 0.04) if small else (1, 4, 16, 50, 100)
+    return found | {"photo with a hole of fixed size": _photos(megapixels, rounds)}
 
 
-def _times_of(curve: Curve, found: Mapping[str, Timing]) -> list[Row]:
-    """State a curve's times and their fits."""
+def _times(curve: Curve, rounds: int) -> list[Row]:
+    """Measure a curve's times, and their fits."""
+    found = timings({str(value): curve.prepare(value) for value in curve.values}, rounds)
     rows = [found[str(v)].row(f"time, {curve.what}, {v} {curve.unit}", "ms") for v in curve.values]
-    sizes, costs = [curve.size(v) for v in curve.values], [row.value for row in rows]
-    rows.append(Row(f"time, {curve.what}, each further {curve.per}", slope(sizes, costs), "ms"))
-    what = f"time, {curve.what}, power of its growth by {curve.per}"
-    rows.append(Row(what, power(sizes, costs), ""))
+    sizes, costs, what = [curve.size(v) for v in curve.values], [row.value for row in rows], f"time, {curve.what}"
+    rows.append(Row(f"{what}, each further {curve.per}", slope(sizes, costs), "ms"))
+    rows.append(Row(f"{what}, power of its growth by {curve.per}", power(sizes, costs), ""))
     if curve.through_zero:
-        what = f"time, {curve.what}, linear share at {curve.values[-1]} {curve.unit}"
-        rows.append(Row(what, linear_share(sizes, costs), "x"))
+        share = linear_share(sizes, costs)
+        rows.append(Row(f"{what}, linear share at {curve.values[-1]} {curve.unit}", share, "x"))
     return rows
 
 
@@ -152,43 +130,40 @@ def peaks(name: str, curve: Curve, small: bool) -> list[Row]:
         curve: what grows.
         small: measure tiny sizes.
     """
-    found = [call_apart(once, name, str(value), str(int(small))).peak_mb for value in curve.values]
-    rows = [
-        Row(f"memory beyond the least, {curve.what}, {value} {curve.unit}", peak - found[0], "MB")
-        for value, peak in zip(curve.values, found, strict=True)
-    ]
-    further = slope([curve.size(value) for value in curve.values], found)
+    found = {value: call_apart(once, name, value, small).peak_mb for value in curve.values}
+    least, what = found[curve.values[0]], f"memory beyond the least, {curve.what}"
+    rows = [Row(f"{what}, {value} {curve.unit}", peak - least, "MB") for value, peak in found.items()]
+    further = slope([curve.size(value) for value in found], list(found.values()))
     return [*rows, Row(f"memory, {curve.what}, each further {curve.per}", further, "MB")]
 
 
-def once(name: str, value: str, small: str) -> None:
+def once(name: str, value: int, small: bool) -> None:
     """Do the work of one value, in the process whose memory is measured.
 
     Args:
         name: of the curve.
         value: where on the curve.
-        small: 1 for tiny models, 0 for usual ones.
+        small: measure tiny sizes.
     """
-    curves(small == "1")[name].prepare(int(value))()
+    curves(small)[name].prepare(value)()
 
 
 def _photos(megapixels: Sequence[float], rounds: int) -> list[Row]:
-    """Measure the command on photos with a hole of 200 x 200 pixels, against reading and writing them."""
+    """Measure the command on photos, against reading and writing them."""
     rows: list[Row] = []
     beyond: list[float] = []
     more: list[float] = []
-    with tempfile.TemporaryDirectory() as name:
-        for size in megapixels:
-            height = round(math.sqrt(size * 1e6 / 1.5))
-            pair = big_pair(Path(name), (round(1.5 * height), height))
-            rewrite, command = repaint_big(Path(name), pair, MODEL, rounds)
-            beyond.append(command.seconds - rewrite.seconds)
-            more.append(command.peak_mb - rewrite.peak_mb)
-            rows += [
-                Row(f"reading and writing {size:g} megapixels as PNG", rewrite.seconds, "s"),
-                Row(f"time beyond that, {size:g} megapixels", beyond[-1], "s"),
-                Row(f"memory beyond that, {size:g} megapixels", more[-1], "MB"),
-            ]
+    for size in megapixels:
+        height = round(math.sqrt(size * 1e6 / 1.5))
+        with tempfile.TemporaryDirectory() as folder:
+            rewrite, command = repaint_big(Path(folder), (round(1.5 * height), height), MODEL, rounds)
+        beyond.append(command.seconds - rewrite.seconds)
+        more.append(command.peak_mb - rewrite.peak_mb)
+        rows += [
+            Row(f"reading and writing {size:g} megapixels as PNG", rewrite.seconds, "s"),
+            Row(f"time beyond that, {size:g} megapixels", beyond[-1], "s"),
+            Row(f"memory beyond that, {size:g} megapixels", more[-1], "MB"),
+        ]
     what = f"time beyond reading and writing / reading and writing, {megapixels[-1]:g} megapixels"
     return [
         *rows,

@@ -85,16 +85,16 @@ def measure_limits(size: int, buffer_bytes: int, rounds: int, device: torch.devi
         d = c.t() if device.type == "cuda" else c
         cases["int8"] = lambda: torch._int_mm(c, d)
     products = timings(cases, rounds, least=LEAST if device.type == "cuda" else 0.0)
-    return Limits(products=products, size=size, read=read_rate(buffer_bytes, device))
+    return Limits(products=products, size=size, read=_read_rate(buffer_bytes, device))
 
 
-def read_rate(buffer_bytes: int, device: torch.device = CPU) -> float:
+def _read_rate(buffer_bytes: int, device: torch.device) -> float:
     """Measure the rate of reading memory in GB/s, the best of ten reads."""
     buffer = torch.ones(buffer_bytes // 4, device=device)  # written, or all its pages would be the same one
-    best, calls = math.inf, 1 if device.type == "cpu" else READS
+    reads, calls = [], 1 if device.type == "cpu" else READS
     for _ in range(READS):
         start = now()
         for _ in range(calls):
             buffer.sum()
-        best = min(best, (now() - start) / calls)
-    return buffer.numel() * 4 / best / 1e9
+        reads.append((now() - start) / calls)
+    return buffer.numel() * 4 / min(reads) / 1e9

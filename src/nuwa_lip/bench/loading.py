@@ -16,8 +16,11 @@ from PIL import Image
 from nuwa_lip.assets import asset
 from nuwa_lip.bench.measure import Row, Timing, times, timings
 from nuwa_lip.bench.sizes import Bench
-from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
-from nuwa_lip.data.shards import Sample, Skipped, read_encoded, write_shards
+from nuwa_lip.data.photos import PhotoSet
+from nuwa_lip.data.shards import Sample, read_encoded, write_shards
+from nuwa_lip.data.skipped import Skipped
+from nuwa_lip.data.streamed import StreamedPhotos
+from nuwa_lip.training.token_parts import Part
 from nuwa_lip.training.tokens import TokenCache, pack_masks
 
 BATCH = 16
@@ -26,12 +29,12 @@ TOKEN_BATCH = 64
 
 def measure_loading(bench: Bench) -> list[Row]:
     """Measure photos a second, at the size that training needs."""
-    count, size = bench.sizes.photos, bench.sizes.trained_dfvqgan.resolution
+    count, size, ours = bench.sizes.photos, bench.sizes.trained_dfvqgan.resolution, "shards into memory, two threads"
     with tempfile.TemporaryDirectory() as folder:
-        shards = write_shards(samples(count, bench.sizes.photo_size), Path(folder))
-        pictures = [sample.picture for sample in read_encoded([str(s) for s in shards], Skipped())]
+        shards = [str(shard) for shard in write_shards(samples(count, bench.sizes.photo_size), Path(folder))]
+        pictures = [sample.picture for sample in read_encoded(shards, Skipped())]
         cases: dict[str, Callable[[], object]] = {
-            "shards into memory, two threads": lambda: PhotoSet.load([str(s) for s in shards], size),
+            ours: lambda: PhotoSet.load(shards, size),
             "Pillow, full decoding, one thread": lambda: [_pillow(picture, size) for picture in pictures],
         }
         if importlib.util.find_spec("cv2") is not None:
@@ -40,10 +43,9 @@ def measure_loading(bench: Bench) -> list[Row]:
             bench.skipped.append("opencv is not installed; it is left out (pip install opencv-python-headless)")
         found = timings(cases, bench.rounds)
         streamed = _stream(shards, size, count, bench.rounds)
-    ours = found["shards into memory, two threads"]
     rows = [rate(what, t, count) for what, t in {**found, "shards streamed, two workers": streamed}.items()]
     for what, peer in list(found.items())[1:]:
-        rows.append(times(f"{what} / shards into memory, two threads", peer, ours))
+        rows.append(times(f"{what} / {ours}", peer, found[ours]))
     return [*rows, _token_cache(bench)]
 
 
@@ -83,11 +85,11 @@ def _opencv(picture: bytes, size: int) -> Any:
     return cv2.resize(decoded, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _stream(shards: list[Path], size: int, count: int, rounds: int) -> Timing:
+def _stream(shards: list[str], size: int, count: int, rounds: int) -> Timing:
     """Time photos from worker processes that are already running."""
     size_of_batch = min(BATCH, count)
     laps = count // size_of_batch
-    batches = StreamedPhotos([str(s) for s in shards], size).batches(size_of_batch, seed=0)
+    batches = StreamedPhotos(shards, size).batches(size_of_batch, seed=0)
     found = timings({"streamed": lambda: [next(batches) for _ in range(laps)]}, rounds)["streamed"]
     # the last, incomplete batch is left out
     return found._replace(seconds=found.seconds * count / (laps * size_of_batch))
@@ -98,15 +100,14 @@ def _token_cache(bench: Bench) -> Row:
     config, rng = bench.sizes.trained_mps2s, np.random.default_rng(0)
     rows, side = 4 * TOKEN_BATCH, config.image_size
     masks = torch.zeros(rows, 1, side, side, dtype=torch.bool)
-    cache = TokenCache(
-        folder=Path(),
+    part = Part(
         images=torch.from_numpy(rng.integers(0, 256, (rows, 3, side, side), dtype=np.uint8)),
         masks=torch.from_numpy(pack_masks(masks)),
         tokens=torch.zeros(rows, *config.grid, dtype=torch.int16),
         whole=torch.zeros(rows, *config.grid, dtype=torch.int16),
         captions=[["mountains"]] * rows,
-        variants=1,
-        factor=side // config.grid[0],
     )
+    about: Any = {"variants": 1, "factor": side // config.grid[0], "codebook_size": config.codebook_size}
+    cache = TokenCache(folder=Path(), parts=(part,), checked=True, **about)
     found = timings({"batch": lambda: cache.batch(0, TOKEN_BATCH, seed=0)}, bench.rounds)["batch"]
     return rate(f"token cache, batches of {TOKEN_BATCH}", found, TOKEN_BATCH)

@@ -140,7 +140,7 @@ REPORT_PEAK = """
 import atexit, os
 def _report():
     with open('/proc/self/status') as status, open(os.environ['NUWA_LIP_BENCH_PEAK'], 'w') as out:
-        out.write(next(line.split()[1] for line in status if line.startswith('VmHWM')))
+        out.write(status.read())
 if os.path.exists('/proc/self/status'):
     atexit.register(_report)
 """
@@ -158,54 +158,40 @@ def child(code: str, *args: str, workers: bool = False) -> Child:
     Raises:
         RuntimeError: the process failed; the message is its last line.
     """
+    others: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        peak_file = Path(folder) / "peak"
-        environment = {**os.environ, "NUWA_LIP_BENCH_PEAK": str(peak_file)}
+        report = Path(folder) / "peak"
+        command = [sys.executable, "-c", REPORT_PEAK + code, *args]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         start = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-c", REPORT_PEAK + code, *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        ) as process:
-            others: dict[int, float] = {}
+        with subprocess.Popen(command, env=os.environ | {"NUWA_LIP_BENCH_PEAK": str(report)}, **pipes) as process:
             try:
-                output, errors = _finish(process, others if workers else None)
+                while True:
+                    with suppress(subprocess.TimeoutExpired):
+                        output, errors = process.communicate(timeout=EVERY if workers else None)
+                        break
+                    # the last look counts, not the largest: before its own program starts, a process shows its
+                    # parent's memory
+                    looks = {worker: peak_mb(worker) for worker in started_by(process.pid)}
+                    others |= {worker: peak for worker, peak in looks.items() if not math.isnan(peak)}
             except BaseException:
                 process.kill()
                 raise
         seconds = time.perf_counter() - start
         if process.returncode != 0:
             raise RuntimeError((errors.strip() or "a measured process failed").splitlines()[-1])
-        peak = int(peak_file.read_text()) * 1024 / 1e6 if peak_file.exists() else float("nan")
-    if workers and not Path("/proc/thread-self/children").exists():
-        peak = float("nan")
+        known = not workers or Path("/proc/thread-self/children").exists()
+        peak = _peak_in(report) if known else math.nan
     return Child(seconds, peak + sum(others.values()), output)
 
 
-def call_apart(function: Callable[..., object], *args: str) -> Child:
-    """Call a function of a module with strings in a fresh interpreter.
+def call_apart(function: Callable[..., object], *args: str | int | None) -> Child:
+    """Call a function of a module in a fresh interpreter.
 
     Raises:
         RuntimeError: the process failed; the message is its last line.
     """
-    code = f"import sys; from {function.__module__} import {function.__name__}; {function.__name__}(*sys.argv[1:])"
-    return child(code, *args)
-
-
-def _finish(process: subprocess.Popen[str], workers: dict[int, float] | None) -> tuple[str, str]:
-    """Wait for a process, and return what it has printed and its errors.
-
-    `workers` is filled with the peaks, in MB, of the processes that it has started.
-    """
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=None if workers is None else EVERY)
-        if workers is not None:
-            # the last look counts, not the largest: before its own program starts, a process shows its parent's memory
-            looks = {worker: peak_mb(worker) for worker in started_by(process.pid)}
-            workers |= {worker: peak for worker, peak in looks.items() if not math.isnan(peak)}
+    return child(f"from {function.__module__} import {function.__name__} as call; call(*{args!r})")
 
 
 def started_by(process: int) -> list[int]:
@@ -219,11 +205,15 @@ def started_by(process: int) -> list[int]:
 
 def peak_mb(process: int | str = "self") -> float:
     """Read a process's peak memory so far, in MB; NaN where the system does not say, or the process has ended."""
-    lines: list[str] = []
+    return _peak_in(Path(f"/proc/{process}/status"))  # Linux
+
+
+def _peak_in(status: Path) -> float:
     with suppress(OSError):
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()  # Linux
-    found = [int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")]
-    return found[0] if found else float("nan")
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return math.nan
 
 
 def children(cases: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, Child]:
@@ -232,12 +222,11 @@ def children(cases: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, Chi
     for _ in range(rounds):
         for name, call in cases.items():
             runs[name].append(child(*call))
-    return {
-        name: Child(
-            statistics.median(r.seconds for r in done), statistics.median(r.peak_mb for r in done), done[-1].output
-        )
-        for name, done in runs.items()
-    }
+    medians = {}
+    for name, done in runs.items():
+        seconds, peaks, outputs = zip(*done, strict=True)
+        medians[name] = Child(statistics.median(seconds), statistics.median(peaks), outputs[-1])
+    return medians
 
 
 def machine(device: torch.device = CPU) -> dict[str, Any]:

@@ -15,8 +15,7 @@ import torch
 
 from nuwa_lip.bench.limits import settle
 from nuwa_lip.bench.measure import Child, Row, call_apart, peak_mb
-from nuwa_lip.bench.quality import form_name
-from nuwa_lip.bench.sizes import DTYPES, OFFICIAL, SMALL, WEIGHTS, Bench, random_dfvqgan, random_mps2s
+from nuwa_lip.bench.sizes import DTYPES, WEIGHTS, Bench, Form, random_dfvqgan, random_mps2s, sizes_of
 from nuwa_lip.bench.whole import image
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.quantise import quantise
@@ -41,43 +40,42 @@ def measure_memory(bench: Bench) -> list[Row]:
     filled: dict[str | None, Child] = {}
     others = () if bench.gpu else WEIGHTS[: 1 if small else None]
     with tempfile.TemporaryDirectory() as folder:
-        call_apart(save_random, folder, "small" if small else "official")
+        call_apart(save_random, folder, small)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / 1e6
         for weights in (None, *others):
             try:
-                filled[weights] = call_apart(load_and_fill, folder, weights or "", str(bench.device))
+                filled[weights] = call_apart(load_and_fill, folder, weights, str(bench.device))
             except (InputError, RuntimeError) as error:
-                bench.skipped.append(f"memory of {form_name(PRECISION, weights)}: {error}")
+                bench.skipped.append(f"memory of {Form(PRECISION, weights).name}: {error}")
     rows = [Row(f"model files, {PRECISION}", size, "MB")]
-    if None in filled:
-        added, what = json.loads(filled[None].output)["added"], f"peak that loading adds / the files' size, {PRECISION}"
-        rows.append(Row(what, added / size, "x", bar=None if small else LOAD_BAR))
     for weights, done in filled.items():
-        what = f"loading and filling a photo, {form_name(PRECISION, weights)}"
+        printed, what = json.loads(done.output), f"loading and filling a photo, {Form(PRECISION, weights).name}"
+        if weights is None:
+            loading = f"peak that loading adds / the files' size, {PRECISION}"
+            rows.append(Row(loading, printed["added"] / size, "x", bar=None if small else LOAD_BAR))
         bar = None if small else FILL_BARS.get(weights)
         rows.append(Row(f"peak of {what}", done.peak_mb, "MB", bar=bench.bar(bar)))
         if bench.gpu:
-            gpu = json.loads(done.output)["gpu"]
-            rows.append(Row(f"peak on the GPU of {what}", gpu, "MB", bar=bar))
+            rows.append(Row(f"peak on the GPU of {what}", printed["gpu"], "MB", bar=bar))
     return rows
 
 
-def save_random(folder: str, sizes: str) -> None:
+def save_random(folder: str, small: bool) -> None:
     """Write a model folder of noise, in a process of its own, so that its memory counts nowhere."""
-    chosen = SMALL if sizes == "small" else OFFICIAL
-    captions = CaptionTokenizer.train(["a photo"], chosen.mps2s.text_vocab, chosen.mps2s.text_length)
-    dfvqgan, mps2s = random_dfvqgan(chosen.dfvqgan, PRECISION), random_mps2s(chosen.mps2s, PRECISION)
+    sizes = sizes_of(small)
+    captions = CaptionTokenizer.train(["a photo"], sizes.mps2s.text_vocab, sizes.mps2s.text_length)
+    dfvqgan, mps2s = random_dfvqgan(sizes.dfvqgan, PRECISION), random_mps2s(sizes.mps2s, PRECISION)
     save_model(folder, dfvqgan=dfvqgan, mps2s=mps2s, tokenizer=captions)
 
 
-def load_and_fill(folder: str, weights: str, where: str) -> None:
+def load_and_fill(folder: str, weights: str | None, where: str) -> None:
     """Load a model and fill a photo, in the process whose memory is measured.
 
     What loading adds to the peak, and the peak on a GPU, are printed as JSON, in MB.
 
     Args:
         folder: of the model.
-        weights: their form, or "" for the weights as they are.
+        weights: their form, or None for the weights as they are.
         where: the device.
     """
     before = peak_mb()
@@ -91,6 +89,6 @@ def load_and_fill(folder: str, weights: str, where: str) -> None:
         parts.dfvqgan.to(device)
         parts.mps2s.to(device)
     with torch.inference_mode():
-        image(parts.dfvqgan, parts.mps2s, STEPS)()
+        image(parts.dfvqgan, parts.mps2s, num_inference_steps=STEPS)()
     gpu = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0
     print(json.dumps({"added": added, "gpu": gpu}))

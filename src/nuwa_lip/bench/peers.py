@@ -134,15 +134,8 @@ def generate(model: Any, tokens: int, cache: str, top_k: int) -> Callable[[], ob
     options: dict[str, Any] = {} if cache == "dynamic" else {"cache_implementation": "static", "disable_compile": True}
 
     def run() -> object:
-        return model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            do_sample=True,
-            top_k=top_k,
-            use_cache=True,
-            **options,
-        )
+        given = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": True, "top_k": top_k}
+        return model.generate(encoder_outputs=BaseModelOutput(states), use_cache=True, **given, **options)
 
     run()
     return run
@@ -161,13 +154,8 @@ def _clip_text(projection: bool, small: bool) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     width, layers, heads = (32, 1, 2) if small else (768, 12, 12)
-    config = CLIPTextConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        projection_dim=width,
-    )
+    sizes: dict[str, Any] = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": width}
+    config = CLIPTextConfig(**sizes, num_hidden_layers=layers, num_attention_heads=heads)
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
@@ -186,28 +174,19 @@ def amused_pipeline(dtype: torch.dtype, small: bool, tokenizer: Any = None) -> A
     tiny |= {"micro_cond_encode_dim": 8, "micro_cond_embed_dim": 40, "intermediate_size": 64}
     tiny |= {"num_res_blocks": 1, "num_hidden_layers": 1, "block_num_heads": 2, "num_attention_heads": 2}
     transformer = _build(dtype, UVit2DModel, sample_size=16, **(tiny if small else {}))  # its own sizes are aMUSEd's
-    vq = _build(
-        dtype,
-        VQModel,
-        **_levels((8, 8) if small else (128, 256, 256, 512, 768)),
-        layers_per_block=1 if small else 2,
-        latent_channels=64,
-        num_vq_embeddings=8192,
-        norm_num_groups=8 if small else 32,
-        mid_block_add_attention=False,
-        lookup_from_codebook=True,
-    )
+    channels, blocks, groups = ((8, 8), 1, 8) if small else ((128, 256, 256, 512, 768), 2, 32)
+    sizes: dict[str, Any] = {"layers_per_block": blocks, "norm_num_groups": groups, "latent_channels": 64}
+    sizes |= {"num_vq_embeddings": 8192, "mid_block_add_attention": False, "lookup_from_codebook": True}
+    vq = _build(dtype, VQModel, **_levels(channels), **sizes)
     text = _build(dtype, _clip_text, True, small)
     return AmusedInpaintPipeline(vq, tokenizer, text, transformer, AmusedScheduler(mask_token_id=8255))
 
 
-def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
+def amused(dtype: torch.dtype, small: bool, device: torch.device) -> Callable[[int], object]:
     """Make the inpainting pipeline of aMUSEd-256, as a function of the number of steps.
 
     Args:
-        dtype: of the weights.
-        small: make it tiny.
-        device: where it computes.
+        dtype, small, device: as in `Pipeline`.
     """
     pipe = amused_pipeline(dtype, small)
     text = pipe.text_encoder
@@ -220,13 +199,11 @@ def amused(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Calla
     return _inpainting(pipe.to(device), embed, 32 if small else 256, guidance_scale=10.0)
 
 
-def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU) -> Callable[[int], object]:
+def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device) -> Callable[[int], object]:
     """Make an inpainting pipeline of Stable Diffusion 1.5's size at 256 x 256, as a function of the number of steps.
 
     Args:
-        dtype: of the weights.
-        small: make it tiny.
-        device: where it computes.
+        dtype, small, device: as in `Pipeline`.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 
@@ -237,16 +214,10 @@ def stable_diffusion(dtype: torch.dtype, small: bool, device: torch.device = CPU
     unet = _build(dtype, UNet2DConditionModel, block_out_channels=channels, **sizes, **common)
     levels = _levels((8, 8, 8, 8) if small else (128, 256, 512, 512))
     text = _build(dtype, _clip_text, False, small)
-    pipe: Any = StableDiffusionInpaintPipeline(
-        vae=_build(dtype, AutoencoderKL, sample_size=512, **levels, **common),
-        text_encoder=text,
-        tokenizer=None,
-        unet=unet,
-        scheduler=DDIMScheduler(num_train_timesteps=1000, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    vae = _build(dtype, AutoencoderKL, sample_size=512, **levels, **common)
+    scheduler = DDIMScheduler(num_train_timesteps=1000, steps_offset=1)
+    nothing: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe: Any = StableDiffusionInpaintPipeline(vae, text, None, unet, scheduler, **nothing)
 
     def embed(ids: Tensor) -> dict[str, Tensor]:
         states = text(ids)[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from PIL import Image
 
 from nuwa_lip.assets import asset
 from nuwa_lip.bench.measure import Row
-from nuwa_lip.bench.sizes import DTYPES, MODEL, WEIGHTS, Bench
-from nuwa_lip.errors import InputError
+from nuwa_lip.bench.sizes import DTYPES, MODEL, WEIGHTS, Bench, Form
 from nuwa_lip.fast.quantise import Inputs, Loss, quality_loss, quantise
-from nuwa_lip.hub import ModelParts, load_model
-from nuwa_lip.models import MPS2S
+from nuwa_lip.hub import load_model
+from nuwa_lip.models import DFVQGAN, MPS2S
+from nuwa_lip.tokenizer import CaptionTokenizer
 
 
 def measure_quality(bench: Bench) -> list[Row]:
@@ -30,10 +30,11 @@ def measure_quality(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for precision in bench.precisions:
         for weights in (None, *(() if bench.gpu else WEIGHTS)):
-            loss = known_loss(bench, precision, weights)
+            form = Form(precision, weights)
+            loss = known_loss(bench, form)
             if loss is None:
                 continue
-            name, changed = f"{MODEL} in {form_name(precision, weights)}", 100 * (1 - loss.agreement)
+            name, changed = f"{MODEL} in {form.name}", 100 * (1 - loss.agreement)
             rows += [
                 Row(f"{name}, increase of the loss", loss.nats - loss.exact_nats, "nats a token"),
                 Row(f"{name}, divergence", loss.divergence, "nats a token"),
@@ -42,72 +43,47 @@ def measure_quality(bench: Bench) -> list[Row]:
     return rows + (_image_tokenizer(bench) if "bf16" in bench.precisions else [])
 
 
-def form_name(precision: str, weights: str | None, *, compiled: bool = False) -> str:
-    """Name a form as the lines of a report do: "bf16", "bf16 int8 compiled".
-
-    Args:
-        precision: fp32 or bf16.
-        weights: how they are kept, such as int8; None: as they are.
-        compiled: the step is compiled.
-    """
-    return precision + ("" if weights is None else f" {weights}") + " compiled" * compiled
-
-
-def beside(bench: Bench, rows: Iterable[Row], precision: str, weights: str | None) -> list[Row]:
+def beside(bench: Bench, rows: Iterable[Row], form: Form) -> list[Row]:
     """Put beside the times of a form of the weights what that form costs.
 
     Args:
         bench: holds what was measured.
         rows: the times.
-        precision: of the weights.
-        weights: their form, None for the weights as they are.
+        form: compiled or not, which costs nothing.
     """
-    loss = known_loss(bench, precision, weights)
+    loss = known_loss(bench, form._replace(compiled=False))
     divergence = None if loss is None else max(0.0, loss.divergence)
     return [dataclasses.replace(row, divergence=divergence) for row in rows]
 
 
-def known_loss(bench: Bench, precision: str, weights: str | None) -> Loss | None:
+def known_loss(bench: Bench, form: Form) -> Loss | None:
     """Give the loss of one form, which is measured when it is first needed.
 
     It is None for float32 weights as they are, with which all others are compared, and, with a line that says so, for a
     form that does not run here.
-
-    Args:
-        bench: holds what was measured.
-        precision: of the weights.
-        weights: their form, None for the weights as they are.
     """
-    name = form_name(precision, weights)
+    name = form.name
     if name == "fp32":
         return None
     if name not in bench.losses:
-        bench.losses[name] = None
-        try:
-            bench.losses[name] = _loss_of(bench, precision, weights)
-        except InputError as error:
-            bench.skipped.append(f"loss of {name}: {error}")
+        bench.losses[name] = bench.attempt(f"loss of {name}", partial(_loss_of, bench, form))
     return bench.losses[name]
 
 
-def _loss_of(bench: Bench, precision: str, weights: str | None) -> Loss:
-    """Measure a form against float32; arguments as for `known_loss`.
-
-    Raises:
-        InputError: this form does not run here.
-    """
-    other = second_stage(load_model(MODEL, dtype=DTYPES[precision])).to(bench.device)
-    if weights is not None:
-        quantise(other, weights)
-    return quality_loss(second_stage(exact(bench.device)), other, hidden_halves(bench.device, bench.sizes.small))
+def _loss_of(bench: Bench, form: Form) -> Loss:
+    """Compare a form with float32."""
+    other = _load(form.precision, bench.device)[1]
+    if form.weights is not None:
+        quantise(other, form.weights)
+    return quality_loss(_exact(bench.device)[1], other, _hidden_halves(bench.device, bench.sizes.small))
 
 
 def _image_tokenizer(bench: Bench) -> list[Row]:
     """Compare DF-VQGAN in bf16 with float32: known tokens that change, and decoded pixels of the same tokens."""
-    few = load_model(MODEL, dtype=torch.bfloat16, need_mps2s=False).dfvqgan.to(bench.device)
-    model, changed, known, differences = exact(bench.device).dfvqgan, 0, 0, []
+    model, few = _exact(bench.device)[0], _load("bf16", bench.device)[0]
+    changed, known, differences = 0, 0, []
     with torch.inference_mode():
-        for _, image, mask, _, token_mask in hidden_halves(bench.device, bench.sizes.small):
+        for _, image, mask, _, token_mask in _hidden_halves(bench.device, bench.sizes.small):
             one, other = model.encode(image, mask), few.encode(image, mask)
             here = ~token_mask[:, 0]
             changed, known = changed + int((one.tokens != other.tokens)[here].sum()), known + int(here.sum())
@@ -120,36 +96,30 @@ def _image_tokenizer(bench: Bench) -> list[Row]:
     ]
 
 
-@cache
-def exact(device: torch.device) -> ModelParts:
-    """Load the model in float32."""
-    parts = load_model(MODEL)
-    parts.dfvqgan.to(device)
-    second_stage(parts).to(device)
-    return parts
-
-
-def second_stage(parts: ModelParts) -> MPS2S:
-    """Give the MP-S2S of a complete model."""
-    assert parts.mps2s is not None
-    return parts.mps2s
+def _load(precision: str, device: torch.device) -> tuple[DFVQGAN, MPS2S, CaptionTokenizer]:
+    parts = load_model(MODEL, dtype=DTYPES[precision])
+    assert parts.mps2s is not None and parts.tokenizer is not None
+    return parts.dfvqgan.to(device), parts.mps2s.to(device), parts.tokenizer
 
 
 @cache
-def hidden_halves(device: torch.device, small: bool) -> list[Inputs]:
-    """Prepare the demo photos, or two of them, whose lower halves are to be predicted."""
-    paths = sorted(asset("demo/photos").glob("*.jpg"))[: 2 if small else None]
-    return [_hidden_half(exact(device), Image.open(path).convert("RGB"), device) for path in paths]
+def _exact(device: torch.device) -> tuple[DFVQGAN, MPS2S, CaptionTokenizer]:
+    """Load the model in float32, which all forms are compared with."""
+    return _load("fp32", device)
 
 
+@cache
 @torch.inference_mode()
-def _hidden_half(parts: ModelParts, photo: Image.Image, device: torch.device) -> Inputs:
-    """Prepare a photo whose lower half is to be predicted, without a caption."""
-    assert parts.tokenizer is not None
-    side = parts.dfvqgan.config.resolution
-    pixels = torch.from_numpy(np.array(photo.resize((side, side)), dtype=np.float32))
-    image = (pixels.permute(2, 0, 1)[None] / 127.5 - 1).to(device)
+def _hidden_halves(device: torch.device, small: bool) -> list[Inputs]:
+    """Prepare the demo photos, or two of them, whose lower halves are to be predicted, without captions."""
+    dfvqgan, _, tokenizer = _exact(device)
+    side = dfvqgan.config.resolution
     mask = torch.zeros(1, 1, side, side, dtype=torch.bool, device=device)
     mask[:, :, side // 2 :] = True
-    pair = parts.dfvqgan.encode_pair(image, mask)
-    return parts.tokenizer([""]).to(device), image, mask, pair.tokens, pair.token_mask
+    found: list[Inputs] = []
+    for path in sorted(asset("demo/photos").glob("*.jpg"))[: 2 if small else None]:
+        photo = np.array(Image.open(path).convert("RGB").resize((side, side)), dtype=np.float32)
+        image = (torch.from_numpy(photo).permute(2, 0, 1)[None] / 127.5 - 1).to(device)
+        pair = dfvqgan.encode_pair(image, mask)
+        found.append((tokenizer([""]).to(device), image, mask, pair.tokens, pair.token_mask))
+    return found

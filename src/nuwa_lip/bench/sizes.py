@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nuwa_lip.bench.limits import Limits, precisions
 from nuwa_lip.bench.measure import CPU
+from nuwa_lip.errors import InputError
 from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.quantise import Loss
 from nuwa_lip.hub import Uninitialised
@@ -22,7 +25,10 @@ WEIGHTS = ("packed", "int8", "int4")
 """Forms of the weights (`fast.quantise`) that are worth measuring on a CPU, beside the weights as they are."""
 MODEL = "nuwa-lip-mini"
 """The bundled model."""
+GPU_BATCH = 16
+"""Photos of a training step on a GPU; a few would leave it waiting."""
 NOISE = 1 << 20
+T = TypeVar("T")
 Photo = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """text_ids, image, mask, tokens, token_mask of `MPS2S.encode`."""
 
@@ -108,6 +114,27 @@ SMALL = Sizes(
 )
 
 
+def sizes_of(small: bool, device: torch.device = CPU) -> Sizes:
+    """Give the sizes that are measured on a device."""
+    if small:
+        return SMALL
+    return OFFICIAL if device.type == "cpu" else dataclasses.replace(OFFICIAL, training_batch=GPU_BATCH)
+
+
+class Form(NamedTuple):
+    """The precision of a model, how its weights are kept for decoding, and whether its step is compiled."""
+
+    precision: str
+    weights: str | None = None
+    """One of `WEIGHTS`; None: as they are."""
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name it as the lines of a report do: "bf16", "bf16 int8 compiled"."""
+        return " ".join(filter(None, (self.precision, self.weights, "compiled" * self.compiled)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """One run, which every stage is given."""
@@ -138,6 +165,14 @@ class Bench:
         gc.collect()  # models of gigabytes that refer to themselves
         if self.gpu:
             torch.cuda.empty_cache()
+
+    def attempt(self, what: str, make: Callable[[], T]) -> T | None:
+        """Give what `make` returns, or None and a line that says why it does not run here."""
+        try:
+            return make()
+        except InputError as error:
+            self.skipped.append(f"{what}: {error}")
+            return None
 
     def bar(self, cpu: float | None = None, *, gpu: float | None = None) -> float | None:
         """Choose a row's bar by the device that is measured."""

@@ -24,7 +24,7 @@ from nuwa_lip.bench import (
     whole,
 )
 from nuwa_lip.bench.measure import CPU, Row
-from nuwa_lip.bench.sizes import MODEL, OFFICIAL, SMALL, Bench, Sizes
+from nuwa_lip.bench.sizes import MODEL, Bench, sizes_of
 from nuwa_lip.errors import InputError, first_line
 
 STAGES: dict[str, Callable[[Bench], list[Row]]] = {
@@ -42,8 +42,6 @@ STAGES: dict[str, Callable[[Bench], list[Row]]] = {
     "evaluation": evaluation.measure_evaluation,
 }
 CPU_STAGES = ("inpaint", "painters", "data", "evaluation")
-GPU_BATCH = 16
-"""Photos of a training step; a few would leave a GPU waiting."""
 
 
 def choose(names: str) -> list[str]:
@@ -57,13 +55,6 @@ def choose(names: str) -> list[str]:
     if unknown:
         raise InputError(f"--stages names {unknown[0]!r}; there are: {', '.join(STAGES)}")
     return [name for name in STAGES if name in wanted]
-
-
-def sizes_of(small: bool, device: torch.device) -> Sizes:
-    """Give the sizes that are measured on a device."""
-    if small:
-        return SMALL
-    return OFFICIAL if device.type == "cpu" else dataclasses.replace(OFFICIAL, training_batch=GPU_BATCH)
 
 
 def settings(small: bool, device: torch.device = CPU) -> dict[str, Any]:

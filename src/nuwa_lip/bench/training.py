@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,7 @@ from torch.optim import AdamW
 
 from nuwa_lip.bench.limits import has_bf16, settle
 from nuwa_lip.bench.measure import Row, call_apart, gflop, times, timings
-from nuwa_lip.bench.sizes import OFFICIAL, SMALL, Bench, Sizes, photo
-from nuwa_lip.errors import InputError
+from nuwa_lip.bench.sizes import Bench, Sizes, photo, sizes_of
 from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.compiling import compile_blocks
 from nuwa_lip.models import DFVQGAN, MPS2S
@@ -46,10 +46,9 @@ def measure_training(bench: Bench) -> list[Row]:
     batch = bench.sizes.training_batch
     for name, build, stage in (("stage 1", _stage1, DFVQGANStage), ("stage 2", _stage2, MPS2SStage)):
         kinds = {kind: build(bench.sizes, kind != "plain", bench.device) for kind in ("plain", "ours")}
-        try:
-            kinds["ours, compiled"] = _compiled(bench, build, stage)
-        except InputError as error:
-            bench.skipped.append(f"training step, {name}, compiled: {error}")
+        compiled = bench.attempt(f"training step, {name}, compiled", partial(_compiled, bench, build, stage))
+        if compiled is not None:
+            kinds["ours, compiled"] = compiled
         steps = {kind: _training_step(*made, ours=kind != "plain") for kind, made in kinds.items()}
         found, best = timings(steps, bench.rounds), bench.precisions[-1]
         work = gflop(steps["ours"], bench.device)
@@ -62,12 +61,11 @@ def measure_training(bench: Bench) -> list[Row]:
                 rate = work / found[kind].seconds / bench.limits.rate(best)
                 bar = bench.bar(gpu=GPU_BAR) if (name, kind) == ("stage 2", "ours, compiled") else None
                 rows.append(Row(what, rate, "x", bar=bar, at_least=True, noise=found[kind].noise))
-    del kinds, steps  # the next processes need their memory
+    del kinds, steps, compiled  # the next processes need their memory
     bench.release()
-    chosen = "small" if bench.sizes.small else "official"
     for kind in ("ours", CHECKPOINTED):
         what = f"peak of a process that takes a step, stage 2, {PHOTOS} photos, {kind}"
-        done = call_apart(one_step, chosen, kind, str(bench.device))
+        done = call_apart(one_step, bench.sizes.small, kind, str(bench.device))
         rows.append(Row(what, float(done.output) if bench.gpu else done.peak_mb, "MB"))
     return rows
 
@@ -80,15 +78,15 @@ def _compiled(bench: Bench, build: Build, stage: type[Stage[Any]]) -> tuple[nn.M
     return model, loss
 
 
-def one_step(sizes: str, kind: str, where: str) -> None:
+def one_step(small: bool, kind: str, where: str) -> None:
     """Take a step of stage 2 in the process whose memory is measured, and print the peak on a GPU, in MB.
 
     Args:
-        sizes: "small" or "official".
+        small: take tiny sizes.
         kind: "ours" or `CHECKPOINTED`.
         where: the device.
     """
-    chosen = dataclasses.replace(SMALL if sizes == "small" else OFFICIAL, training_batch=PHOTOS)
+    chosen = dataclasses.replace(sizes_of(small), training_batch=PHOTOS)
     device = torch.device(where)
     settle(device)
     model, loss = _stage2(chosen, True, device)
@@ -134,12 +132,12 @@ def _stage2(sizes: Sizes, ours: bool, device: torch.device) -> tuple[MPS2S, Loss
 
 
 def _training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], None]:
-    """Prepare a step: forward, backward, clipping, optimizer."""
+    """Prepare a step: forward, backward, clipping, optimizer; ours in bf16 if the machine is fast in it."""
     optimizer = AdamW(model.parameters(), lr=1e-4, fused=True if ours else None)  # None: PyTorch's default
     device = next(model.parameters()).device
 
     def step() -> None:
-        with _precision(ours, device):
+        with torch.autocast(device.type, torch.bfloat16) if ours and has_bf16(device) else nullcontext():
             value = loss()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -147,8 +145,3 @@ def _training_step(model: nn.Module, loss: Loss, *, ours: bool) -> Callable[[], 
         optimizer.zero_grad()
 
     return step
-
-
-def _precision(ours: bool, device: torch.device) -> AbstractContextManager[object]:
-    """Give the autocast to bf16 for ours, if the machine is fast in it."""
-    return torch.autocast(device.type, torch.bfloat16) if ours and has_bf16(device) else nullcontext()

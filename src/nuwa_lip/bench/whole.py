@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
 from nuwa_lip.bench import decoding, inpaint, official, peers, quality
-from nuwa_lip.bench.decoding import empty_cache, form, step
+from nuwa_lip.bench.decoding import build, empty_cache, step
 from nuwa_lip.bench.measure import Row, Timing, times, timing, timings
-from nuwa_lip.bench.quality import form_name
-from nuwa_lip.bench.sizes import DTYPES, Bench, photo, random_dfvqgan, random_memory, random_mps2s
-from nuwa_lip.errors import InputError
+from nuwa_lip.bench.sizes import DTYPES, MODEL, Bench, Form, photo, random_dfvqgan, random_memory, random_mps2s
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.sampling import sample
 
@@ -42,20 +41,16 @@ def forms(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     once(official_token)  # the first call is slower
     seconds = [once(official_token)]
-    for own_precision, weights, compiled in decoding.forms(bench):
-        if own_precision != precision:
+    for form in decoding.forms(bench):
+        if form.precision != precision:
             continue
-        name = form_name(precision, weights, compiled=compiled)
-        try:
-            model = form(bench, config, precision, weights, compiled=compiled)
-        except InputError as error:
-            bench.skipped.append(f"whole image in {name}: {error}")
+        model = bench.attempt(f"whole image in {form.name}", partial(build, bench, config, form))
+        if model is None:
             continue
-        found = _one_form(bench, tokenizer, model, name, graph=bench.gpu and compiled)
+        found = _one_form(bench, tokenizer, model, form)
         del model
         seconds.append(once(official_token))
-        bar = bench.bar(OFFICIAL_BARS[weights]) if precision == "bf16" else None
-        rows += quality.beside(bench, _compared(bench, found, name, timing(seconds[-2:]), bar), precision, weights)
+        rows += quality.beside(bench, _compared(bench, found, form, timing(seconds[-2:])), form)
     return [timing(seconds).row("a token of the official pattern, fp32"), *rows]
 
 
@@ -65,30 +60,31 @@ def once(work: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def _one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, name: str, *, graph: bool = False) -> dict[str, Timing]:
+def _one_form(bench: Bench, tokenizer: DFVQGAN, model: MPS2S, form: Form) -> dict[str, Timing]:
     """Measure one token a step and parallel steps; the loop alone; four candidates."""
-    steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
-    memory = random_memory(model)
+    memory, graph = random_memory(model), bench.gpu and form.compiled
+    parallel: dict[str, Any] = {"num_inference_steps": bench.sizes.parallel_steps}
     # warm up: parallel steps run one candidate, steps of one token are padded to several; on a GPU, where a call takes
     # a second, every case is called once instead
-    image(tokenizer, model, steps)()
-    step(model, empty_cache(model, 1, tokens), 1, 2)()
+    image(tokenizer, model, **parallel)()
+    step(model, empty_cache(model, 1, bench.sizes.defective), 1, 2)()
     cases: dict[str, Callable[[], object]] = {
-        "one": image(tokenizer, model, None, graph=graph),
-        "parallel": image(tokenizer, model, steps),
+        "one": image(tokenizer, model, graph=graph),
+        "parallel": image(tokenizer, model, **parallel),
         "loop": lambda: sample(model, memory, graph=graph),
-        "parallel loop": lambda: sample(model, memory, num_inference_steps=steps),
+        "parallel loop": lambda: sample(model, memory, **parallel),
     }
-    if name in ("bf16", "fp32"):
-        cases["four"] = image(tokenizer, model, None, candidates=4)
+    if form.name in ("bf16", "fp32"):
+        cases["four"] = image(tokenizer, model, num_candidates=4)
     return timings(cases, max(1, bench.rounds // 2), warm_up=bench.gpu)
 
 
-def _compared(bench: Bench, found: dict[str, Timing], name: str, token: Timing, bar: float | None) -> list[Row]:
+def _compared(bench: Bench, found: dict[str, Timing], form: Form, token: Timing) -> list[Row]:
     """State one form's times beside a token of the official pattern."""
-    steps, tokens = bench.sizes.parallel_steps, bench.sizes.defective
-    whole = token._replace(seconds=token.seconds * tokens)
-    parallel, loops = bench.bar(PARALLEL_BAR), (found["loop"], found["parallel loop"])
+    name, steps, tokens = form.name, bench.sizes.parallel_steps, bench.sizes.defective
+    whole, loops = token._replace(seconds=token.seconds * tokens), (found["loop"], found["parallel loop"])
+    bar = bench.bar(OFFICIAL_BARS[form.weights]) if form.precision == "bf16" else None
+    parallel = bench.bar(PARALLEL_BAR)
     rows = [
         found["one"].row(f"whole image, {tokens} tokens, one a step, {name}"),
         found["parallel"].row(f"whole image, {tokens} tokens, {steps} parallel steps, {name}"),
@@ -102,25 +98,15 @@ def _compared(bench: Bench, found: dict[str, Timing], name: str, token: Timing, 
     return rows
 
 
-def image(
-    tokenizer: DFVQGAN, model: MPS2S, steps: int | None, candidates: int = 1, *, graph: bool = False
-) -> Callable[[], list[torch.Tensor]]:
-    """Prepare encoding, filling and decoding one photo, as `pipeline` does it.
-
-    Args:
-        tokenizer: DF-VQGAN.
-        model: MP-S2S.
-        steps: S, None for one token a step.
-        candidates: how many are drawn.
-        graph: whether a step is a CUDA graph.
-    """
+def image(tokenizer: DFVQGAN, model: MPS2S, **how: Any) -> Callable[[], list[torch.Tensor]]:
+    """Prepare encoding, filling and decoding one photo, as `pipeline` does it; `how` is for `sample`."""
     ids, pixels, mask, _, _ = photo(model.config, device=model.embedding.weight.device)
 
     def run() -> list[torch.Tensor]:
         encoding = tokenizer.encode(pixels, mask)
         assert encoding.token_mask is not None
         memory = model.encode(ids, pixels, mask, encoding.tokens, encoding.token_mask)
-        tokens, _ = sample(model, memory, num_candidates=candidates, num_inference_steps=steps, graph=graph)
+        tokens, _ = sample(model, memory, **how)
         return [tokenizer.decode(one[None], encoding.skips) for one in tokens]
 
     return run
@@ -128,19 +114,18 @@ def image(
 
 def pipelines(bench: Bench) -> list[Row]:
     """Measure the bundled model on a photo of 256 x 256, warm, and diffusers' pipelines at that size."""
-    own = inpaint.own_work("nuwa-lip-mini", "people skiing", 1 if bench.sizes.small else 3, bench.device)
-    what, bar = "nuwa-lip-mini, a photo of 256 x 256, warm", bench.bar(inpaint.OWN_BAR)
+    own = inpaint.own_work(MODEL, 1 if bench.sizes.small else 3, bench.device)
+    what, bar = f"{MODEL}, a photo of 256 x 256, warm", bench.bar(inpaint.OWN_BAR)
     rows = [Row(what, own.seconds, "s", bar=bar, noise=own.noise)]
     for name, make, steps in (
         ("aMUSEd-256", peers.amused, AMUSED_STEPS),
         ("Stable-Diffusion-1.5-sized", peers.stable_diffusion, DIFFUSION_STEPS),
     ):
         for precision in bench.precisions:
-            work = partial(_pipeline, bench, make, precision, steps)
-            peer = peers.optional(bench, "diffusers", work)
+            peer = peers.optional(bench, "diffusers", partial(_pipeline, bench, make, precision, steps))
             if peer is not None:
                 rows.append(peer.row(f"{name} inpainting, {steps} steps, extrapolated, {precision}"))
-                rows.append(times(f"{name} / nuwa-lip-mini, {precision}", peer, own))
+                rows.append(times(f"{name} / {MODEL}, {precision}", peer, own))
     return rows
 
 

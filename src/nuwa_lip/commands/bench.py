@@ -190,12 +190,10 @@ def _prepare(rounds: int, threads: int | None, *reports: Path | None, device: to
     return machine(device)
 
 
-def _report(
-    stage: str, sections: Mapping[str, list[Row]], notes: dict[str, object], json: Path | None, markdown_: Path | None
-) -> None:
+def _report(stage: str, sections: Mapping[str, list[Row]], notes: dict[str, object], *files: Path | None) -> None:
     """Print the rows, a table a section, and write them."""
     table = "\n".join(f"## {name}\n\n{markdown(rows)}" for name, rows in sections.items())
-    _write(table, as_json(stage, [row for rows in sections.values() for row in rows], notes), json, markdown_)
+    _write(table, as_json(stage, [row for rows in sections.values() for row in rows], notes), *files)
 
 
 def _write(text: str, found: dict[str, Any], json: Path | None, markdown_: Path | None) -> None:

@@ -13,7 +13,8 @@ from rich.progress import track
 
 from nuwa_lip.commands.options import Out, check_least
 from nuwa_lip.data.shapes import Difficulty, Split, shape_samples
-from nuwa_lip.data.shards import Sample, Skipped, write_shards
+from nuwa_lip.data.shards import Sample, write_shards
+from nuwa_lip.data.skipped import Skipped
 from nuwa_lip.data.sources import SourceKind, list_source, load_entries, shuffled
 from nuwa_lip.errors import InputError
 

@@ -24,6 +24,7 @@ from nuwa_lip.evaluation.encodings import Encoders, Encoding, summarise_encoding
 from nuwa_lip.evaluation.encodings import measure as measure_encodings
 from nuwa_lip.evaluation.images import parse_extras, summarise
 from nuwa_lip.evaluation.tokenizers import load_tokenizer, summarise_tokenizer
+from nuwa_lip.evaluation.tokenizers import measure as measure_tokenizer
 from nuwa_lip.hub import read_sampling
 
 
@@ -217,7 +218,7 @@ def tokenizer(
         "n": n,
     }
     with jobs.open_store(jobs.run_of(model, source, **asked), work, json) as store:
-        measure = partial(jobs.measure_tokenizer, extras=extras, weights=weights)
+        measure = partial(measure_tokenizer, extras=extras, weights=weights)
         jobs.measure_shared(measure, dfvqgan, load, source, store, store.missing(n), workers)
         figures = summarise_tokenizer(store, n, dfvqgan.config.codebook_size, extras)
     Console().print(report.table(figures.photos, f"{model} on {benchmark.name}"))
@@ -247,8 +248,7 @@ def _encodings(
     setting = {"model": model, "benchmark": source.folder.name, "benchmark_sha256": source.sha256, "side": side, "n": n}
     print("\n".join(report.describe_encodings(figures, common, setting)))
     if json is not None:
-        found = {name: one.as_json() for name, one in figures.items()}
-        report.write_report(json, {**setting, **common, "encodings": found, "command": report.command_line()})
+        report.write_report(json, {**setting, **common, "encodings": figures, "command": report.command_line()})
 
 
 def _setting(job: jobs.Job, source: Benchmark, n: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -37,8 +37,8 @@ Steps = Callable[[Plan, str], list[Step]]
 
 
 Shared = Annotated[Options, tyro.conf.arg(name="")]
-Measure = Callable[[str, str, str, RowFolder, Benchmark, Setting], object]
-"""Row, its name with the seed, its model, where rows are, benchmark, setting."""
+Measure = Callable[[str, str, str, Setting], object]
+"""Row, its name with the seed, its model, setting."""
 
 
 def table1(
@@ -82,10 +82,10 @@ def table1(
     def build(benchmark: str, _: int) -> Table:
         return specs.table1(benchmark, further, best_of, extras)
 
-    def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
+    def measure(row: str, name: str, model: str, setting: Setting) -> None:
         candidates = best_of if ".best-of-" in row else 1
-        job = replace(job_of(row, model, source, candidates, extras, seed), rank=rank)
-        images_row(name, _with_weights(job, options), folder, source, setting)
+        job = replace(job_of(row, model, setting.source, candidates, extras, seed), rank=rank)
+        images_row(name, _with_weights(job, options), setting)
 
     def plan(training: int) -> Plan:
         return replace(options.plan(training), finetune_data=finetune_data, finetune=finetune, glide=glide)
@@ -187,9 +187,9 @@ def _run_tokenizers(options: Options, build: Callable[[Sequence[str]], Table], m
     """Run a table of tokenizers; `build` takes the further figures."""
     extras, weights = parse_extras(metrics), Weights(lite=options.lite)
 
-    def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
+    def measure(row: str, name: str, model: str, setting: Setting) -> None:
         changes = {"relative_estimation": False, "partial_convolution": True} if row.startswith("partial-") else None
-        tokenizer_row(name, model, folder, source, setting, changes, extras=extras, weights=weights)
+        tokenizer_row(name, model, setting, changes, extras=extras, weights=weights)
 
     _run(options, lambda *_: build(extras), measure, tokenizer_steps, extras=extras)
 
@@ -200,9 +200,9 @@ def _run_stage2(
     """Run a table of results and likelihoods; `build` takes the number of other captions and the further figures."""
     extras = parse_extras(metrics)
 
-    def measure(row: str, name: str, model: str, folder: RowFolder, source: Benchmark, setting: Setting) -> None:
-        job = Job(benchmark=source.folder, model=model, extras=extras, blend=False)  # the paper does not blend
-        images_row(name, _with_weights(job, options), folder, source, setting, with_likelihood=True)
+    def measure(row: str, name: str, model: str, setting: Setting) -> None:
+        job = Job(benchmark=setting.source.folder, model=model, extras=extras, blend=False)  # the paper does not blend
+        images_row(name, _with_weights(job, options), setting, with_likelihood=True)
 
     _run(options, lambda _, own: build(own, extras), measure, steps, others=others, extras=extras)
 
@@ -225,7 +225,7 @@ def _run(
     options.check(pattern)
     Weights(lite=options.lite).describe(extras)  # missing ones are told before any training
     compares, command = pattern.kind == "stage2", command_line()
-    targets: list[tuple[Table, Benchmark, RowFolder, Setting]] = []
+    targets: list[tuple[Table, Setting]] = []
     for path in options.benchmark:
         source, name = read_benchmark(path), path.absolute().name
         own = others_at_hand(source.captions, others) if compares else 0
@@ -234,17 +234,17 @@ def _run(
         wanted |= {"likelihood": own} if compares else {}
         folder = RowFolder(options.out, name, pattern.kind, wanted, None if n == len(source) else n)
         shown = options.pictures if name in (options.pictures_of or (name,)) else 0
-        setting = Setting(n=n, pictures=shown, workers=options.workers, others=own, command=command)
-        targets.append((build(name, own), source, folder, setting))
+        how: dict[str, Any] = {"pictures": shown, "workers": options.workers, "others": own, "command": command}
+        targets.append((build(name, own), Setting(source=source, folder=folder, n=n, **how)))
     models = _models(options, pattern, steps, plan or options.plan)
-    for _, source, folder, setting in targets:
+    for _, setting in targets:
         for name, model in models.items():
-            own_setting = replace(setting, training=model.training, budget=budgets_of(model.runs))
-            measure(model.row, name, model.model, folder, source, own_setting)
-        for stale, why in folder.stale().items():
-            print(f"{folder.path(stale)} was measured otherwise ({why}): left out", file=sys.stderr)
-    blocks = [assemble.assemble(table, source, folder) for table, source, folder, _ in targets]
-    _write(blocks, [target[2] for target in targets], [target[3].chosen() for target in targets], options.out, command)
+            training: dict[str, Any] = {"training": model.training, "budget": budgets_of(model.runs)}
+            measure(model.row, name, model.model, replace(setting, **training))
+        for stale, why in setting.folder.stale().items():
+            print(f"{setting.folder.path(stale)} was measured otherwise ({why}): left out", file=sys.stderr)
+    blocks = [assemble.assemble(table, setting.source, setting.folder) for table, setting in targets]
+    _write(blocks, [setting.chosen() for _, setting in targets], options.out, command)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,9 +311,7 @@ def check_given(model: str, kind: Kind) -> None:
         hub.resolve(model)
 
 
-def _write(
-    blocks: list[assemble.Block], folders: list[RowFolder], chosen: list[list[int]], out: Path, command: str
-) -> None:
+def _write(blocks: list[assemble.Block], chosen: list[list[int]], out: Path, command: str) -> None:
     """Show the table, and write it as JSON, CSV, Markdown, HTML and, of each benchmark, sheets of pictures."""
     name = blocks[0].table.name
     console = Console()
@@ -327,11 +325,11 @@ def _write(
     write_report(out / f"{name}.json", assemble.as_json(blocks, command))
     write_text(out / f"{name}.csv", assemble.as_csv(blocks))
     write_text(out / f"{name}.md", assemble.as_markdown(blocks, command))
-    write_text(out / f"{name}.html", page.page(blocks, folders, chosen, command))
-    for block, folder, photos in zip(blocks, folders, chosen, strict=True):
+    write_text(out / f"{name}.html", page.page(blocks, chosen, command))
+    for block, photos in zip(blocks, chosen, strict=True):
         for ending, changes in (("", False), ("-changes", True)):
-            sheet = pictures.sheet(block, folder, photos, changes=changes)
+            sheet = pictures.sheet(block, photos, changes=changes)
             if sheet is not None:
-                with written_whole(out / f"{name}-{folder.benchmark}{ending}.png") as part:
+                with written_whole(out / f"{name}-{block.folder.benchmark}{ending}.png") as part:
                     sheet.save(part, "PNG")
     console.print(f"{out / name}.json, .csv, .md, .html", highlight=False, markup=False, soft_wrap=True)

@@ -30,7 +30,8 @@ def text_encoder(
         raise InputError(f"{out} exists; give --overwrite to replace what is in it")
     if length < 3:
         raise InputError(f"--length is {length}; it must be 3 or more (begin, a piece, end)")
-    from nuwa_lip.data.shards import Skipped, expand_shards, read_encoded
+    from nuwa_lip.data.shards import expand_shards, read_encoded
+    from nuwa_lip.data.skipped import Skipped
     from nuwa_lip.data.text_encoder import cut
     from nuwa_lip.data.words import with_short_captions
 

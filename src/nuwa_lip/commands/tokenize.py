@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import sys
 
 from rich.console import Console
 from rich.progress import track
@@ -31,9 +32,11 @@ def tokenize(
     workers: int = 2,
     overwrite: bool = False,
 ) -> None:
-    """Make the token cache that stage 2 trains on.
+    """Make the token cache that stage 2 trains on; a killed run goes on, by the same words, where it stopped.
 
     Example: nuwa-lip tokenize --model runs/dfvqgan/model --data shards/ -o tokens/
+
+    Example: torchrun --nproc-per-node 8 -m nuwa_lip tokenize --model runs/dfvqgan/model --data shards/ -o tokens/
 
     Args:
         model: Model folder with a DF-VQGAN.
@@ -47,42 +50,44 @@ def tokenize(
         seed: Of all that is random.
         batch_size: Crops encoded at a time.
         workers: Threads that decode photos.
-        overwrite: Replace the cache in the folder.
+        overwrite: Replace the cache in the folder, and what was begun with other options or data.
     """
     for flag, value in (("variants", variants), ("batch-size", batch_size), ("workers", workers)):
         if value < 1:
             raise InputError(f"--{flag} is {value}; it must be 1 or more")
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or more")
-    if out.exists() and not (overwrite and (out / "tokens.json").is_file()):
-        mend = (
-            "--overwrite replaces it" if (out / "tokens.json").is_file() else "it is not a token cache; name a new one"
-        )
-        raise InputError(f"{out} exists: {mend}")
     import torch
 
-    from nuwa_lip.data.photos import PhotoSet
+    from nuwa_lip.data.shards import expand_shards
     from nuwa_lip.hub import load_model
-    from nuwa_lip.training.tokens import write_cache
+    from nuwa_lip.training.tokenizing import TokenRecipe, write_cache
 
     keep_freed_memory()
-    dfvqgan = load_model(model, need_mps2s=False).dfvqgan
-    photos = PhotoSet.load(data, dfvqgan.config.resolution * 5 // 4, workers=workers)
-    if short_captions:
-        from nuwa_lip.data.words import with_short_captions
-
-        photos = replace(photos, captions=[with_short_captions(texts) for texts in photos.captions])
+    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # as torchrun says
+    card = int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count())
+    shards = expand_shards(data)
+    dfvqgan = load_model(model, need_mps2s=False).dfvqgan.to(f"cuda:{card}" if torch.cuda.is_available() else "cpu")
     console = Console(stderr=True)
-    write_cache(
+    parts, photos = write_cache(
         out,
-        dfvqgan.to("cuda" if torch.cuda.is_available() else "cpu"),
-        photos,
-        variants=variants,
-        masks=masks,
-        augmentation=augmentation,
-        seed=seed,
-        batch_size=batch_size,
+        dfvqgan,
+        shards,
+        TokenRecipe(
+            variants=variants,
+            masks=masks,
+            augmentation=augmentation,
+            seed=seed,
+            batch_size=batch_size,
+            short_captions=short_captions,
+        ),
+        workers=workers,
+        progress=lambda shard, batches: track(batches, f"encoding {shard}", console=console, transient=True),
         replace=overwrite,
-        progress=lambda batches: track(batches, "encoding", console=console, transient=True),
+        rank=rank,
+        world_size=count,
     )
-    print(f"{out}: {len(photos)} photos, {variants} variants of each")
+    if parts == len(shards):
+        print(f"{out}: {photos} photos, {variants} variants of each")
+    else:
+        print(f"process {rank} of {count} is done; {len(shards) - parts} shards are left to others", file=sys.stderr)

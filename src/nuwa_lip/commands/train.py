@@ -44,6 +44,8 @@ class Options:
 
     data: Paths
     """Stage 1 and GLIDE: shards (files, folders, patterns like 'photos-*.tar'). Later: token caches, one or more."""
+    weights: tuple[float, ...] = ()
+    """How often each of --data comes (--data 'a-*.tar' 'b-*.tar' --weights 3 1); else every sample equally often."""
     out: Out
     """Run folder."""
     validation: Paths = ()
@@ -51,8 +53,7 @@ class Options:
     recipe: Path | None = None
     """A recipe.json, in place of a name."""
     resume: bool = False
-    """Go on from the last checkpoint in the run folder, if there is one; with more --schedule.steps than it had, if
-    need be."""
+    """Go on from the last checkpoint in the run folder, if there is one; more --schedule.steps lengthen the run."""
     overwrite: bool = False
     """Replace the run in the run folder."""
     init_from: str | None = None
@@ -102,7 +103,8 @@ def dfvqgan(argv: list[str]) -> None:
         )
 
     def held(accelerator: Accelerator) -> Photos:
-        return _photos(dataclasses.replace(options, data=options.validation), recipe.model.resolution, accelerator)
+        others = dataclasses.replace(options, data=options.validation, weights=())
+        return _photos(others, recipe.model.resolution, accelerator)
 
     adversary = recipe.adversary
     later = adversary.start - adversary.head_start if adversary.weight > 0 else None
@@ -129,16 +131,15 @@ def mps2s(argv: list[str]) -> None:
     if options.validation and recipe.trained == "prior":
         raise InputError("--validation is not for a prior, which is fitted to all that is there: leave it out")
 
-    def opened(folders: tuple[str, ...]) -> TokenCache:
-        caches = [TokenCache.open(Path(folder), recipe.model) for folder in folders]
-        return caches[0] if len(caches) == 1 else TokenCache.join(caches)
+    def opened(folders: tuple[str, ...], weights: tuple[float, ...] = ()) -> TokenCache:
+        return TokenCache.join([TokenCache.open(Path(folder), recipe.model) for folder in folders], weights)
 
     sharded = options.strategy == "fsdp"
     if sharded and options.validation:
         raise InputError("--validation is not for --strategy fsdp, whose average is in parts: leave it out")
     if sharded and recipe.trained == "prior":
         raise InputError("--strategy fsdp is not for a prior, which one process fits: leave it out")
-    cache, others = opened(options.data), opened(options.validation) if options.validation else None
+    cache, others = opened(options.data, options.weights), opened(options.validation) if options.validation else None
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
         held = cache if options.cache == "none" else cache.load("cpu" if options.cache == "ram" else accelerator.device)
@@ -182,10 +183,10 @@ def glide(argv: list[str]) -> None:
 
 def _photos(options: Options, resolution: int, accelerator: Accelerator) -> Photos:
     """The photos of a run, a little larger than the model, so that crops of it keep their sharpness."""
-    from nuwa_lip.data.photos import open_photos
+    from nuwa_lip.data.streamed import open_photos
 
-    size, device = resolution * 5 // 4, accelerator.device
-    return open_photos(options.data, size, cache=options.cache, device=device, workers=options.workers)
+    how: Any = {"cache": options.cache, "workers": options.workers, "weights": options.weights}
+    return open_photos(options.data, resolution * 5 // 4, device=accelerator.device, **how)
 
 
 def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
@@ -253,9 +254,8 @@ def _difference(old: Any, new: Any, name: str = "") -> str | None:
 
 def _cli(stage: str, base: Any, argv: list[str]) -> tuple[Options, Any]:
     flat = tyro.conf.arg(name="")
-    command = {"dfvqgan": dfvqgan, "mps2s": mps2s, "glide": glide}[stage]
+    command, kind = {"dfvqgan": dfvqgan, "mps2s": mps2s, "glide": glide}[stage], recipes.STAGES[stage][0]
     helping = "-h" in argv or "--help" in argv
-    kind = recipes.STAGES[stage][0]
 
     def take(options: Options, recipe: Any) -> tuple[Options, Any]:
         return options, recipe

@@ -1,4 +1,4 @@
-"""Captioned photos as batches for training: a decoded set in memory, or a stream for sets that do not fit.
+"""Captioned photos as batches for training: a decoded set in memory; `streamed` is for sets that do not fit.
 
 Photos are held as squares, uint8 [3, S, S]. A photo that is not square is squeezed into one, and its true
 aspect (width / height) is kept beside it, so that augmentation can crop from all of the photo without distortion.
@@ -12,28 +12,20 @@ Shapes: N photos of the set, B batch of this process, S side.
 
 from __future__ import annotations
 
-import functools
-import warnings
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from nuwa_lip.data.shards import (
-    EncodedSample,
-    Skipped,
-    decode_picture,
-    expand_shards,
-    nothing_read,
-    read_encoded,
-)
+from nuwa_lip.data.order import Order
+from nuwa_lip.data.shards import EncodedSample, decode_picture, expand_sources, nothing_read, read_encoded
+from nuwa_lip.data.skipped import Skipped
 from nuwa_lip.errors import InputError
 
 SQUEEZED_SOURCES = ("flickr8k",)
@@ -76,33 +68,6 @@ class Photos(Protocol):
         ...
 
 
-def open_photos(
-    urls: Urls,
-    size: int,
-    *,
-    cache: Literal["ram", "device", "none"] = "ram",
-    device: torch.device | str = "cpu",
-    workers: int = 2,
-) -> Photos:
-    """Open shards for training.
-
-    Args:
-        urls: see `nuwa_lip.data.shards.expand_shards`.
-        size: side S of the squares, in pixels.
-        cache: hold all photos decoded in memory ("ram"), on the GPU ("device"), or read them when they are
-            needed ("none").
-        device: the device that computes with the batches.
-        workers: threads that fill the cache, or processes that read and decode.
-
-    Raises:
-        InputError: a path is missing or no photo could be read.
-    """
-    if cache == "none":
-        return StreamedPhotos(urls, size, workers=workers, pin=torch.device(device).type == "cuda")
-    photos = PhotoSet.load(urls, size, workers=workers)
-    return photos.to(device) if cache == "device" else photos
-
-
 @dataclass(frozen=True, kw_only=True)
 class PhotoSet:
     """A whole set decoded in memory."""
@@ -111,21 +76,50 @@ class PhotoSet:
     captions: list[list[str]]  # N lists, each maybe empty
     aspects: torch.Tensor  # [N] float32, true width / height; 0 = unknown
     keys: list[str]
+    order: Order | None = None
+    """Order of the photos; None: all of them equally often."""
 
     @classmethod
-    def load(cls, urls: Urls, size: int, *, workers: int = 2) -> PhotoSet:
+    def load(cls, urls: Urls, size: int, *, workers: int = 2, weights: Sequence[float] = ()) -> PhotoSet:
         """Decode shards into memory. Damaged photos are skipped with one warning.
 
         Args:
             urls: see `nuwa_lip.data.shards.expand_shards`.
             size: side S of the squares, in pixels.
             workers: number of threads.
+            weights: how often the photos of each of `urls` come; empty: all photos equally often.
 
         Raises:
-            InputError: a path is missing or no photo could be read.
+            InputError: a path is missing, or no photo of a source could be read.
         """
-        shards, skipped = expand_shards(urls), Skipped()
-        encoded = list(read_encoded(shards, skipped))  # small beside the decoded set, whose size it gives
+        sources, skipped = expand_sources(urls, weights), Skipped()
+        photos, counts = cls.read(sources, size, skipped, workers=workers)
+        for shards, count in zip(sources, counts, strict=True):
+            if not count:
+                raise nothing_read(shards, skipped)
+        skipped.warn(len(photos))
+        return replace(photos, order=Order(tuple(counts), tuple(weights))) if weights else photos
+
+    @classmethod
+    def read(
+        cls, sources: Sequence[Sequence[str]], size: int, skipped: Skipped, *, workers: int = 2
+    ) -> tuple[PhotoSet, list[int]]:
+        """Decode the shards of one or several sources into memory, perhaps without any photo.
+
+        Args:
+            sources: local files or addresses.
+            size: side S of the squares, in pixels.
+            skipped: collects what could not be read.
+            workers: number of threads.
+
+        Returns:
+            The set, and the number of photos of each source.
+        """
+        encoded: list[EncodedSample] = []
+        ends = []
+        for shards in sources:
+            encoded += read_encoded(shards, skipped)  # small beside the decoded set, whose size it gives
+            ends.append(len(encoded))
         images = torch.empty(len(encoded), 3, size, size, dtype=torch.uint8)
         aspects = torch.zeros(len(encoded))
 
@@ -140,17 +134,15 @@ class PhotoSet:
 
         with ThreadPoolExecutor(workers) as pool:
             good = [row for row, ok in enumerate(pool.map(fill, range(len(encoded)))) if ok]
-        if not good:
-            raise nothing_read(shards, skipped)
-        skipped.warn(len(good))
         if len(good) < len(encoded):
             images, aspects = images[good], aspects[good]
-        return cls(
+        photos = cls(
             images=images,
             captions=[encoded[row].captions for row in good],
             aspects=aspects,
             keys=[encoded[row].key for row in good],
         )
+        return photos, np.diff([0, *(bisect_left(good, end) for end in ends)]).tolist()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -177,15 +169,15 @@ class PhotoSet:
         Raises:
             InputError: the batch size is not a multiple of the number of processes.
         """
-        part = _part(batch_size, rank, world_size)
+        part = part_of(batch_size, rank, world_size)
         first = step * batch_size
         positions = range(first + part.start, first + part.stop)
-        rows = [int(_permutation(len(self), seed, p // len(self))[p % len(self)]) for p in positions]
-        picks = _caption_picks(seed, step, batch_size)[part]
+        rows = (self.order or Order((len(self),))).rows(seed, positions)
+        picks = caption_picks(seed, step, batch_size)[part]
         index = torch.tensor(rows, device=self.images.device)
         return PhotoBatch(
             images=self.images[index],
-            captions=[_pick(self.captions[row], u) for row, u in zip(rows, picks, strict=True)],
+            captions=[pick(self.captions[row], u) for row, u in zip(rows, picks, strict=True)],
             aspects=self.aspects[index],
             keys=[self.keys[row] for row in rows],
         )
@@ -206,117 +198,6 @@ class PhotoSet:
         while True:
             yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
             step += 1
-
-
-class StreamedPhotos:
-    """Photos that worker processes read from the shards and decode when they are needed.
-
-    Every epoch shuffles the shards and then the samples within a buffer. Each worker reads all shards and decodes
-    only its own batches, which keeps the order independent of the numbers of workers and processes.
-
-    Args:
-        urls: see `nuwa_lip.data.shards.expand_shards`.
-        size: side S of the squares, in pixels.
-        workers: processes that read and decode; 0 reads in this process.
-        buffer: number of samples, still compressed, that are shuffled at a time.
-        pin: put batches into page-locked memory, from which a GPU can copy while it computes.
-    """
-
-    def __init__(self, urls: Urls, size: int, *, workers: int = 2, buffer: int = 2000, pin: bool = False) -> None:
-        self.shards, self.size, self.workers, self.buffer = expand_shards(urls), size, workers, buffer
-        self.pin = pin
-
-    def batches(
-        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
-    ) -> Iterator[PhotoBatch]:
-        """Yield batches for ever. Skipping the batches before `start_step` costs at most two epochs of reading.
-
-        Args:
-            batch_size: photos of one step, over all processes together; a multiple of `world_size`.
-            seed: seed of the order and of the choice of captions.
-            start_step: first step to give, counted from 0.
-            rank: index of this process.
-            world_size: number of processes.
-
-        Raises:
-            InputError: no photo could be read, or the batch size is not a multiple of the number of processes.
-        """
-        part = _part(batch_size, rank, world_size)
-        stream = _Stream(self, batch_size, seed, start_step, part)
-        # a loader without a generator of its own draws from everybody's when it starts, and so when a run is resumed
-        own = torch.Generator()
-        yield from DataLoader(stream, batch_size=None, num_workers=self.workers, pin_memory=self.pin, generator=own)
-
-
-class _Stream(IterableDataset[PhotoBatch]):
-    """The batches of one process; worker w of W makes every W-th batch."""
-
-    def __init__(self, photos: StreamedPhotos, batch_size: int, seed: int, start_step: int, part: slice):
-        self.photos, self.batch_size, self.seed = photos, batch_size, seed
-        self.start_step, self.part = start_step, part
-
-    def __iter__(self) -> Iterator[PhotoBatch]:
-        worker = get_worker_info()
-        index, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        samples = self._samples(self.start_step * self.batch_size)
-        step = self.start_step
-        while batch := list(islice(samples, self.batch_size)):
-            if (step - self.start_step) % count == index:
-                yield self._decode(batch, _caption_picks(self.seed, step, self.batch_size))
-            step += 1
-
-    def _samples(self, skip: int) -> Iterator[EncodedSample]:
-        """Yield the endless shuffled sequence without its first `skip` samples."""
-        skipped, epoch = Skipped(), 0
-        while True:
-            length = 0
-            for sample in self._epoch(epoch, skipped):
-                length += 1
-                if skip:
-                    skip -= 1
-                else:
-                    yield sample
-            if not length:
-                raise nothing_read(self.photos.shards, skipped)
-            if epoch == 0:
-                skipped.warn(length)
-            epoch += 1 + skip // length  # the length is known now: skip whole epochs
-            skip %= length
-
-    def _epoch(self, epoch: int, skipped: Skipped) -> Iterator[EncodedSample]:
-        rng = np.random.default_rng([self.seed, epoch])
-        shards = [self.photos.shards[i] for i in rng.permutation(len(self.photos.shards))]
-        held: list[EncodedSample] = []
-        for sample in read_encoded(shards, skipped):
-            if len(held) < self.photos.buffer:
-                held.append(sample)
-            else:
-                row = int(rng.integers(len(held)))
-                yield held[row]
-                held[row] = sample
-        yield from (held[row] for row in rng.permutation(len(held)))
-
-    def _decode(self, batch: list[EncodedSample], picks: np.ndarray) -> PhotoBatch:
-        """Decode this process's part of a batch, in whose whole another takes the place of a photo that is damaged."""
-        chosen, images, aspects = [], [], []
-        for row in range(len(batch))[self.part]:
-            for sample in batch[row:] + batch[:row]:
-                try:
-                    image, aspect = to_square(sample, self.photos.size)
-                    break
-                except ValueError as error:
-                    warnings.warn(f"skipped {sample.key}: {error}", UserWarning, stacklevel=2)
-            else:
-                raise InputError(f"none of {len(batch)} photos could be read, {batch[0].key} for one")
-            chosen.append(sample)
-            images.append(image)
-            aspects.append(aspect)
-        return PhotoBatch(
-            images=torch.stack(images),
-            captions=[_pick(sample.captions, u) for sample, u in zip(chosen, picks[self.part], strict=True)],
-            aspects=torch.tensor(aspects),
-            keys=[sample.key for sample in chosen],
-        )
 
 
 def to_square(sample: EncodedSample, size: int) -> tuple[torch.Tensor, float]:
@@ -347,22 +228,23 @@ def _squeezed(meta: dict[str, Any]) -> bool:
     return bool(meta.get("squeezed", meta.get("source") in SQUEEZED_SOURCES))
 
 
-def _part(batch_size: int, rank: int, world_size: int) -> slice:
+def part_of(batch_size: int, rank: int, world_size: int) -> slice:
+    """Find a process's part of a batch.
+
+    Raises:
+        InputError: the batch size is not a positive multiple of the number of processes.
+    """
     if batch_size < 1 or batch_size % world_size:
         raise InputError(f"batch size {batch_size} is not a positive multiple of the {world_size} processes")
     share = batch_size // world_size
     return slice(rank * share, (rank + 1) * share)
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(n)
-
-
-def _caption_picks(seed: int, step: int, batch_size: int) -> np.ndarray:
+def caption_picks(seed: int, step: int, batch_size: int) -> np.ndarray:
     """Draw the numbers in [0, 1) that choose each photo's caption, on every process for the whole batch."""
     return np.random.default_rng([seed, step, 1]).random(batch_size)
 
 
-def _pick(captions: list[str], u: float) -> str:
+def pick(captions: list[str], u: float) -> str:
+    """Choose a caption by a number in [0, 1); "" if there is none."""
     return captions[int(u * len(captions))] if captions else ""

@@ -11,7 +11,6 @@ import glob
 import io
 import json
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,16 +23,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from webdataset.tariterators import base_plus_ext
 
 from nuwa_lip.data.objects import Outline
+from nuwa_lip.data.order import check_weights
 from nuwa_lip.data.remote import URL, check_scheme, open_shard
-from nuwa_lip.data.tars import Lost, members
+from nuwa_lip.data.skipped import Skipped
+from nuwa_lip.data.tars import BLOCK, Lost, members
 from nuwa_lip.disk import clean, make_folder, parse_json, temporary_folder
 from nuwa_lip.errors import InputError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 INTERNAL = re.compile(r"__[^/]*__($|/)")
 """Names of what webdataset says of a shard."""
-MOST_LOST = 0.3
-"""Largest share of the shards' bytes that may be noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,61 +59,6 @@ class EncodedSample(NamedTuple):
     meta: dict[str, Any]
 
 
-class Skipped:
-    """Collects what could not be read of shards and samples, for one warning at the end."""
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
-        self.samples = 0
-        """Samples among these."""
-        self.bytes, self.lost = 0, 0
-        """Of shards: read, and without anything that can be read."""
-        self.shards, self.failed = 0, 0
-        """Shards that were asked for, and those that could not be opened or broke off."""
-
-    def add(self, name: str, reason: object, *, sample: bool = True) -> None:
-        """Remember what is damaged, once, and the reason.
-
-        Args:
-            name: of a sample or a shard.
-            reason: a text or an error.
-            sample: whether it is one photo.
-        """
-        if name not in self.reasons:
-            self.reasons[name] = " ".join(str(reason).split()) or type(reason).__name__
-            self.samples += sample
-
-    def __len__(self) -> int:
-        return len(self.reasons)
-
-    def __str__(self) -> str:
-        named = [f"{name} ({reason})" for name, reason in list(self.reasons.items())[:5]]
-        more = f" and {len(self) - 5} more" if len(self) > 5 else ""
-        return ", ".join(named) + more
-
-    def warn(self, photos: int | None = None) -> None:
-        """Warn once, if anything was skipped; with the number of photos that there are.
-
-        Raises:
-            InputError: more than `MOST_LOST` of the shards' bytes are lost, or more photos than there are.
-        """
-        if not self.reasons:
-            return
-        left = "" if photos is None else f"; there are {photos} photos"
-        if self.failed > max(1, MOST_LOST * self.shards):
-            raise InputError(
-                f"{self.failed} of {self.shards} shards cannot be read, which is too much to go on: {self}{left}; "
-                "look whether they are still there, and resume"
-            )
-        if photos is not None and (self.lost > MOST_LOST * self.bytes or self.samples > photos):
-            share = self.lost / max(self.bytes, 1)
-            raise InputError(
-                f"{self.samples} photos and {share:.0%} of the shards' bytes cannot be read, which is too much to go "
-                f"on: {self}{left}; get the shards again, or leave out the damaged ones"
-            )
-        warnings.warn(f"skipped {len(self)} that could not be read: {self}{left}", UserWarning, stacklevel=3)
-
-
 def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
     """List the shards that paths, folders, globs, brace patterns and URLs stand for, in the order given.
 
@@ -132,6 +76,19 @@ def expand_shards(urls: str | Path | Sequence[str | Path]) -> list[str]:
     if not shards:
         raise InputError("no shards were given; name .tar files, a folder of them, or 'a pattern-*.tar'")
     return shards
+
+
+def expand_sources(urls: str | Path | Sequence[str | Path], weights: Sequence[float] = ()) -> list[list[str]]:
+    """List the shards of each source: of each of `urls` if they have weights, or of all of them together.
+
+    Raises:
+        InputError: see `expand_shards`; or there are not as many weights.
+    """
+    if not weights:
+        return [expand_shards(urls)]
+    given = [urls] if isinstance(urls, str | Path) else urls
+    check_weights(given, weights)
+    return [expand_shards(url) for url in given]
 
 
 def _expand(url: str) -> list[str]:
@@ -158,6 +115,11 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
         shards: local files or URLs.
         skipped: collects the damaged shards and samples.
     """
+    return (sample for sample, _, _ in read_placed(shards, skipped))
+
+
+def read_placed(shards: Iterable[str], skipped: Skipped) -> Iterator[tuple[EncodedSample, int, int]]:
+    """Read shards as `read_encoded` does, and tell at which bytes of its shard each sample begins and ends."""
     for shard in shards:
         name, lost, torn = Path(shard).name, 0, False
         skipped.shards += 1
@@ -169,7 +131,7 @@ def read_encoded(shards: Iterable[str], skipped: Skipped) -> Iterator[EncodedSam
                     if not group.key:
                         continue
                     try:
-                        yield _parse(group)
+                        yield _parse(group), group.start, group.end
                     except ValueError as error:
                         skipped.add(f"{name}:{group.key}", error)
         except (OSError, ValueError) as error:
@@ -190,6 +152,9 @@ class _Group:
     """Whether something is lost right before or behind it, which may be of it."""
     lost: int = 0
     """Bytes lost before it."""
+    start: int = 0
+    end: int = 0
+    """Where it lies in the shard, in bytes."""
 
 
 def _groups(stream: BinaryIO) -> Iterator[_Group]:
@@ -207,9 +172,23 @@ def _groups(stream: BinaryIO) -> Iterator[_Group]:
         if group.key and key != group.key:
             yield group
             group = _Group()
-        group.key = key
+        if not group.key:
+            group.start = found.start
+        group.key, group.end = key, found.end
         group.parts.setdefault(ending.lower(), found.data)
     yield group
+
+
+def parse_sample(data: bytes) -> EncodedSample:
+    """Read one sample of a shard from its bytes, which `read_placed` has told.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    for group in _groups(io.BytesIO(data + bytes(2 * BLOCK))):  # zeros end a tar
+        if group.key:
+            return _parse(group)
+    raise ValueError("no sample")
 
 
 def _parse(group: _Group) -> EncodedSample:

@@ -28,7 +28,8 @@ import numpy as np
 from PIL import Image
 
 from nuwa_lip.data.objects import Outline, read_coco_objects
-from nuwa_lip.data.shards import Sample, Skipped, decode_picture, read_samples
+from nuwa_lip.data.shards import Sample, decode_picture, read_samples
+from nuwa_lip.data.skipped import Skipped
 from nuwa_lip.disk import clean, inside, lines_of, parse_json, read_text, regular
 from nuwa_lip.errors import InputError
 

@@ -32,6 +32,10 @@ class Member(NamedTuple):
 
     name: str
     data: bytes
+    start: int
+    """Where its headers begin, in bytes."""
+    end: int
+    """Where the next file's headers begin."""
 
 
 class Lost(NamedTuple):
@@ -51,6 +55,8 @@ class Tape:
         self.stream, self.held = stream, bytearray()
         self.left = _size(stream)
         """Bytes that a file still has; None where nobody knows."""
+        self.at = 0
+        """Bytes that were taken."""
 
     def look(self, count: int) -> bytes:
         """Give the next bytes, fewer at the end, and leave them there."""
@@ -62,6 +68,7 @@ class Tape:
         """Give the next bytes, fewer at the end."""
         taken = self.look(count)
         del self.held[: len(taken)]
+        self.at += len(taken)
         if self.left is not None:
             self.left -= len(taken)
         return taken
@@ -82,8 +89,9 @@ def members(stream: BinaryIO) -> Iterator[Member | Lost]:
     for magic, how in COMPRESSED.items():
         if start.startswith(magic):
             raise ValueError(f"it is compressed ({how}): unpack it")
-    ended = False
+    ended, begin = False, 0
     while block := tape.look(BLOCK):
+        begin = tape.at if name is None and size is None else begin  # long names stand before the header
         ended = not any(block)
         if ended:
             tape.take(BLOCK)
@@ -105,7 +113,7 @@ def members(stream: BinaryIO) -> Iterator[Member | Lost]:
             name, size = _pax(data)
         elif header.type not in GLOBAL:
             if header.isreg():
-                yield Member(name or header.name, data)
+                yield Member(name or header.name, data, begin, tape.at)
             name = size = None
     if not ended:
         yield Lost(0)

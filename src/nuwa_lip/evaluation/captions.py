@@ -94,22 +94,21 @@ def ask_for_colours(paint: Paint, benchmark: Benchmark, items: Iterable[int], st
         items: their numbers.
         store: gets the shares; photos that it has are not painted again.
     """
-    for index in items:
-        name = f"{index:05d}"
+
+    def of_photo(index: int) -> dict[str, np.ndarray]:
         captions = [recoloured(benchmark.captions[index], colour) for colour in COLOURS]
-        if store.has(name, {}):
-            continue
         if None in captions:
-            store.save(name, {"shares": np.full((len(COLOURS),) * 2, np.nan)})
-            continue
+            return {"shares": np.full((len(COLOURS),) * 2, np.nan)}
         item = benchmark[index]
         painted = [paint(item, caption) for caption in captions if caption is not None]
-        store.save(name, {"shares": np.stack([colour_shares(picture[item.mask]) for picture in painted])})
+        return {"shares": np.stack([colour_shares(picture[item.mask]) for picture in painted])}
+
+    store.fill(items, of_photo)
 
 
 def summarise_colours(store: Store, n: int) -> Obeyed:
     """How often the colour asked for decides, over the first n photos."""
-    shares = store.load([f"{i:05d}" for i in range(n)], ["shares"])["shares"]  # [N, C asked, C]
+    shares = store.load(n, ["shares"])["shares"]  # [N, C asked, C]
     shares = shares[~np.isnan(shares).any((1, 2))]
     most = shares == shares.max(1, keepdims=True)
     right = np.einsum("ncc->nc", most) / most.sum(1)  # who is equal shares the place

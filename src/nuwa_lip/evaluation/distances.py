@@ -15,8 +15,10 @@ from torch import Tensor
 CHUNK = 4096
 """Rows looked at together: bounds the memory whatever N is."""
 KERNEL_DEGREE = 3
-RESAMPLES = 50
-"""For the spread of a distance between sets, which is costly: known to a tenth of itself."""
+RESAMPLES, MEAN_RESAMPLES = 50, 2000
+"""For the spread of a distance between sets, which is costly: known to a tenth of itself; and for that of a mean."""
+Interval = tuple[float, float]
+"""Ends of a 95 % interval."""
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -84,7 +86,7 @@ class Estimate(NamedTuple):
     """float64 [R]. All estimates from N photos share their resamples, so that two of them can be compared in pairs."""
 
     @property
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> Interval:
         """The 95 % interval."""
         return spread_interval(self.value, self.resampled)
 
@@ -132,7 +134,7 @@ def centred(value: float, resampled: np.ndarray) -> np.ndarray:
     return resampled - resampled.mean() + value
 
 
-Change = tuple[float, tuple[float, float]]
+Change = tuple[float, Interval]
 """By how much one figure differs from another, or how many times as large it is, with the 95 % interval."""
 
 
@@ -167,50 +169,46 @@ def mean_change(one: np.ndarray, other: np.ndarray, *, ratio: bool) -> Change | 
     return float((other - one).mean()), bootstrap_interval(other - one)
 
 
-def spread_interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
+def spread_interval(value: float, resampled: np.ndarray) -> Interval:
     """Give the 95 % interval by the resamples' spread; their level is useless, as repeated photos shift a distance."""
     half = 1.96 * float(resampled.std(ddof=1))
     return value - half, value + half
 
 
-def bootstrap_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """Give the 95 % interval of the mean of per-photo values, by resampling the photos.
-
-    Args:
-        values: [N].
-        seed: of the resamples.
-        resamples: how many.
-    """
-    return ratio_interval(values, np.ones_like(values, dtype=np.float64), seed=seed, resamples=resamples)
+def bootstrap_interval(values: np.ndarray) -> Interval:
+    """Give the 95 % interval of the mean of per-photo values [N], by resampling the photos."""
+    return ratio_interval(values, np.ones_like(values, dtype=np.float64))
 
 
-def median_interval(values: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """Give the 95 % interval of the median of per-photo values, by resampling the photos.
-
-    Args:
-        values: [N].
-        seed: of the resamples.
-        resamples: how many.
-    """
-    rng = np.random.default_rng(seed)
-    medians = [np.median(rng.choice(values, len(values))) for _ in range(resamples)]
+def median_interval(values: np.ndarray) -> Interval:
+    """Give the 95 % interval of the median of per-photo values [N], by resampling the photos."""
+    rng = np.random.default_rng(0)
+    medians = [np.median(rng.choice(values, len(values))) for _ in range(MEAN_RESAMPLES)]
     low, high = np.percentile(medians, [2.5, 97.5])
     return float(low), float(high)
 
 
-def ratio_interval(
-    values: np.ndarray, others: np.ndarray, *, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float]:
+def mean_and_interval(values: np.ndarray, *, median: bool = False) -> tuple[float | None, Interval | None]:
+    """Average per-photo values [N] without NaN, with the 95 % interval; None twice if nothing is left."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None, None
+    if median:
+        return float(np.median(values)), median_interval(values)
+    return float(values.mean()), bootstrap_interval(values)
+
+
+def ratio_interval(values: np.ndarray, others: np.ndarray) -> Interval:
     """Give the 95 % interval of the ratio of the means of two values of the same photos, by resampling the photos.
 
     Args:
         values, others: [N].
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     together = max(1, 2_000_000 // len(values))  # resamples at a time: bounds the memory
     ratios: list[np.ndarray] = []
-    for start in range(0, resamples, together):
-        rows = rng.integers(len(values), size=(min(together, resamples - start), len(values)))
+    for start in range(0, MEAN_RESAMPLES, together):
+        rows = rng.integers(len(values), size=(min(together, MEAN_RESAMPLES - start), len(values)))
         ratios.append(values[rows].mean(1) / others[rows].mean(1))
     low, high = np.percentile(np.concatenate(ratios), [2.5, 97.5])
     return float(low), float(high)

@@ -14,8 +14,7 @@ Legend: S side of the square, h w token grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,11 +24,9 @@ from torch import Tensor
 
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.distances import bootstrap_interval
+from nuwa_lip.evaluation.distances import mean_and_interval
 from nuwa_lip.evaluation.store import Store
-from nuwa_lip.evaluation.tokenizers import Squares
-from nuwa_lip.fast import speed_up
-from nuwa_lip.hub import load_model
+from nuwa_lip.evaluation.tokenizers import Squares, changed_form, load_tokenizer
 from nuwa_lip.images.seams import blend
 from nuwa_lip.models import DFVQGAN
 
@@ -41,21 +38,7 @@ SWITCHES = {
     "partial": {"relative_estimation": False, "partial_convolution": True},
 }
 """Of a DF-VQGAN's configuration; the weights are the same."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodingFigures:
-    """The figures of one way of encoding; each with its 95 % interval by bootstrap over the photos, or None."""
-
-    agreement: float | None
-    """Share of the known tokens that are those of the complete photo."""
-    ring: float | None
-    """Mean absolute error of the known pixels within a token's side of the hole, in levels of 255."""
-    intervals: Mapping[str, tuple[float, float] | None]
-
-    def as_json(self) -> dict[str, Any]:
-        """Give the figures as the report has them."""
-        return {"agreement": self.agreement, "ring": self.ring, "intervals_95": dict(self.intervals)}
+FIGURES = ("agreement", "ring")
 
 
 class Encoders:
@@ -63,12 +46,7 @@ class Encoders:
 
     def __init__(self, model: DFVQGAN, names: Sequence[str]) -> None:
         self.model, self.names = model, tuple(names)
-        self.forms = {}
-        for name in self.names:
-            if name in SWITCHES:
-                form = DFVQGAN(replace(model.config, **SWITCHES[name])).eval()  # type: ignore[arg-type]
-                form.load_state_dict(model.state_dict())
-                self.forms[name] = speed_up(form)
+        self.forms = {name: changed_form(model, SWITCHES[name]) for name in self.names if name in SWITCHES}
 
     @classmethod
     def load(cls, name: str, names: Sequence[str]) -> Encoders:
@@ -84,7 +62,7 @@ class Encoders:
         unknown = [one for one in names if one not in ENCODINGS]
         if unknown or not names:
             raise InputError(f"there is no encoding {', '.join(unknown) or ''!r}; there are: {', '.join(ENCODINGS)}")
-        return cls(load_model(name, need_mps2s=False).dfvqgan, tuple(dict.fromkeys(names)))
+        return cls(load_tokenizer(name), tuple(dict.fromkeys(names)))
 
     def tokens(self, name: str, image: Tensor, mask: Tensor) -> Tensor:
         """Encode a photo [1, 3, S, S] with its hole, bool [1, 1, S, S], in one of these ways → int64 [1, h, w].
@@ -144,35 +122,29 @@ def measure(encoders: Encoders, benchmark: Benchmark, store: Store, items: Itera
         items: numbers of photos.
     """
     squares = Squares(benchmark, encoders.model.config.resolution)
-    for index in items:
-        store.save(f"{index:05d}", probe(encoders, squares[index]))
+    store.fill(items, lambda index: probe(encoders, squares[index]))
 
 
-def summarise_encodings(
-    store: Store, n: int, names: Sequence[str]
-) -> tuple[dict[str, EncodingFigures], dict[str, Any]]:
+def summarise_encodings(store: Store, n: int, names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Compute the figures of the first n photos → those of each way, and what they have in common.
+
+    Of each way: `agreement`, the share of the known tokens that are those of the complete photo, `ring`, the mean
+    absolute error of the known pixels within a token's side of the hole, in levels of 255, and `intervals_95` of both.
 
     Args:
         store: has all of these photos.
         n: number of photos.
         names: of the ways of encoding.
     """
-    keys = [f"{name}.{figure}" for name in names for figure in ("agreement", "ring")]
-    found = store.load([f"{i:05d}" for i in range(n)], [*keys, "whole.ring", "lost"])
-    values = {key: column[:, 0].astype(np.float64) for key, column in found.items()}
-    values = {key: column[~np.isnan(column)] for key, column in values.items()}
-    means = {key: float(column.mean()) if len(column) else None for key, column in values.items()}
+    keys = [f"{name}.{figure}" for name in names for figure in FIGURES]
+    columns = store.load(n, [*keys, "whole.ring", "lost"])
+    found = {key: mean_and_interval(column[:, 0].astype(np.float64)) for key, column in columns.items()}
     figures = {}
     for name in names:
-        intervals = {}
-        for figure in ("agreement", "ring"):
-            column = values[f"{name}.{figure}"]
-            intervals[figure] = bootstrap_interval(column) if len(column) else None
-        figures[name] = EncodingFigures(
-            agreement=means[f"{name}.agreement"], ring=means[f"{name}.ring"], intervals=intervals
-        )
-    return figures, {"whole_ring": means["whole.ring"], "lost_pixels": means["lost"]}
+        own = {figure: found[f"{name}.{figure}"] for figure in FIGURES}
+        means, intervals = ({figure: pair[i] for figure, pair in own.items()} for i in (0, 1))
+        figures[name] = {**means, "intervals_95": intervals}
+    return figures, {"whole_ring": found["whole.ring"][0], "lost_pixels": found["lost"][0]}
 
 
 def _mean(values: Tensor) -> np.ndarray:

@@ -13,13 +13,7 @@ from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation import metrics
-from nuwa_lip.evaluation.distances import (
-    SetFigure,
-    bootstrap_interval,
-    frechet_estimate,
-    kernel_estimate,
-    median_interval,
-)
+from nuwa_lip.evaluation.distances import Interval, SetFigure, frechet_estimate, kernel_estimate, mean_and_interval
 from nuwa_lip.evaluation.features import Networks
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.sampling.clip import clip_scores
@@ -67,7 +61,7 @@ class Figures:
     """`SETS` and those of `EXTRA_SETS` that were asked for."""
     means: dict[str, float | None]
     """`MEANS` and what was asked for; None where no photo has a value (a ring without anything known)."""
-    intervals: dict[str, tuple[float, float] | None]
+    intervals: dict[str, Interval | None]
     """95 % interval of each figure, by bootstrap over the photos."""
     resampled: dict[str, np.ndarray]
     """`sets` on resamples of the photos, to compare methods in pairs; see `Estimate`."""
@@ -159,7 +153,7 @@ class Observer:
             item = benchmark[index]
             marks = stamps(self.methods, sources, item.name)
             photos = {method: repaint(item) for method, repaint in self.methods.items()}
-            store.save(f"{index:05d}", {**marks, **self.observe(item, photos)})
+            store.save(index, {**marks, **self.observe(item, photos)})
             if watch is not None:
                 watch(item, photos)
 
@@ -244,31 +238,21 @@ def summarise(store: Store, n: int, methods: Sequence[str], extras: Sequence[str
         methods: their names.
         extras: figures beside the usual ones.
     """
-    names = [f"{index:05d}" for index in range(n)]
-    return {method: _summarise(store, names, method, extras) for method in methods}
+    return {method: _summarise(store, n, method, extras) for method in methods}
 
 
-def _summarise(store: Store, names: Sequence[str], method: str, extras: Sequence[str]) -> Figures:
-    rows = store.load(names, [f"{method}/figures"])[f"{method}/figures"]
+def _summarise(store: Store, n: int, method: str, extras: Sequence[str]) -> Figures:
+    rows = store.load(n, [f"{method}/figures"])[f"{method}/figures"]
     means: dict[str, float | None] = {}
-    intervals: dict[str, tuple[float, float] | None] = {}
+    intervals: dict[str, Interval | None] = {}
     for i, column in enumerate(means_of(extras)):
-        values = rows[:, i][~np.isnan(rows[:, i])]
-        middle, interval = (np.median, median_interval) if column in MEDIANS else (np.mean, bootstrap_interval)
-        means[column] = float(middle(values)) if len(values) else None
-        intervals[column] = interval(values) if len(values) else None
+        means[column], intervals[column] = mean_and_interval(rows[:, i], median=column in MEDIANS)
     sets: dict[str, float] = {}
     resampled: dict[str, np.ndarray] = {}
     for name, (features, distance) in sets_of(extras).items():
         # features of one figure at a time: those of Inception are large
-        both = store.load(names, [f"{method}/{features}", f"{ORIGINAL}/{features}"])
+        both = store.load(n, [f"{method}/{features}", f"{ORIGINAL}/{features}"])
         found = distance(both[f"{method}/{features}"], both[f"{ORIGINAL}/{features}"])
         sets[name], resampled[name], intervals[name] = found.value, found.resampled, found.interval
-    return Figures(
-        n=len(names),
-        sets=sets,
-        means=means,
-        intervals=intervals,
-        resampled=resampled,
-        known_max_change=int(rows[:, -1].max()),
-    )
+    change = int(rows[:, -1].max())
+    return Figures(n=n, sets=sets, means=means, intervals=intervals, resampled=resampled, known_max_change=change)

@@ -5,7 +5,6 @@ A `Job` holds all settings, so that another process can do its share.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,80 +14,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file
 
 from nuwa_lip import hub
-from nuwa_lip.assets import asset
 from nuwa_lip.baselines import methods, registry
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.baselines.options import BaselineOptions
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.disk import check_writable
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation import tokenizers
-from nuwa_lip.evaluation.features import RESIZE, Lpips, Networks, load_efficientnet, load_inception
+from nuwa_lip.evaluation.features import RESIZE
 from nuwa_lip.evaluation.fingerprints import model_hash, stamp
 from nuwa_lip.evaluation.images import CLIP, Observer, Watch, check_extras, stamps
 from nuwa_lip.evaluation.store import Store
-from nuwa_lip.models import DFVQGAN
-from nuwa_lip.models.perceptual import squeezenet
-from nuwa_lip.published import EFFICIENTNET, INCEPTION, VGG16, find_weights, lpips_heads, read_weights
-from nuwa_lip.sampling.clip import load_clip
+from nuwa_lip.evaluation.weights import Weights
 
-SQUEEZENET = "squeezenet/squeezenet1_1_caffe_fp16.safetensors"
 DEFINITIONS = 2
 """Raised whenever the meaning of a figure changes: what was kept before is then measured again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Where the weights of the networks that figures need come from."""
-
-    inception: Path | None = None
-    vgg: Path | None = None
-    lite: Path | None = None
-    clip: str = "openai/clip-vit-base-patch32"
-    download: bool = False
-
-    def networks(self, extras: Sequence[str]) -> Networks:
-        """Load the networks that the figures `extras` need.
-
-        Raises:
-            InputError: weights or a library are missing, with the file to fetch or the extra to install.
-        """
-        lpips, efficientnet, inception, clip = None, None, None, None
-        if "lpips" in extras:
-            heads = lpips_heads()
-            lpips = Lpips(read_weights(find_weights(VGG16, self.vgg, download=self.download)), heads)
-        if "fed" in extras:
-            efficientnet = load_efficientnet(read_weights(self._lite()))
-        if "fid" in extras or "kid" in extras:
-            path = find_weights(INCEPTION, self.inception, download=self.download)
-            inception = load_inception(read_weights(path))
-        if {*CLIP} & set(extras):
-            clip = str(hub.at_hand(self.clip) or hub.fetch(self.clip, hub.MODEL_FILES)) if self.download else self.clip
-            load_clip(clip, "--metrics clip")  # fail early if it is missing
-        own = squeezenet(load_file(asset(SQUEEZENET)))
-        return Networks(own, lpips=lpips, efficientnet=efficientnet, inception=inception, clip=clip)
-
-    def describe(self, extras: Sequence[str]) -> dict[str, str]:
-        """Identify the weights of EfficientNet-Lite0 by their content, where `extras` needs them.
-
-        Raises:
-            InputError: they are missing, with the file to fetch.
-        """
-        if "fed" not in extras:
-            return {}
-        with self._lite().open("rb") as file:
-            return {"lite": hashlib.file_digest(file, "sha256").hexdigest()[:32]}
-
-    def _lite(self) -> Path:
-        return find_weights(EFFICIENTNET, self.lite, download=self.download)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,45 +181,21 @@ def measure(
         watch: is called with every photo that this process measures.
     """
     names, folders = job.names(), job.sources()
-    todo = [i for i in items if not store.has(f"{i:05d}", stamps(names, folders, source.files[i].name))]
+    todo = [i for i in items if not store.has(i, stamps(names, folders, source.files[i].name))]
     if todo:
         # nobody watches in the other processes
-        measure_shared(_observe, (job, watch), partial(_watched, job, None), source, store, todo, workers)
+        measure_shared(_observe, _Watched(job, watch), partial(_Watched, job), source, store, todo, workers)
 
 
-Watched = tuple[Job, Watch | None]
+class _Watched(NamedTuple):
+    job: Job
+    watch: Watch | None = None
 
 
-def _watched(job: Job, watch: Watch | None) -> Watched:
-    return job, watch
-
-
-def _observe(watched: Watched, source: Benchmark, store: Store, items: Iterable[int]) -> None:
+def _observe(watched: _Watched, source: Benchmark, store: Store, items: Iterable[int]) -> None:
     job, watch = watched
     observer = Observer(job.repaints(source), job.weights.networks(job.extras), job.extras)
     observer.measure(items, source, store, job.sources(), watch)
-
-
-def measure_tokenizer(
-    dfvqgan: DFVQGAN,
-    source: Benchmark,
-    store: Store,
-    items: Iterable[int],
-    *,
-    extras: Sequence[str] = (),
-    weights: Weights | None = None,
-) -> None:
-    """Call `tokenizers.measure` with the networks that the figures need, for `measure_shared`.
-
-    Args:
-        dfvqgan: the tokenizer.
-        source: the benchmark.
-        store: gets the measurements.
-        items: numbers of the photos.
-        extras: figures beside the usual ones.
-        weights: where those of their networks are.
-    """
-    tokenizers.measure(dfvqgan, source, (weights or Weights()).networks(extras), store, items, extras)
 
 
 Loaded = TypeVar("Loaded")

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.errors import InputError
-from nuwa_lip.evaluation.distances import bootstrap_interval
+from nuwa_lip.evaluation.distances import Interval, mean_and_interval
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.hub import ModelParts
@@ -50,7 +50,7 @@ class Likelihood:
     `bits_without` with ""; `swap_gain` = swapped - true; `caption_rank`: share of photos whose true caption is ahead
     of all others (those that are as likely share the place); `caption_wins`: share of the others that it is ahead of
     (a tie counts half)."""
-    intervals: dict[str, tuple[float, float] | None]
+    intervals: dict[str, Interval | None]
     """95 %, by bootstrap over the photos; of the differences paired, for both captions see the same photo."""
     per_photo: dict[str, list[float]]
     """`bits`, for paired comparisons with other models of the same tokenizer, and `swap_gain`."""
@@ -135,17 +135,17 @@ def measure_likelihood(
     Raises:
         InputError: a picture cannot be used, or there are too few captions; the photos before stay in the store.
     """
-    squares = Squares(benchmark, parts.dfvqgan.config.resolution)
-    for index in items:
-        if store.has(f"{index:05d}", {}):
-            continue
+    squares, model = Squares(benchmark, parts.dfvqgan.config.resolution), parts.mps2s
+    assert model is not None
+
+    def of_photo(index: int) -> dict[str, np.ndarray]:
         item = squares[index]
-        assert parts.mps2s is not None
-        if parts.mps2s.text is None:
-            store.save(f"{index:05d}", {"bits": caption_bits(parts, item, [""])})
-            continue
-        captions = [item.caption, "", *other_captions(benchmark.captions, index, others, seed)]
-        store.save(f"{index:05d}", {"bits": caption_bits(parts, item, captions)})
+        if model.text is None:
+            return {"bits": caption_bits(parts, item, [""])}
+        others_ = other_captions(benchmark.captions, index, others, seed)
+        return {"bits": caption_bits(parts, item, [item.caption, "", *others_])}
+
+    store.fill(items, of_photo)
 
 
 def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
@@ -156,7 +156,7 @@ def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
         n: number of photos.
         order: of decoding, for the report.
     """
-    bits = store.load([f"{i:05d}" for i in range(n)], ["bits"])["bits"]  # [N, 1] or [N, 2 + others]
+    bits = store.load(n, ["bits"])["bits"]  # [N, 1] or [N, 2 + others]
     true: np.ndarray = bits[:, 0]
     others: np.ndarray = bits[:, 2:]
     per_photo: dict[str, np.ndarray] = {"bits": true}
@@ -169,12 +169,13 @@ def summarise_likelihood(store: Store, n: int, order: str) -> Likelihood:
         alike = (true[:, None] == others).sum(1)  # who is as likely shares the first place
         per_photo["caption_rank"] = np.where((true[:, None] <= others).all(1), 1 / (1 + alike), 0.0)
         per_photo["caption_wins"] = np.asarray(wins.mean(1))
+    found = {name: mean_and_interval(per_photo[name]) if name in per_photo else (None, None) for name in FIGURES}
     return Likelihood(
         n=n,
         others=others.shape[1],
         order=order,
-        figures={name: float(per_photo[name].mean()) if name in per_photo else None for name in FIGURES},
-        intervals={name: bootstrap_interval(per_photo[name]) if name in per_photo else None for name in FIGURES},
+        figures={name: mean for name, (mean, _) in found.items()},
+        intervals={name: interval for name, (_, interval) in found.items()},
         per_photo={
             name: [round(float(value), 6) for value in per_photo[name]]
             for name in ("bits", "swap_gain")

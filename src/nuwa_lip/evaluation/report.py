@@ -17,7 +17,6 @@ from rich.table import Table
 from nuwa_lip.baselines.methods import Repaint
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.disk import escaped, write_text, written_whole
-from nuwa_lip.evaluation.encodings import EncodingFigures
 from nuwa_lip.evaluation.images import Figures
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
 
@@ -102,18 +101,17 @@ def describe_tokenizer(figures: TokenizerFigures, setting: Mapping[str, Any]) ->
 
 
 def describe_encodings(
-    figures: Mapping[str, EncodingFigures], common: Mapping[str, Any], setting: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], setting: Mapping[str, Any]
 ) -> list[str]:
     """Write a line about each way of encoding, and what the figures depend on.
 
     Args:
-        figures: by the ways' names.
-        common: of `encodings.summarise_encodings`.
+        figures, common: of `encodings.summarise_encodings`.
         setting: model, benchmark_sha256, side and n, as written to the report.
     """
     lines = [
-        f"{name}: {number(one.agreement, '.1%', one.intervals['agreement'])} of the known codes are those of the "
-        f"complete photo; ring {number(one.ring, '.2f', one.intervals['ring'])}"
+        f"{name}: {number(one['agreement'], '.1%', one['intervals_95']['agreement'])} of the known codes are those of "
+        f"the complete photo; ring {number(one['ring'], '.2f', one['intervals_95']['ring'])}"
         for name, one in figures.items()
     ]
     return [

@@ -111,21 +111,18 @@ def measure(
         seed: photo i is repainted with seed + i.
     """
     squares, observer = Squares(benchmark, pipe.resolution), Observer({}, networks, ())
-    for index in items:
-        if store.has(f"{index:05d}", {}):
-            continue
+
+    def of_photo(index: int) -> dict[str, np.ndarray]:
         item, photos, steps, seconds = benchmark[index], {}, [], []
         for a_step in tokens_per_step:
             start, before = time.perf_counter(), pipe.steps
             photos[str(a_step)] = pipe.repaint(item, a_step, order, schedule, seed)
-            seconds.append(time.perf_counter() - start)
-            steps.append(pipe.steps - before)
-        arrays = {
-            "bits": true_bits(pipe, squares[index], tokens_per_step, order, schedule),
-            "steps": np.array(steps, dtype=np.float64),
-            "seconds": np.array(seconds, dtype=np.float64),
-        }
-        store.save(f"{index:05d}", {**observer.observe(item, photos), **arrays})
+            seconds.append(float(time.perf_counter() - start))
+            steps.append(float(pipe.steps - before))
+        bits = true_bits(pipe, squares[index], tokens_per_step, order, schedule)
+        return {**observer.observe(item, photos), "bits": bits, "steps": np.array(steps), "seconds": np.array(seconds)}
+
+    store.fill(items, of_photo)
 
 
 @torch.inference_mode()
@@ -196,10 +193,10 @@ def summarise_steps(store: Store, n: int, tokens_per_step: Sequence[int]) -> lis
         n: number of photos.
         tokens_per_step: G, each a point of the curve; the first is compared with.
     """
-    names, methods = [f"{i:05d}" for i in range(n)], [str(a_step) for a_step in tokens_per_step]
-    own = store.load(names, ["bits", "steps", "seconds"])  # [N, G] each
+    methods = [str(a_step) for a_step in tokens_per_step]
+    own = store.load(n, ["bits", "steps", "seconds"])  # [N, G] each
     figures = summarise(store, n, methods, ())
-    photos = store.load(names, [f"{method}/figures" for method in methods])  # [N, columns] each
+    photos = store.load(n, [f"{method}/figures" for method in methods])  # [N, columns] each
     points = []
     for i, method in enumerate(methods):
         pair, columns = (figures[methods[0]], figures[method]), (methods[0], method)

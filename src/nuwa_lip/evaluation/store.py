@@ -7,7 +7,7 @@ or features is held in memory while measuring.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ NOTE = "run.json"
 
 
 class Store:
-    """Arrays by name of each photo; a photo's name is its number in five digits.
+    """Arrays by name of each photo, which goes by its number.
 
     Args:
         folder: made if missing.
@@ -49,38 +49,41 @@ class Store:
                 raise InputError(f"{folder} holds figures of another run (see {note}); name another folder")
             self.clear()
 
-    def has(self, name: str, stamps: Mapping[str, np.ndarray]) -> bool:
-        """Say whether a photo was measured with the results that have these stamps."""
-        path = self._path(name)
-        if not path.exists():
-            return False
+    def has(self, index: int, stamps: Mapping[str, np.ndarray] | None = None) -> bool:
+        """Say whether a photo was measured, with the results that have these stamps."""
         try:
-            with safe_open(path, "np") as file:
-                return all(np.array_equal(file.get_tensor(key), stamp) for key, stamp in stamps.items())
+            with safe_open(self._path(index), "np") as file:
+                return all(np.array_equal(file.get_tensor(key), stamp) for key, stamp in (stamps or {}).items())
         except (SafetensorError, OSError):
-            return False  # measured again
+            return False  # not there, or torn: measured again
 
     def missing(self, n: int) -> list[int]:
         """List those of the first n photos that were not measured yet."""
-        return [i for i in range(n) if not self.has(f"{i:05d}", {})]
+        return [i for i in range(n) if not self.has(i)]
 
-    def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    def save(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep what was measured of one photo."""
         if not self._noted:
             write_text(self.folder / NOTE, self._text)
             self._noted = True
-        with written_whole(self._path(name)) as part:
+        with written_whole(self._path(index)) as part:
             save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, part)
 
-    def load(self, names: Sequence[str], keys: Sequence[str]) -> dict[str, np.ndarray]:
-        """Load arrays of many photos, stacked: key → [N, ...]."""
+    def fill(self, items: Iterable[int], measure: Callable[[int], Mapping[str, np.ndarray]]) -> None:
+        """Measure photos and keep what comes out, except those that are there already."""
+        for index in items:
+            if not self.has(index):
+                self.save(index, measure(index))
+
+    def load(self, n: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Load arrays of the first n photos, stacked: key → [N, ...]."""
         found: dict[str, np.ndarray] = {}
-        for i, name in enumerate(names):
-            with safe_open(self._path(name), "np") as file:
+        for i in range(n):
+            with safe_open(self._path(i), "np") as file:
                 for key in keys:
                     value = file.get_tensor(key)
                     if key not in found:
-                        found[key] = np.empty((len(names), *value.shape), value.dtype)
+                        found[key] = np.empty((n, *value.shape), value.dtype)
                     found[key][i] = value
         return found
 
@@ -93,8 +96,8 @@ class Store:
                 path.unlink()
         self.folder.rmdir()
 
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.safetensors"
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.safetensors"
 
 
 def _ours(path: Path) -> bool:

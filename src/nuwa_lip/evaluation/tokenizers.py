@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
-from nuwa_lip.evaluation.distances import bootstrap_interval
-from nuwa_lip.evaluation.features import Networks
+from nuwa_lip.evaluation.distances import Interval, mean_and_interval
 from nuwa_lip.evaluation.images import Figures, Observer, summarise
 from nuwa_lip.evaluation.store import Store
+from nuwa_lip.evaluation.weights import Weights
 from nuwa_lip.fast import speed_up
 from nuwa_lip.hub import load_model
 from nuwa_lip.images.photo import as_photo
@@ -69,7 +69,7 @@ class TokenizerFigures:
     """Share of the codes that the complete photos use."""
     perplexity: float
     """Perplexity of their use."""
-    intervals: dict[str, tuple[float, float] | None]
+    intervals: dict[str, Interval | None]
     """95 % intervals of `distance`, `relative_distance` and `changed`, by bootstrap over the photos."""
 
     def as_json(self) -> dict[str, Any]:
@@ -100,17 +100,15 @@ class Squares:
 
 
 def load_tokenizer(model: str, changes: Mapping[str, Any] | None = None) -> DFVQGAN:
-    """Load stage 1 of a model.
-
-    Args:
-        model: bundled name, local folder or hub id.
-        changes: switches of the configuration that leave the weights as they are.
-    """
+    """Load stage 1 of a model: bundled name, local folder or hub id; `changes` as of `changed_form`."""
     loaded = load_model(model, need_mps2s=False).dfvqgan
-    if not changes:
-        return loaded
-    other = speed_up(DFVQGAN(replace(loaded.config, **changes)).eval())
-    other.load_state_dict(loaded.state_dict())
+    return changed_form(loaded, changes) if changes else loaded
+
+
+def changed_form(model: DFVQGAN, changes: Mapping[str, Any]) -> DFVQGAN:
+    """Give a tokenizer with other switches of its configuration, which leave the weights as they are."""
+    other = speed_up(DFVQGAN(replace(model.config, **changes)).eval())
+    other.load_state_dict(model.state_dict())
     return other
 
 
@@ -145,31 +143,34 @@ def probe(model: DFVQGAN, item: BenchmarkItem) -> Probe:
 def measure(
     model: DFVQGAN,
     benchmark: Benchmark,
-    networks: Networks,
     store: Store,
     items: Iterable[int],
+    *,
     extras: Sequence[str] = (),
+    weights: Weights | None = None,
 ) -> None:
     """Measure photos, except those that the store has already.
 
     Args:
         model: in eval mode.
         benchmark: the photos.
-        networks: of the figures.
         store: gets the figures of each photo.
         items: numbers of photos.
-        extras: figures beside the usual ones, whose networks are there.
+        extras: figures beside the usual ones.
+        weights: where those of their networks are.
 
     Raises:
         InputError: a picture cannot be used; the photos before it stay in the store.
     """
+    networks = (weights or Weights()).networks(extras)
     squares, observer = Squares(benchmark, model.config.resolution), Observer({}, networks, extras)
-    for index in items:
-        if store.has(f"{index:05d}", {}):
-            continue
+
+    def of_photo(index: int) -> dict[str, np.ndarray]:
         item = squares[index]
         photos, arrays = probe(model, item)
-        store.save(f"{index:05d}", {**observer.observe(item, photos), **arrays})
+        return {**observer.observe(item, photos), **arrays}
+
+    store.fill(items, of_photo)
 
 
 def summarise_tokenizer(store: Store, n: int, codebook_size: int, extras: Sequence[str] = ()) -> TokenizerFigures:
@@ -181,21 +182,21 @@ def summarise_tokenizer(store: Store, n: int, codebook_size: int, extras: Sequen
         codebook_size: V.
         extras: figures beside the usual ones.
     """
-    found = store.load([f"{i:05d}" for i in range(n)], ["distance", "changed", "latents", "tokens"])
+    found = store.load(n, ["distance", "changed", "latents", "tokens"])
     distance, changed = (found[name][:, 0].astype(np.float64) for name in ("distance", "changed"))
-    distance, changed = distance[~np.isnan(distance)], changed[~np.isnan(changed)]
     scale = _typical_distance(found["latents"].reshape(-1, found["latents"].shape[-1]))
     share = np.bincount(found["tokens"].ravel(), minlength=codebook_size) / found["tokens"].size
     used = share[share > 0]
     relative = distance / scale if scale else distance[:0]
-    means = {"distance": distance, "relative_distance": relative, "changed": changed}
+    values = {"distance": distance, "relative_distance": relative, "changed": changed}
+    means = {name: mean_and_interval(column) for name, column in values.items()}
     return TokenizerFigures(
         photos=dict(summarise(store, n, list(METHODS), extras)),
-        **{name: float(values.mean()) if len(values) else None for name, values in means.items()},
+        **{name: mean for name, (mean, _) in means.items()},
         scale=scale,
         usage=len(used) / codebook_size,
         perplexity=float(np.exp(-(used * np.log(used)).sum())),
-        intervals={name: bootstrap_interval(values) if len(values) else None for name, values in means.items()},
+        intervals={name: interval for name, (_, interval) in means.items()},
     )
 
 

@@ -35,6 +35,8 @@ STEPS = 8
 """Parallel steps of a square: most of what stands there is settled by the first painting."""
 TEMPERATURE = 0.7
 """Of a square, beside the call's own."""
+SEEDS = 2**20
+"""Where the squares' numbers begin, for seeds that no other window has."""
 KEPT = 1.4
 """A square keeps the first painting's colours over this many of its pixels: what is finer is the square's own."""
 
@@ -121,43 +123,63 @@ def paint_anew(
     cooler = sampling.temperature * TEMPERATURE
     sampling = replace(sampling, num_inference_steps=STEPS, guidance_scale=1.0, temperature=cooler)
     canvas = painted.copy()
-    number = 0
+    number = SEEDS
     for squares, finer, _ in passes:
         waiting = hole.copy()
         for box in squares:
             number += 1
             if waiting[box.within(hole.shape)].any():
-                window, first = _see(painter, canvas, waiting, box)
+                fade = _fade(box, hole)
+                window, first = _see(painter, canvas, waiting, box, fade > 0)
                 (image,) = painter.paint(window, prompt, [window_seed(seed, number)], sampling, None).images
                 image = painter.needs.signed(image)
                 image += soft(first - image, KEPT * finer)
-                _keep(canvas, waiting, box, put_back(image, box, hole.shape))
+                _put(canvas, waiting, box, put_back(image, box, hole.shape), fade)
             if progress is not None:
                 progress.square()
     return canvas
 
 
-def _see(painter: Painter, canvas: np.ndarray, waiting: np.ndarray, box: Box) -> tuple[Window, Tensor]:
-    """Reduce a square to what the painter sees of it, and all of it to [-1, 1]."""
-    needs = painter.needs
+def _fade(box: Box, hole: np.ndarray) -> np.ndarray:
+    """Give what a square counts beside those before it, float32 [rows, columns] of its part of the hole.
+
+    0 at its edges and to half of its context, which it takes as it is; from there to the end of the context more and
+    more, so that no border is seen, not even that of what the painter took for known.
+    """
+    parts, context = box.within(hole.shape), CONTEXT * box.height
+    ramps = []
+    for part, first in zip(parts, (box.top, box.left), strict=True):
+        inwards = np.arange(part.start, part.stop) - first + 0.5
+        ramps.append((2 * np.minimum(inwards, box.height - inwards) / context - 1).clip(0, 1))
+    return (np.minimum.outer(*ramps) * hole[parts]).astype(np.float32)
+
+
+def _see(
+    painter: Painter, canvas: np.ndarray, waiting: np.ndarray, box: Box, again: np.ndarray
+) -> tuple[Window, Tensor]:
+    """Reduce a square to what the painter sees of it, and all of it to [-1, 1]; what fades counts as waiting."""
+    needs, hidden = painter.needs, waiting.copy()
+    hidden[box.within(hidden.shape)] |= again
     photo = Photo(pixels=canvas, mode="RGB")
-    known, all_of_it = (look(photo, mask, box, needs.resolution) for mask in (waiting, np.zeros_like(waiting)))
+    known, all_of_it = (look(photo, mask, box, needs.resolution) for mask in (hidden, np.zeros_like(hidden)))
     coarse = needs.window(all_of_it, painter.device).image
     return needs.window(known, painter.device)._replace(coarse=coarse), needs.signed(coarse)
 
 
-def _keep(canvas: np.ndarray, waiting: np.ndarray, box: Box, finer: np.ndarray) -> None:
-    """Put into the canvas what waits in a square, which then waits no longer, but not what the next ones see better."""
+def _put(canvas: np.ndarray, waiting: np.ndarray, box: Box, finer: np.ndarray, fade: np.ndarray) -> None:
+    """Put a square into the canvas: what has waited, which then waits no longer, and faded what others have painted."""
     rows, columns = box.within(waiting.shape)
     context = round(CONTEXT * box.height)
-    keep = waiting[rows, columns].copy()
+    ready = waiting[rows, columns].copy()
     # what is painted beside nothing known is left to the next square, which will know this one
     if waiting[rows.stop :, columns].any():
-        keep[box.bottom - rows.start - context :] = False
+        ready[box.bottom - rows.start - context :] = False
     if waiting[rows, columns.stop :].any():
-        keep[:, box.right - columns.start - context :] = False
-    canvas[rows, columns][keep] = finer[keep]
-    waiting[rows, columns][keep] = False
+        ready[:, box.right - columns.start - context :] = False
+    share = np.where(waiting[rows, columns], ready, fade)
+    part = canvas[rows, columns]  # a view
+    part += share[..., None] * (finer - part)
+    waiting[rows, columns][ready] = False
 
 
 def soft(image: Tensor, factor: float) -> Tensor:

@@ -17,6 +17,7 @@ from rich.table import Table as Shown
 
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.disk import escaped
+from nuwa_lip.evaluation.report import number
 from nuwa_lip.tables import paper
 from nuwa_lip.tables.claims import Verdict, judge
 from nuwa_lip.tables.layout import Column, Table
@@ -39,6 +40,7 @@ class Block:
 
     table: Table
     source: Benchmark
+    folder: RowFolder
     lines: Sequence[Line]
 
     @property
@@ -69,7 +71,7 @@ def assemble(table: Table, source: Benchmark, folder: RowFolder) -> Block:
         folder: has the files of the measured rows.
     """
     lines = [Line(row=row, trainings=folder.seeds(row.measured)) for row in table.rows]
-    return Block(table=table, source=source, lines=lines)
+    return Block(table=table, source=source, folder=folder, lines=lines)
 
 
 def as_json(blocks: Sequence[Block], command: str) -> dict[str, Any]:
@@ -111,10 +113,8 @@ def _row_json(line: Line, columns: Sequence[Column]) -> dict[str, Any]:
         "paper": {c.paper: line.row.paper[c.key] for c in columns if c.paper and c.key in line.row.paper},
         "n": line.trainings[0].n if line.trainings else None,
         "seeds": len(line.trainings),
-        "figures": {key: None if cell is None else cell.value for key, cell in cells.items()},
-        "range_over_seeds" if several else "intervals_95": {
-            key: None if cell is None or cell.low is None else [cell.low, cell.high] for key, cell in cells.items()
-        },
+        "figures": {key: cell and cell.value for key, cell in cells.items()},
+        "range_over_seeds" if several else "intervals_95": {key: cell and cell.interval for key, cell in cells.items()},
         "settings": [dict(one.setting) for one in line.trainings],
         "training": [list(one.training) for one in line.trainings],
         "budget": [list(one.budget) for one in line.trainings],
@@ -135,7 +135,7 @@ def as_csv(blocks: Sequence[Block]) -> str:
             values: list[object] = []
             for column in columns:
                 cell = line.cell(column.key)
-                values += ["", "", ""] if cell is None else [cell.value, cell.low, cell.high]
+                values += ["", "", ""] if cell is None else [cell.value, *(cell.interval or ("", ""))]
             stated = [line.row.paper.get(column.key, "") for column in columns if column.paper]
             about = [block.name, block.source.sha256, line.row.name, line.row.label, line.n, len(line.trainings)]
             cells = (*about, *values, *stated)
@@ -159,7 +159,7 @@ def texts(block: Block) -> list[list[str]]:
                 cells.append(f"{line.row.paper[column.key]:g}" if column.key in line.row.paper else NONE)
         for column in block.table.columns:
             cell = line.cell(column.key)
-            cells.append(NONE if cell is None else cell.text(column.digits))
+            cells.append(NONE if cell is None else number(cell.value, f".{column.digits}f", cell.interval))
         found.append([*cells, line.size, line.trained, line.n, str(len(line.trainings))])
     return found
 

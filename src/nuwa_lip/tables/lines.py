@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from nuwa_lip.evaluation.distances import Estimate
+from nuwa_lip.evaluation.distances import Estimate, Interval
 from nuwa_lip.tables import budget
 from nuwa_lip.tables.layout import Row
 from nuwa_lip.tables.rows import Measured
@@ -19,21 +20,12 @@ from nuwa_lip.tables.rows import Measured
 NONE = "–"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(NamedTuple):
     """One figure of ours."""
 
     value: float
-    low: float | None
-    """Lower end of the 95 % interval over the photos; with several seeds of their range."""
-    high: float | None
-
-    def text(self, digits: int) -> str:
-        """Write the figure with its interval."""
-        shown = f"{self.value:.{digits}f}"
-        if self.low is None or self.high is None:
-            return shown
-        return f"{shown} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+    interval: Interval | None
+    """95 % over the photos; with several seeds their range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +43,9 @@ class Line:
         if not values:
             return None
         if len(values) > 1:
-            return Cell(value=float(np.mean(values)), low=min(values), high=max(values))
-        interval = self.trainings[0].intervals_95.get(key)
-        low, high = (None, None) if interval is None else interval
-        return Cell(value=values[0], low=low, high=high)
+            return Cell(float(np.mean(values)), (min(values), max(values)))
+        low, high = self.trainings[0].intervals_95.get(key) or (None, None)
+        return Cell(values[0], None if low is None or high is None else (low, high))
 
     def photos(self, column: str) -> np.ndarray | None:
         """Give the figure of each photo, mean over the seeds: float64 [N] with NaN where there is none."""

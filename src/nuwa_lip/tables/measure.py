@@ -33,8 +33,11 @@ DIGITS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How rows are measured."""
+    """What rows are measured on, and how."""
 
+    source: Benchmark
+    folder: RowFolder
+    """Where rows of this kind are."""
     n: int
     """Number of photos, the benchmark's first ones."""
     pictures: int
@@ -57,16 +60,13 @@ class RowWork:
 
     Args:
         row: its name.
-        folder: where rows of this kind are.
-        source: the benchmark.
-        setting: how much is measured.
+        setting: what it is measured on, and how.
         about: what the figures depend on beside the benchmark.
     """
 
-    def __init__(
-        self, row: str, folder: RowFolder, source: Benchmark, setting: Setting, about: Mapping[str, Any]
-    ) -> None:
-        self.row, self.folder, self.source, self.setting = row, folder, source, setting
+    def __init__(self, row: str, setting: Setting, about: Mapping[str, Any]) -> None:
+        self.row, self.setting = row, setting
+        self.folder, self.source = folder, source = setting.folder, setting.source
         identity = {"definitions": jobs.DEFINITIONS, "benchmark_sha256": source.sha256, "n": setting.n, **about}
         self.identity = json.loads(json.dumps(identity))  # as it is read back
         self.known = folder.read(row)
@@ -100,7 +100,7 @@ class RowWork:
 
     def load(self, key: str) -> np.ndarray:
         """Load an array of every photo from the store: [N, ...]."""
-        return self.store.load([f"{i:05d}" for i in range(self.setting.n)], [key])[key]
+        return self.store.load(self.setting.n, [key])[key]
 
     def finish(self, setting: Mapping[str, Any]) -> Measured:
         """Write the row with what the reader wants to know of its setting, and remove the store."""
@@ -129,7 +129,7 @@ class RowWork:
 
     def missing(self, part: str) -> list[int]:
         """List the chosen photos whose result is not kept yet; `part` names one of several pictures."""
-        return [i for i in self.setting.chosen() if not picture_file(self.folder, self.row, i, part).is_file()]
+        return [i for i in self.setting.chosen() if not self.folder.picture(self.row, i, part).is_file()]
 
     def keep(self, index: int, part: str, photo: np.ndarray) -> None:
         """Keep a picture.
@@ -139,29 +139,15 @@ class RowWork:
             part: what it shows, such as result.
             photo: uint8 [H, W, 3].
         """
-        path = picture_file(self.folder, self.row, index, part)
+        path = self.folder.picture(self.row, index, part)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as unfinished:
             Image.fromarray(photo).save(unfinished, "PNG")
 
 
-def picture_file(folder: RowFolder, row: str, index: int, part: str) -> Path:
-    """Name the file of a result.
-
-    Args:
-        folder: where rows of this kind are.
-        row: its name.
-        index: of the photo.
-        part: names one of several pictures.
-    """
-    return folder.pictures / row / f"{index:05d}.{part}.png"
-
-
 def tokenizer_row(
     row: str,
     model: str,
-    folder: RowFolder,
-    source: Benchmark,
     setting: Setting,
     changes: Mapping[str, Any] | None = None,
     *,
@@ -173,9 +159,7 @@ def tokenizer_row(
     Args:
         row: its name.
         model: bundled name, local folder or hub id; stage 1 is enough.
-        folder: where rows of this kind are.
-        source: the benchmark.
-        setting: how much is measured.
+        setting: what it is measured on, and how.
         changes: switches of the configuration that leave the weights as they are.
         extras: figures beside the usual ones, of `images.EXTRAS`.
         weights: where those of their networks are.
@@ -183,13 +167,13 @@ def tokenizer_row(
     path, weights = hub.resolve(model), weights or Weights()
     about: dict[str, Any] = {"model": model_hash(path), "changes": dict(changes or {})}
     about |= {"metrics": sorted(extras), **weights.describe(extras)} if extras else {}
-    work = RowWork(row, folder, source, setting, about)
+    work, source = RowWork(row, setting, about), setting.source
     load = partial(tokenizers.load_tokenizer, model, changes)
     dfvqgan = load()
     known, store, side = work.known, work.store, dfvqgan.config.resolution
     if known is None:
         todo = store.missing(setting.n)
-        measure = partial(jobs.measure_tokenizer, extras=extras, weights=weights)
+        measure = partial(tokenizers.measure, extras=extras, weights=weights)
         jobs.measure_shared(measure, dfvqgan, load, source, store, todo, setting.workers, title=row)
         found = tokenizers.summarise_tokenizer(store, setting.n, dfvqgan.config.codebook_size, extras)
         work.figures |= {name: getattr(found, name) for name in tokenizers.FIGURES}
@@ -210,22 +194,18 @@ def tokenizer_row(
     return known
 
 
-def images_row(
-    row: str, job: Job, folder: RowFolder, source: Benchmark, setting: Setting, *, with_likelihood: bool = False
-) -> Measured:
+def images_row(row: str, job: Job, setting: Setting, *, with_likelihood: bool = False) -> Measured:
     """Measure the results of any method (Table 1), with the likelihoods of a model of ours (Table 4).
 
     Args:
         row: its name.
         job: the one method to measure.
-        folder: where rows of this kind are.
-        source: the benchmark.
-        setting: how much is measured.
+        setting: what it is measured on, and how.
         with_likelihood: measure the bits of the truth as well; the job has a model.
     """
     (name,) = job.names()
-    weights = job.baseline_options.model
-    work = RowWork(row, folder, source, setting, _identity(job, source, setting.others if with_likelihood else None))
+    weights, source = job.baseline_options.model, setting.source
+    work = RowWork(row, setting, _identity(job, source, setting.others if with_likelihood else None))
     known, chosen = work.known, set(setting.chosen())
 
     def watch(item: BenchmarkItem, photos: dict[str, np.ndarray]) -> None:

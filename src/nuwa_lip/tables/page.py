@@ -17,20 +17,18 @@ from nuwa_lip.evaluation.report import ROWS
 from nuwa_lip.tables import paper
 from nuwa_lip.tables.assemble import Block, about, headings, made_by, texts
 from nuwa_lip.tables.pictures import shown_of
-from nuwa_lip.tables.rows import RowFolder
 
 
-def page(blocks: Sequence[Block], folders: Sequence[RowFolder], chosen: Sequence[Sequence[int]], command: str) -> str:
+def page(blocks: Sequence[Block], chosen: Sequence[Sequence[int]], command: str) -> str:
     """Make the page of a command's tables.
 
     Args:
         blocks: a table on one or several benchmarks.
-        folders: where the rows of each are.
         chosen: photos of each that are shown.
         command: the one that made it.
     """
     parts = [_table(block) for block in blocks]
-    parts += [_gallery(*three) for three in zip(blocks, folders, chosen, strict=True) if three[2]]
+    parts += [_gallery(block, photos) for block, photos in zip(blocks, chosen, strict=True) if photos]
     title = _title(blocks[0])
     legend = "<p>A click on a heading sorts. ↓: lower is better, ↑: higher is better, –: not measured.</p>"
     source = f"<p>The paper's figures: {escape(paper.SOURCE)}.</p><details><summary>Made by</summary>"
@@ -55,13 +53,13 @@ def _table(block: Block) -> str:
     )
 
 
-def _gallery(block: Block, folder: RowFolder, chosen: Sequence[int]) -> str:
+def _gallery(block: Block, chosen: Sequence[int]) -> str:
     """Make the sortable list of photos with every row's result."""
     measured = [line for line in block.lines if line.trainings]
     keys = [key for key in block.table.sort if any(line.photos(key) is not None for line in measured)]
     rows = "".join(f'<option value="{escape(line.row.name)}">{escape(line.row.label)}</option>' for line in measured)
     metrics = "".join(f'<option value="{escape(key)}">{escape(label_of(key))}</option>' for key in keys)
-    items = "".join(_item(index, block, folder, keys) for index in chosen)
+    items = "".join(_item(index, block, keys) for index in chosen)
     return (
         f'<section class="gallery"><h2>Results on {escape(block.name)}</h2><p>'
         f'<label>Sort by <select class="metric"><option value="">photo number</option>{metrics}</select></label> '
@@ -71,8 +69,8 @@ def _gallery(block: Block, folder: RowFolder, chosen: Sequence[int]) -> str:
     )
 
 
-def _item(index: int, block: Block, folder: RowFolder, keys: Sequence[str]) -> str:
-    item = shown_of(index, block, folder)
+def _item(index: int, block: Block, keys: Sequence[str]) -> str:
+    item = shown_of(index, block)
     figures: dict[str, dict[str, float]] = {}
     shown = [_figure(item.photo, "photo", {}), _figure(item.hole, "hole", {})]
     for line in block.lines:

@@ -11,8 +11,6 @@ from PIL import Image
 from nuwa_lip.evaluation.tokenizers import Squares
 from nuwa_lip.images.sheets import HOLE, draw_sheet, show_hole
 from nuwa_lip.tables.assemble import Block
-from nuwa_lip.tables.measure import picture_file
-from nuwa_lip.tables.rows import RowFolder
 
 ROWS, CELL = 6, 176
 """Photos of a sheet, and pixels on a side of each picture."""
@@ -44,14 +42,8 @@ class Shown(NamedTuple):
         return Image.fromarray(np.where(self.mask[..., None], np.uint8(HOLE), change))
 
 
-def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
-    """Gather a photo with its results; those of a DF-VQGAN are at its square.
-
-    Args:
-        index: number of the photo.
-        block: the table, whose rows are shown.
-        folder: has their pictures.
-    """
+def shown_of(index: int, block: Block) -> Shown:
+    """Gather photo `index` with the results of a table's rows; those of a DF-VQGAN are at its square."""
     item = block.source[index]
     side = next((one.setting.get("side") for line in block.lines for one in line.trainings), None)
     if side is not None:
@@ -61,7 +53,7 @@ def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
         if not line.trainings:
             continue
         part = line.row.key(f"{block.table.picture}/").rstrip("/")
-        path = picture_file(folder, line.trainings[0].row, index, part)
+        path = block.folder.picture(line.trainings[0].row, index, part)
         if path.is_file():
             with Image.open(path) as picture:
                 results[line.row.name] = picture.convert("RGB")
@@ -69,12 +61,11 @@ def shown_of(index: int, block: Block, folder: RowFolder) -> Shown:
     return Shown(Image.fromarray(item.image), item.mask, item.caption, credit, results)
 
 
-def sheet(block: Block, folder: RowFolder, chosen: Sequence[int], *, changes: bool = False) -> Image.Image | None:
+def sheet(block: Block, chosen: Sequence[int], *, changes: bool = False) -> Image.Image | None:
     """Draw photos with every row's result (Fig. 5, 6, 7), or with its changes outside the hole (Fig. 2).
 
     Args:
         block: the table.
-        folder: where its pictures are.
         chosen: numbers of photos; the first ones are shown.
         changes: show changes.
 
@@ -84,7 +75,7 @@ def sheet(block: Block, folder: RowFolder, chosen: Sequence[int], *, changes: bo
     names = [line.row.name for line in block.lines if line.trainings]  # shorter than their labels
     rows: list[tuple[list[Image.Image], str]] = []
     for index in chosen[:ROWS]:
-        item = shown_of(index, block, folder)
+        item = shown_of(index, block)
         blank = Image.new("RGB", item.photo.size, "white")
         results = {
             name: item.changes(name) if changes else item.results[name] for name in names if name in item.results

@@ -90,6 +90,16 @@ class RowFolder:
         """Name the JSON file of a row."""
         return self.folder / f"{row}.json"
 
+    def picture(self, row: str, index: int, part: str) -> Path:
+        """Name the file of a result.
+
+        Args:
+            row: its name.
+            index: of the photo.
+            part: names one of several pictures.
+        """
+        return self.pictures / row / f"{index:05d}.{part}.png"
+
     def read(self, row: str) -> Measured | None:
         """Read a row; None if it was not measured.
 

@@ -44,6 +44,8 @@ SHEET_ROWS = 6
 SHEET_STEPS = 32  # parallel steps of the sheet's samples: a look, not a measurement
 REDUCED = (1.5, 5.0)
 """How many times a painting is enlarged that a second pass is trained to paint anew."""
+MOST_CAPTIONED = 10**6
+"""Most photos whose captions a tokenizer is trained on, evenly spread over the cache."""
 MOST_AT_ONCE = 32.0
 """Largest average number of tokens a step that training prepares for."""
 
@@ -97,7 +99,7 @@ class MPS2SStage(Stage[MPS2S]):
         elif weights is not None and weights.tokenizer is not None:
             self.tokenizer = weights.tokenizer
         else:
-            captions = chain.from_iterable(cache.captions)
+            captions = chain.from_iterable(cache.captions(MOST_CAPTIONED))
             sizes = recipe.model.text_vocab, recipe.model.text_length
             self.tokenizer = CaptionTokenizer.train(captions, *sizes)
         if weights is not None and weights.mps2s is not None:
@@ -210,7 +212,7 @@ class MPS2SStage(Stage[MPS2S]):
         factors = [own.uniform(*REDUCED) for own in rng]
         copies = torch.cat([soft(one[None], factor).clamp(-1, 1) for one, factor in zip(images, factors, strict=True)])
         seen = torch.where(masks, copies, images)[painted]
-        tokens = torch.zeros(len(images), *self.cache.tokens.shape[1:], dtype=torch.long, device=images.device)
+        tokens = torch.zeros(len(images), *self.recipe.model.grid, dtype=torch.long, device=images.device)
         if len(seen):
             tokens[painted] = self.dfvqgan.to(images.device).encode(seen).tokens
         return copies, tokens, painted

@@ -1,43 +1,28 @@
 """The token cache between the stages: photos with holes, encoded once by a frozen DF-VQGAN.
 
-    tokens.json      sizes, counts, the mask recipe, captions of each photo
-    images.npy       uint8 [N, 3, S, S], complete; N = photos x variants, a photo's variants in a row
-    masks.npy        uint8 [N, S * S / 8], the holes as bits
-    tokens.npy       int32 [N, h, w]: ζ^x where known, the targets ζ^y where defective
-    whole.npy        int32 [N, h, w]: ζ^y everywhere, the targets if all of the photo is hidden
-    dfvqgan/         the model folder it was made with
-
-A variant is another crop and another hole of the same photo. The folder appears when it is whole.
+`token_parts` says how it lies on disk, `tokenizing` makes it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nuwa_lip.data.augment import Augmentation, augment
-from nuwa_lip.data.masks import MaskRecipe, random_masks
-from nuwa_lip.data.photos import PhotoSet
-from nuwa_lip.disk import clean, from_json, parse_json, read_text, regular, write_text, written_folder
-from nuwa_lip.disk.fields import Bounds, check_bounds
-from nuwa_lip.errors import InputError, first_line
-from nuwa_lip.hub import save_model
-from nuwa_lip.models import DFVQGAN, MPS2SConfig
+from nuwa_lip.data.order import Order, check_weights
+from nuwa_lip.errors import InputError
+from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.defect_free import pool_mask
-from nuwa_lip.training.stage import generator_for
-
-FORMAT_VERSION = 2
-ARRAYS = ("images", "masks", "tokens", "whole")
-BOUNDS: Bounds = {"resolution": (1, 2**16), "grid": (1, 2**10), "codebook_size": (1, 2**24), "variants": (1, 10**6)}
+from nuwa_lip.training.token_parts import ARRAYS, Part, open_parts, read_about, tokenizer_of
 
 
 class TokenBatch(NamedTuple):
@@ -56,34 +41,21 @@ class TokenBatch(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """What tokens.json says of the arrays beside it."""
-
-    resolution: int
-    grid: tuple[int, int]
-    codebook_size: int
-    variants: int
-    captions: list[list[str]]
-
-    def __post_init__(self) -> None:
-        check_bounds(self, BOUNDS)
-        if self.resolution % self.grid[0]:
-            raise InputError(f"resolution {self.resolution} is not a multiple of grid {self.grid}")
-
-
-@dataclass(frozen=True)
 class TokenCache:
-    """A cache, memory-mapped (`open`) or held in memory (`load`)."""
+    """A cache, memory-mapped (`open`) or held in memory (`load`), or several of them (`join`)."""
 
     folder: Path
-    images: Tensor
-    masks: Tensor
-    tokens: Tensor
-    whole: Tensor
-    captions: list[list[str]]
+    parts: tuple[Part, ...]
     variants: int
     factor: int
     """Pixels on a token's side."""
+    codebook_size: int
+    tokenizer: str = ""
+    """Hash of the image tokenizer (`token_parts.hash_of`)."""
+    checked: bool = False
+    """Whether all tokens are known to be codes; else those of each batch are looked at."""
+    order: Order | None = None
+    """Order of the rows; None: all of them equally often."""
 
     @classmethod
     def open(cls, folder: Path, model: MPS2SConfig) -> TokenCache:
@@ -94,9 +66,10 @@ class TokenCache:
             model: whose sizes it must have.
 
         Raises:
-            InputError: it is missing, damaged, of a newer version, or of other sizes than the model's.
+            InputError: it is missing, damaged, of a newer version, of other sizes than the model's, or of another
+                image tokenizer than the one that lies in it.
         """
-        about = _read_about(folder)
+        about, content = read_about(folder)
         found = (about.resolution, about.grid, about.codebook_size)
         wanted = (model.image_size, tuple(model.grid), model.codebook_size)
         if found != wanted:
@@ -104,40 +77,78 @@ class TokenCache:
                 f"{folder} has pictures of {found[0]} pixels, {found[1][0]} x {found[1][1]} tokens and "
                 f"{found[2]} codes; the recipe's model has {wanted[0]}, {wanted[1][0]} x {wanted[1][1]} and {wanted[2]}"
             )
-        arrays = {name: _map(folder / f"{name}.npy") for name in ARRAYS}
-        captions, variants = [[clean(text) for text in texts] for texts in about.captions], about.variants
-        if any(len(array) != len(captions) * variants for array in arrays.values()):
+        parts, tokenizer = open_parts(folder, about, content), tokenizer_of(folder)
+        if tokenizer != content.get("tokenizer", tokenizer):
             raise InputError(
-                f"{folder} is a damaged token cache: its files do not hold {len(captions)} x {variants} rows"
+                f"{folder} was made by another image tokenizer than lies in {folder / 'dfvqgan'}: "
+                "make it anew with nuwa-lip tokenize"
             )
-        _check_arrays(folder, arrays, about)
-        return cls(folder, **arrays, captions=captions, variants=variants, factor=found[0] // found[1][0])
+        return cls(
+            folder=folder,
+            parts=parts,
+            variants=about.variants,
+            factor=about.resolution // about.grid[0],
+            codebook_size=about.codebook_size,
+            tokenizer=tokenizer,
+        )
 
     @classmethod
-    def join(cls, caches: Sequence[TokenCache]) -> TokenCache:
-        """Join several caches into one, held in memory.
+    def join(cls, caches: Sequence[TokenCache], weights: Sequence[float] = ()) -> TokenCache:
+        """Join several caches into one.
+
+        Args:
+            caches: of one image tokenizer, with equally many variants of a photo.
+            weights: how often each one's rows come; empty: all rows equally often.
 
         Raises:
-            InputError: they have not equally many variants of a photo.
+            InputError: they have not equally many variants of a photo, other image tokenizers, or not a weight each.
         """
         first = caches[0]
+        if weights:
+            check_weights(caches, weights)
         for cache in caches:
             if cache.variants != first.variants:
                 raise InputError(
                     f"{cache.folder} has {cache.variants} variants of each photo, {first.folder} has {first.variants}: "
                     "make them with the same --variants"
                 )
-        arrays: dict[str, Any] = {name: torch.cat([getattr(cache, name) for cache in caches]) for name in ARRAYS}
-        captions = [texts for cache in caches for texts in cache.captions]
-        return dataclasses.replace(first, **arrays, captions=captions)
+            if cache.tokenizer != first.tokenizer:
+                raise InputError(
+                    f"{cache.folder} was made by another image tokenizer than {first.folder}: "
+                    "make them with the same --model"
+                )
+        parts = tuple(part for cache in caches for part in cache.parts)
+        order = Order(tuple(map(len, caches)), tuple(weights)) if weights else None
+        return dataclasses.replace(first, parts=parts, order=order)
 
     def load(self, device: torch.device | str) -> TokenCache:
-        """Copy the cache into the memory of a device."""
-        held = {name: getattr(self, name).to(device, copy=True) for name in ARRAYS}
-        return dataclasses.replace(self, **held)
+        """Copy the cache into the memory of a device.
+
+        Raises:
+            InputError: it holds tokens that are no codes.
+        """
+        held = {name: self.array(name).to(device) for name in ARRAYS}
+        for name in ("tokens", "whole"):
+            self._check(name, held[name])
+        captions = [texts for part in self.parts for texts in part.captions]
+        return dataclasses.replace(self, parts=(Part(**held, captions=captions),), checked=True)
+
+    def array(self, name: str) -> Tensor:
+        """Copy one array of all parts."""
+        return torch.cat([getattr(part, name) for part in self.parts])
+
+    def captions(self, most: int | None = None) -> Iterator[list[str]]:
+        """Iterate over the captions of each photo, or of at most so many photos, evenly spread."""
+        photos = len(self) // self.variants
+        every = 1 if most is None else max(1, -(-photos // most))
+        return chain.from_iterable(part.captions[::every] for part in self.parts)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return self._starts[-1]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(map(len, self.parts))]
 
     def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> TokenBatch:
         """Give the batch of one step, a pure function of (seed, step). Epochs are permutations.
@@ -150,23 +161,42 @@ class TokenCache:
             world_size: number of processes.
 
         Raises:
-            InputError: the batch size is not a multiple of the number of processes.
+            InputError: the batch size is not a multiple of the number of processes, or a token is no code.
         """
         if batch_size % world_size:
             raise InputError(f"batch size {batch_size} is not a multiple of the {world_size} processes")
         share = batch_size // world_size
         positions = range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share)
-        rows = [_row(len(self), seed, position) for position in positions]
+        rows = (self.order or Order((len(self),))).rows(seed, positions)
+        places = [(number, row - self._starts[number]) for number, row in zip(map(self._part, rows), rows, strict=True)]
         picks = np.random.default_rng([seed, step, 4]).random(batch_size)[rank * share : (rank + 1) * share]
-        choices = [self.captions[row // self.variants] for row in rows]
-        index = torch.tensor(rows, device=self.tokens.device)
+        choices = [self.parts[number].captions[row // self.variants] for number, row in places]
+        images = self._gather("images", places)
         return TokenBatch(
-            images=self.images[index].float().mul_(2 / 255).sub_(1),
-            masks=unpack_masks(self.masks[index], self.images.shape[-1]),
-            tokens=self.tokens[index].long(),
-            whole=self.whole[index].long(),
+            images=images.float().mul_(2 / 255).sub_(1),
+            masks=unpack_masks(self._gather("masks", places), images.shape[-1]),
+            tokens=self._gather("tokens", places).long(),
+            whole=self._gather("whole", places).long(),
             captions=[c[int(u * len(c))] if c else "" for c, u in zip(choices, picks, strict=True)],
         )
+
+    def _part(self, row: int) -> int:
+        return bisect_right(self._starts, row) - 1
+
+    def _gather(self, name: str, places: Sequence[tuple[int, int]]) -> Tensor:
+        """Rows of an array, by part and row within."""
+        if len(self.parts) == 1:
+            array: Tensor = getattr(self.parts[0], name)
+            found = array[torch.tensor([row for _, row in places], device=array.device)]
+        else:
+            found = torch.stack([getattr(self.parts[number], name)[row] for number, row in places])
+        if not self.checked and name in ("tokens", "whole"):
+            self._check(name, found)
+        return found
+
+    def _check(self, name: str, found: Tensor) -> None:
+        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self.codebook_size:
+            raise InputError(f"{self.folder} is a damaged token cache: {name}.npy has tokens beyond its codes")
 
     def batches(
         self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
@@ -186,87 +216,6 @@ class TokenCache:
             step += 1
 
 
-@torch.inference_mode()
-def write_cache(
-    folder: Path,
-    model: DFVQGAN,
-    photos: PhotoSet,
-    *,
-    variants: int,
-    masks: MaskRecipe,
-    augmentation: Augmentation,
-    seed: int,
-    batch_size: int = 32,
-    progress: Callable[[range], Any] = iter,
-    replace: bool = True,
-) -> None:
-    """Make a token cache.
-
-    Args:
-        folder: folder of the cache.
-        model: the frozen model, on the device to compute on.
-        photos: photos a little larger than the model's resolution, so that crops keep their sharpness.
-        variants: number of crops and holes of each photo.
-        masks: how holes are drawn.
-        augmentation: how crops are drawn.
-        seed: of all of it; the same arguments give the same cache.
-        batch_size: crops encoded at a time.
-        progress: wraps the range of batches, to show it.
-        replace: replace what is in the folder at the end.
-
-    Raises:
-        InputError: it cannot be written there, or there is something that is not to be replaced.
-    """
-    size, grid = model.config.resolution, model.config.grid
-    count = len(photos) * variants
-    with written_folder(folder, replace=replace) as part:
-        with (
-            _new(part / "images.npy", np.uint8, (count, 3, size, size)) as images,
-            _new(part / "masks.npy", np.uint8, (count, -(-size * size // 8))) as bits,
-            _new(part / "tokens.npy", np.int32, (count, grid, grid)) as tokens,
-            _new(part / "whole.npy", np.int32, (count, grid, grid)) as whole,
-        ):
-            for start in progress(range(0, count, batch_size)):
-                rows = range(start, min(start + batch_size, count))
-                image, mask = _crops(photos, rows, variants, size, masks, augmentation, seed)
-                images.write(_to_bytes(image).numpy().tobytes())
-                bits.write(pack_masks(mask).tobytes())
-                for file, found in zip((tokens, whole), encode_pair(model, image, mask), strict=True):
-                    file.write(found.cpu().numpy().astype(np.int32).tobytes())
-        about = {
-            "format_version": FORMAT_VERSION,
-            "resolution": size,
-            "grid": [grid, grid],
-            "codebook_size": model.config.codebook_size,
-            "variants": variants,
-            "seed": seed,
-            "masks": dataclasses.asdict(masks),
-            "augmentation": dataclasses.asdict(augmentation),
-            "captions": photos.captions,
-        }
-        write_text(part / "tokens.json", json.dumps(about))
-        save_model(part / "dfvqgan", dfvqgan=model)
-
-
-def encode_pair(model: DFVQGAN, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Encode ζ^x of the photo with its hole where known and ζ^y of the complete photo where defective, and ζ^y.
-
-    Args:
-        model: the tokenizer.
-        image: complete photos, float32 [B, 3, H, W] in [-1, 1].
-        mask: holes, bool [B, 1, H, W].
-
-    Returns:
-        Both, int64 [B, h, w] on the model's device.
-    """
-    device = model.last_layer.device
-    if mask.all():  # nothing is known: one pass will do
-        whole = model.encode(image.to(device)).tokens
-        return whole, whole
-    pair = model.encode_pair(image.to(device), mask.to(device))
-    return pair.tokens, pair.whole.tokens
-
-
 def token_mask(masks: Tensor, factor: int) -> Tensor:
     """Reduce masks, bool [B, 1, S, S], to m': a token is defective if any pixel under it is (Eq. 8)."""
     return pool_mask(masks, factor)
@@ -282,94 +231,3 @@ def unpack_masks(bits: Tensor, size: int) -> Tensor:
     weights = 2 ** torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
     flat = (bits[:, :, None] & weights).bool().flatten(1)
     return flat[:, : size * size].reshape(len(bits), 1, size, size)
-
-
-def _crops(
-    photos: PhotoSet,
-    rows: range,
-    variants: int,
-    size: int,
-    masks: MaskRecipe,
-    augmentation: Augmentation,
-    seed: int,
-) -> tuple[Tensor, Tensor]:
-    """Crops and holes of some rows of the cache, on the CPU."""
-    index = torch.tensor([row // variants for row in rows])
-    captions = [" ".join(photos.captions[i]) for i in index.tolist()]  # any that names a side forbids the flip
-    generator = generator_for("cpu", 5, seed, rows.start)
-    image = augment(photos.images[index], photos.aspects[index], size, augmentation, generator, captions)
-    mask = random_masks(len(rows), size, size, masks, np.random.default_rng([6, seed, rows.start]))
-    # what the model sees must be what the cache gives back
-    return _to_bytes(image).float().mul_(2 / 255).sub_(1), mask
-
-
-def _to_bytes(image: Tensor) -> Tensor:
-    return ((image + 1) * 127.5).round().clamp(0, 255).byte()
-
-
-def _new(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
-    """A .npy file whose rows are to follow; written, not mapped: a mapped file kills the process on a full disk."""
-    file = path.open("wb")
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file
-
-
-def _check_arrays(folder: Path, arrays: dict[str, Tensor], about: About) -> None:
-    """Refuse arrays of other shapes and types than tokens.json tells, and tokens that are no codes."""
-    size = about.resolution
-    rows = {"images": (3, size, size), "masks": (-(-size * size // 8),), "tokens": about.grid, "whole": about.grid}
-    for name, array in arrays.items():
-        dtype = torch.uint8 if name in ("images", "masks") else torch.int32
-        if array.dtype != dtype or array.shape[1:] != rows[name]:
-            found = f"{array.dtype} {[*array.shape[1:]]} a row, not {dtype} {[*rows[name]]}"
-            raise InputError(f"{folder} is a damaged token cache: {name}.npy has {found}")
-        if dtype == torch.int32 and len(array) and not 0 <= int(array.min()) <= int(array.max()) < about.codebook_size:
-            raise InputError(f"{folder} is a damaged token cache: {name}.npy has tokens beyond its codes")
-
-
-def _read_about(folder: Path) -> About:
-    """tokens.json, with all of its fields there.
-
-    Raises:
-        InputError: it is missing, damaged, or of a newer version.
-    """
-    path = folder / "tokens.json"
-    if not path.is_file():
-        raise InputError(f"{folder} is not a token cache (it has no tokens.json): make one with nuwa-lip tokenize")
-    try:
-        about = parse_json(read_text(path))
-        version = int(about["format_version"])
-        missing = [
-            name for name in ("resolution", "grid", "codebook_size", "variants", "captions") if name not in about
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is a damaged token cache: {path.name}: {error}") from error
-    if version > FORMAT_VERSION:
-        raise InputError(f"{folder} is a token cache of version {version}: update nuwa-lip")
-    if version < FORMAT_VERSION:
-        raise InputError(f"{folder} is a token cache of version {version}: make it anew with nuwa-lip tokenize")
-    if missing:
-        raise InputError(f"{folder} is a damaged token cache: {path.name} has no {missing[0]}")
-    known = {field.name: about[field.name] for field in dataclasses.fields(About)}
-    return from_json(About, known, f"{folder} is a damaged token cache: {path.name}")
-
-
-def _map(path: Path) -> Tensor:
-    try:
-        # copy-on-write, because torch wants writable memory
-        return torch.from_numpy(np.load(regular(path), mmap_mode="c", allow_pickle=False))
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        reason = "it is missing" if isinstance(error, FileNotFoundError) else first_line(error)
-        raise InputError(f"{path.parent} is a damaged token cache: {path.name}: {reason}") from error
-
-
-def _row(count: int, seed: int, position: int) -> int:
-    """Row at a place in the endless sequence of permuted epochs."""
-    epoch, place = divmod(position, count)
-    return int(_permutation(count, seed, epoch)[place])
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)

@@ -18,7 +18,8 @@ from nuwa_lip.baselines.glide.training import GLIDEStage, captions_of
 from nuwa_lip.commands import evaluate
 from nuwa_lip.data.benchmark import Benchmark
 from nuwa_lip.data.masks import MaskRecipe
-from nuwa_lip.data.photos import PhotoSet, StreamedPhotos
+from nuwa_lip.data.photos import PhotoSet
+from nuwa_lip.data.streamed import StreamedPhotos
 from nuwa_lip.errors import InputError
 from nuwa_lip.training import recipes
 from tests.folders import contents

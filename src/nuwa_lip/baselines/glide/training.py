@@ -27,8 +27,10 @@ from nuwa_lip.baselines.glide.painter import paint
 from nuwa_lip.baselines.glide.recipe import GLIDERecipe
 from nuwa_lip.data.augment import augment
 from nuwa_lip.data.masks import random_masks
-from nuwa_lip.data.photos import PhotoBatch, Photos, PhotoSet, StreamedPhotos
-from nuwa_lip.data.shards import Skipped, read_encoded
+from nuwa_lip.data.photos import PhotoBatch, Photos, PhotoSet
+from nuwa_lip.data.shards import read_encoded
+from nuwa_lip.data.skipped import Skipped
+from nuwa_lip.data.streamed import StreamedPhotos
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training.sheet import grey_hole, sample_sheet
 from nuwa_lip.training.stage import Stage, generator_for
