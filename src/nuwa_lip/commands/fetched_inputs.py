@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from nuwa_lip.data.remote import STORES, check_scheme, fetch, open_shard
 from nuwa_lip.data.shards import expand_shards
-from nuwa_lip.data.tars import Lost, Member, members
+from nuwa_lip.data.tars import Lost, members
 from nuwa_lip.disk import lines_of, make_folder, parse_json, read_text, write_json, write_text, written_folder
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.images.files import readable_endings
@@ -120,14 +120,15 @@ def _unpack(place: str, folder: Path) -> None:
     write_json(folder / CAPTIONS, captions)
 
 
-def _members(shard: str) -> Iterator[Member]:
+def _members(shard: str) -> Iterator[tuple[str, bytes]]:
+    """Read the names and contents of a shard's files."""
     lost = 0
     with closing(open_shard(shard)) as stream:
         for member in members(stream):
             if isinstance(member, Lost):
                 lost += 1
                 continue
-            yield member
+            yield member.name, member.data
     if lost:
         warnings.warn(f"{shard} is damaged in {lost} places: what is left of it is repainted", stacklevel=2)
 
