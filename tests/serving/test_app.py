@@ -279,6 +279,7 @@ def test_health_models_and_figures(http: httpx.Client, tiny_model: Path) -> None
     assert http.get("/healthz").json() == {"status": "ok"}
     http.post("/v1/inpaint", **form())
     model = http.get("/v1/models").json()["data"][0]
+    assert {"prompt", "squares", "blend"} <= {*model.pop("options")}
     assert model == {"id": str(tiny_model), "resolution": 32, "loaded": True}
     figures = http.get("/metrics").text
     assert 'nuwa_lip_jobs_total{state="done"}' in figures and "nuwa_lip_job_seconds_count" in figures

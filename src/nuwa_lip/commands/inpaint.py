@@ -21,6 +21,7 @@ from nuwa_lip.cli.quiet import Silent
 from nuwa_lip.commands.candidates_sheet import candidates_sheet
 from nuwa_lip.commands.captions import caption_for, is_captions_file, read_captions
 from nuwa_lip.commands.drawn_hole import drawn_hole
+from nuwa_lip.commands.fetched_inputs import fetch_inputs, place_of
 from nuwa_lip.commands.folder_jobs import Job, check_names, results_folder
 from nuwa_lip.commands.inpaint_cluster import attempts_on_cluster
 from nuwa_lip.commands.inpaint_folder import attempts_here, named, repaint_folder, warnings_named
@@ -71,11 +72,14 @@ def inpaint(
 
     Example: nuwa-lip inpaint photos/ --mask masks/ --prompt captions.json -o results/
 
+    Example: nuwa-lip inpaint s3://bucket/photos --prompt "grass" -o results/ --cluster
+
     Photos of a folder that cannot be repainted are named and left out; if there are any, the exit code is 1. Those that
     have a result already are left as they are: the same command goes on where another one was stopped.
 
     Args:
-        photo: Photo, or folder of photos; - reads standard input.
+        photo: Photo, or folder of photos; - reads standard input. Shards (.tar) and folders of an object store (s3://,
+            gs://, ...) are fetched to OUT/inputs first.
         prompt: Caption, "" for none; or a file of captions by name: JSON, JSON lines, CSV, or name, tab, caption.
         out: Result: .png, .webp, .tif (all exact) or .jpg; - for standard output; for a folder, a folder of .png.
         mask: White is repainted; for a folder, one mask or a folder of masks. Without it, what is transparent is.
@@ -90,9 +94,10 @@ def inpaint(
         raise InputError(f"--box and --circle are for photos without a mask: leave them out, or --mask {mask}")
     if more.json is not None and more.json in (photo, mask, out, Path(prompt)):
         raise InputError(f"--json {more.json} is another file of this command: choose another name")
-    if photo.is_dir():
+    if photo.is_dir() or place_of(photo) is not None:
         if STANDARD in (out, mask):
             raise InputError("a folder of photos needs a folder for the results, -o FOLDER, and masks that are files")
+        photo, mask, prompt = fetch_inputs(photo, mask, prompt, out, drawn=bool(more.box or more.circle))
         attempts = attempts_on_cluster if more.cluster else attempts_here
         return repaint_folder(photo, mask, prompt, out, _Runner(more), attempts)
     if more.cluster:

@@ -2,7 +2,8 @@
 
 The same jobs with the same names, masks and seeds as without, so that the files are the same to the byte. Ray spreads
 them in blocks; that of a process which has died is given to another one, which replaces what there is of it. Photos,
-masks and results are files that every machine sees under the same names.
+masks and results are files that every machine sees under the same names; what lies in shards or in an object store
+becomes such files first (`fetched_inputs`).
 """
 
 from __future__ import annotations

@@ -118,6 +118,9 @@ class ModelView(BaseModel):
     id: str
     resolution: Annotated[int | None, Field(description="pixels on a side of what the model paints at once")] = None
     loaded: bool = False
+    options: Annotated[
+        list[str] | None, Field(description="options of a request that mean something to the model, once it is loaded")
+    ] = None
 
 
 class Problem(BaseModel):

@@ -152,7 +152,10 @@ async def models(request: Request) -> dict[str, list[ModelView]]:
     found = []
     for name in studio.models:
         pipe = studio.loaded.get(name)
-        found.append(ModelView(id=name, loaded=pipe is not None, resolution=pipe.resolution if pipe else None))
+        if pipe is None:
+            found.append(ModelView(id=name))
+        else:
+            found.append(ModelView(id=name, loaded=True, resolution=pipe.resolution, options=sorted(pipe.options)))
     return {"data": found}
 
 

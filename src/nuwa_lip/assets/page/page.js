@@ -7,7 +7,7 @@ import { Stage } from "./stage.js";
 const $ = (id) => document.getElementById(id);
 const mask = new Mask();
 const stage = new Stage($("stage"), mask, changed);
-const state = { file: null, name: "photo", extend: [0, 0, 0, 0], results: [], chosen: null, job: null };
+const state = { file: null, name: "photo", extend: [0, 0, 0, 0], results: [], chosen: null, job: null, models: [] };
 
 function changed(what) {
   if (what === "size") $("size").value = stage.size;
@@ -20,6 +20,7 @@ function refresh() {
   $("undo").disabled = mask.done.length === 0;
   $("redo").disabled = mask.undone.length === 0;
   $("drop").hidden = Boolean(state.file);
+  $("another").hidden = !state.file;
   const working = Boolean(state.job);
   for (const id of ["run", "erase", "extend-button"]) $(id).disabled = working || !state.file;
   stage.busy = working;
@@ -95,6 +96,17 @@ function shift(operation, left, top) {
   if (operation.box) operation.box = [operation.box[0] + left, operation.box[1] + top, ...operation.box.slice(2)];
 }
 
+// Hide the settings that mean nothing to the model, as far as that is known: a model is loaded when it first paints.
+function offer() {
+  const options = state.models.find(({ id }) => id === $("model").value)?.options;
+  for (const label of document.querySelectorAll("[data-option]")) label.hidden = Boolean(options) && !options.includes(label.dataset.option);
+}
+
+function settings() {
+  const labels = [...document.querySelectorAll("[data-option]")].filter((label) => !label.hidden);
+  return Object.fromEntries(labels.map((label) => [label.dataset.option, label.control.value]));
+}
+
 async function run(prompt) {
   const { width, height } = stage.frame;
   const picture = await mask.picture(width, height);
@@ -112,10 +124,8 @@ async function run(prompt) {
         model: $("model").value,
         num_images_per_prompt: $("count").value,
         seed: $("seed").value,
-        guidance_scale: $("guidance").value,
-        num_inference_steps: $("steps").value,
+        ...settings(),
         grow: $("grow").value,
-        blend: $("blend").value,
         extend: state.extend.some(Boolean) ? state.extend.join(",") : "",
       },
       { token, heard: hear, previews: $("previews").checked, signal: state.job.stop.signal },
@@ -130,6 +140,7 @@ async function run(prompt) {
     say(job.notes.join(". "));
     list();
     choose(0);
+    await listModels(); // it is loaded now
   } finally {
     state.job = null;
     stage.previews.clear();
@@ -177,8 +188,7 @@ function choose(i) {
   state.chosen = i;
   [...$("results").querySelectorAll("button")].forEach((button, k) => button.setAttribute("aria-pressed", k === i));
   stage.result = i === null ? null : state.results[i].bitmap;
-  stage.split = 1;
-  $("slider").value = 100;
+  stage.split = $("slider").value = 0;
   if (i !== null) {
     $("save").href = state.results[i].url;
     $("save").download = `${state.name}-${state.results[i].seed}.png`;
@@ -334,9 +344,12 @@ window.addEventListener("beforeunload", () => {
 });
 
 async function listModels() {
-  const found = await models($("token").value);
-  $("model").replaceChildren(...found.map(({ id }) => new Option(id, id)));
+  const chosen = $("model").value;
+  state.models = await models($("token").value);
+  $("model").replaceChildren(...state.models.map(({ id }) => new Option(id, id, false, id === chosen)));
+  offer();
 }
+$("model").addEventListener("change", offer);
 $("token").addEventListener("change", () => guarded(listModels));
 guarded(listModels);
 pick("brush");

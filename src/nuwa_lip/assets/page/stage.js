@@ -18,7 +18,7 @@ export class Stage {
     this.frame = null; // { width, height, left, top }: the photo with what it is extended by
     this.bitmap = null; // the photo
     this.result = null; // a result shown over it
-    this.split = 1; // share of the result that is shown
+    this.split = 0; // share from the left that shows the photo beneath it
     this.previews = new Map(); // of holes as far as they are painted, by their places
     this.view = { scale: 1, x: 0, y: 0 };
     this.pointers = new Map();
@@ -92,10 +92,20 @@ export class Stage {
     if (this.peeking) return;
     for (const { box, image } of this.previews.values()) context.drawImage(image, ...box);
     if (!this.result) return;
+    const { width, height } = this.frame;
+    const edge = width * this.split;
+    context.save();
     context.beginPath();
-    context.rect(0, 0, this.frame.width * this.split, this.frame.height);
+    context.rect(edge, 0, width - edge, height);
     context.clip();
     context.drawImage(this.result, 0, 0);
+    context.restore();
+    if (this.split <= 0 || this.split >= 1) return;
+    const line = (2 * devicePixelRatio) / this.view.scale; // of two pixels of the screen, at any zoom
+    context.fillStyle = "#0006";
+    context.fillRect(edge - line, 0, 2 * line, height);
+    context.fillStyle = "#fff";
+    context.fillRect(edge - line / 2, 0, line, height);
   }
 
   drawMask() {
