@@ -41,7 +41,7 @@ def of_two_colours(cache: TokenCache) -> TokenCache:
     count = len(part.captions)
     colours = torch.arange(count).remainder(2).repeat_interleave(cache.variants)
     captions = [["red circles"], ["blue ground"]] * (count // 2)
-    whole = (1 + colours)[:, None, None].expand_as(part.whole)
+    whole = (1 + colours)[:, None, None].expand_as(part.array("whole"))
     return dataclasses.replace(cache, parts=(dataclasses.replace(part, captions=captions, whole=whole),))
 
 

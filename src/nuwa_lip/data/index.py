@@ -4,13 +4,14 @@ Where the samples of a shard lie is found by reading it once, when the order com
 `.index/NAME.tar.json`. So a training starts at once however many shards there are, and a resumed one need not read what
 it has passed.
 
-An epoch permutes the shards, takes `WINDOW` of them at a time, and permutes the samples of these.
+An epoch permutes the shards, takes some of them at a time, and permutes the samples of these: first one, so that a
+training can begin soon, then twice as many each time, up to `WINDOW`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -24,7 +25,7 @@ from nuwa_lip.data.skipped import Skipped
 from nuwa_lip.disk import parse_json, written_whole
 
 WINDOW = 8
-"""Shards whose samples are permuted together."""
+"""Most shards whose samples are permuted together."""
 
 
 class ShardIndex(NamedTuple):
@@ -52,7 +53,7 @@ class IndexedShards:
 
     Args:
         shards: files.
-        window: shards whose samples are permuted together.
+        window: most shards whose samples are permuted together.
         source: number of these shards among several sources, whose orders differ.
     """
 
@@ -60,6 +61,8 @@ class IndexedShards:
         self.shards, self.window, self.source = [Path(shard) for shard in shards], window, source
         self.counts: list[int | None] = [None] * len(shards)
         self.held: dict[int, ShardIndex] = {}
+        self.skipped = Skipped()
+        """What could not be read of the shards that are counted."""
         self.at: _Window | None = None
 
     def read(self, seed: int, place: int) -> EncodedSample:
@@ -92,30 +95,33 @@ class IndexedShards:
             if None not in self.counts:
                 total = sum(count or 0 for count in self.counts)
                 if not total:
-                    raise nothing_read([*map(str, self.shards)], self._skipped())
+                    raise nothing_read([*map(str, self.shards)], self.skipped)
                 epoch, first = place // total, place // total * total
             order = permutation(len(self.shards), seed, epoch, self.source).tolist()
-            for number in range(0, len(order), self.window):
-                shards = order[number : number + self.window]
+            for start, stop in self._windows():
+                shards = order[start:stop]
                 starts = [0, *accumulate(map(self._count, shards))]
                 if place < first + starts[-1]:
-                    seeds = (seed, epoch, self.source, number + 1)
+                    seeds = (seed, epoch, self.source, stop)
                     return _Window(seed, first, first + starts[-1], shards, starts, seeds)
                 first += starts[-1]
 
     def _count(self, shard: int) -> int:
         count = self.counts[shard]
         if count is None:
-            count = self.counts[shard] = len(self._index(shard).places)
+            index = self._index(shard)
+            count = self.counts[shard] = len(index.places)
+            self.skipped.merge(index.skipped)
             if None not in self.counts and (total := sum(found or 0 for found in self.counts)):
-                self._skipped().warn(total)
+                self.skipped.warn(total)
         return count
 
-    def _skipped(self) -> Skipped:
-        skipped = Skipped()
-        for shard in range(len(self.shards)):
-            skipped.merge(self._index(shard).skipped)
-        return skipped
+    def _windows(self) -> Iterator[tuple[int, int]]:
+        """Where the windows begin and end in an epoch's order of the shards."""
+        start, size = 0, 1
+        while start < len(self.shards):
+            yield start, min(start + size, len(self.shards))
+            start, size = start + size, min(2 * size, self.window)
 
     def _index(self, shard: int) -> ShardIndex:
         """The index of a shard; those of the last few shards are held."""
@@ -142,7 +148,9 @@ def index_of(shard: Path) -> ShardIndex:
         with suppress(OSError):  # a folder that is not to be written to: the index is made again the next time
             file.parent.mkdir(exist_ok=True)
             with written_whole(file) as part:
-                part.write_text(json.dumps(about | {"places": found, "skipped": index.skipped}))
+                part.write_text(
+                    json.dumps(about | {"places": index.places.flatten().tolist(), "skipped": index.skipped})
+                )
     return index
 
 

@@ -91,7 +91,9 @@ class PriorStage(MPS2SStage):
 
     def log_frequencies(self) -> Tensor:
         """Of each code in each region over all photos, float32 [r², V], rare ones smoothed by those of all regions."""
-        found = sum(self.counts(tokens.long()).sum(0) for part in self.cache.parts for tokens in part.whole.split(256))
+        found = sum(
+            self.counts(tokens.long()).sum(0) for part in self.cache.parts for tokens in part.array("whole").split(256)
+        )
         assert isinstance(found, Tensor)
         everywhere = (found.sum(0) + 0.5) / (found.sum() + 0.5 * found.shape[1])
         smoothed = found + SMOOTHING * everywhere

@@ -70,15 +70,58 @@ class PartAbout:
     """What could not be read, as `vars` of a `Skipped`."""
 
 
+@dataclass(frozen=True)
+class RowFile:
+    """A .npy file whose rows are read one by one.
+
+    Memory stays flat and no file is held open, however many there are: of memory maps every page that was read would
+    count, and so would each file.
+    """
+
+    path: Path
+    start: int
+    """Where the first row begins, in bytes."""
+    shape: tuple[int, ...]
+    kind: np.dtype[Any]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the rows as tensors."""
+        return DTYPES[self.kind]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rows(self, rows: Sequence[int]) -> Tensor:
+        """Read some rows.
+
+        Raises:
+            InputError: the file has become shorter.
+        """
+        found = np.empty((len(rows), *self.shape[1:]), self.kind)
+        size = found.nbytes // max(1, len(rows))
+        with self.path.open("rb", buffering=0) as file:
+            for row, place in zip(rows, found.reshape(len(rows), -1).view(np.uint8), strict=True):
+                file.seek(self.start + row * size)
+                if file.readinto(place.data) != size:
+                    raise InputError(f"{self.path} is cut off: the token cache is damaged, make it anew")
+        return torch.from_numpy(found)
+
+    def all(self) -> Tensor:
+        """Read all rows."""
+        content = np.fromfile(self.path, self.kind, int(np.prod(self.shape)), offset=self.start)
+        return torch.from_numpy(content.reshape(self.shape))
+
+
 class Captions(Sequence[list[str]]):
-    """Captions of the photos of a part, memory-mapped.
+    """Captions of the photos of a part, read when they are needed.
 
     Args:
         text: uint8, each photo's captions as JSON, one after another.
         ends: int64 [photos].
     """
 
-    def __init__(self, text: Tensor, ends: Tensor) -> None:
+    def __init__(self, text: RowFile, ends: RowFile) -> None:
         self.text, self.ends = text, ends
 
     @overload
@@ -88,32 +131,46 @@ class Captions(Sequence[list[str]]):
     def __getitem__(self, photo: slice) -> list[list[str]]: ...
 
     def __getitem__(self, photo: int | slice) -> list[str] | list[list[str]]:
-        """Give the captions of a photo, without what a terminal or a page would not show."""
+        """Give the captions of a photo or of several, without what a terminal or a page would not show."""
         if isinstance(photo, slice):
-            return [self[i] for i in range(*photo.indices(len(self)))]
+            text, ends = self.text.all().numpy(), [0, *self.ends.all().tolist()]
+            return [_texts(text[ends[i] : ends[i + 1]].tobytes()) for i in range(*photo.indices(len(self)))]
         if not 0 <= photo < len(self):
             raise IndexError(photo)
-        start = int(self.ends[photo - 1]) if photo else 0
-        texts = json.loads(self.text[start : int(self.ends[photo])].numpy().tobytes())
-        return [clean(str(text)) for text in texts]
+        start, end = [0, *self.ends.rows(range(max(0, photo - 1), photo + 1)).tolist()][-2:]
+        return _texts(self.text.rows(range(start, end)).numpy().tobytes())
 
     def __len__(self) -> int:
         return len(self.ends)
 
 
+def _texts(content: bytes) -> list[str]:
+    return [clean(str(text)) for text in json.loads(content)]
+
+
 @dataclass(frozen=True)
 class Part:
-    """Arrays of a part, memory-mapped, or of a whole cache in memory."""
+    """Arrays of a part on disk, or of a whole cache in memory."""
 
-    images: Tensor
-    masks: Tensor
-    tokens: Tensor
-    whole: Tensor
+    images: Tensor | RowFile
+    masks: Tensor | RowFile
+    tokens: Tensor | RowFile
+    whole: Tensor | RowFile
     captions: Sequence[list[str]]
     """Of each photo, N / variants of them."""
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def rows(self, name: str, rows: Sequence[int]) -> Tensor:
+        """Give some rows of an array."""
+        array: Tensor | RowFile = getattr(self, name)
+        return array.rows(rows) if isinstance(array, RowFile) else array[torch.tensor(rows, device=array.device)]
+
+    def array(self, name: str) -> Tensor:
+        """Give an array as a whole, read from disk if need be."""
+        array: Tensor | RowFile = getattr(self, name)
+        return array.all() if isinstance(array, RowFile) else array
 
 
 def read_about(folder: Path) -> tuple[About, dict[str, Any]]:
@@ -156,7 +213,7 @@ def unfinished_of(folder: Path) -> list[Path]:
 
 
 def open_parts(folder: Path, about: About, content: dict[str, Any]) -> tuple[Part, ...]:
-    """Map the parts of a cache.
+    """Open the parts of a cache.
 
     Raises:
         InputError: a file is missing, or of another shape or type than tokens.json tells.
@@ -185,12 +242,12 @@ class _Parts:
 
 
 def _open_part(cache: Path, folder: Path, about: About, captions: list[list[str]] | int) -> Part:
-    """Map one part, and check its shapes; `captions` may be the number of photos."""
-    arrays = {name: _map(cache, folder / f"{name}.npy") for name in ARRAYS}
+    """Open one part, and check its shapes; `captions` may be the number of photos."""
+    arrays = {name: _open_array(cache, folder / f"{name}.npy") for name in ARRAYS}
     photos = captions if isinstance(captions, int) else len(captions)
     texts: Sequence[list[str]]
     if isinstance(captions, int):
-        texts = Captions(*(_map(cache, folder / f"{name}.npy") for name in ("captions", "ends")))
+        texts = Captions(*(_open_array(cache, folder / f"{name}.npy") for name in ("captions", "ends")))
     else:
         texts = captions
     if len(texts) != photos or any(len(array) != photos * about.variants for array in arrays.values()):
@@ -212,21 +269,20 @@ def part_name(number: int) -> str:
     return f"{number:06d}"
 
 
-def _map(cache: Path, path: Path) -> Tensor:
-    """Map a .npy file copy-on-write; unlike numpy's maps this one holds no file open, of which there may be few."""
+def _open_array(cache: Path, path: Path) -> RowFile:
+    """Read the head of a .npy file, and check that the file is as long as it says."""
     try:
         with open(regular(path), "rb") as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, columns_first, kind = read(file)
-            start, size = file.tell(), path.stat().st_size
-        if kind not in DTYPES or columns_first:
+            start = file.tell()
+        if kind not in DTYPES or columns_first or not shape:
             raise ValueError(f"it holds {kind}")
-        if start + int(np.prod(shape)) * kind.itemsize > size:
+        if start + int(np.prod(shape)) * kind.itemsize > path.stat().st_size:
             raise ValueError("it is cut off")
-        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-        return content[start : start + int(np.prod(shape)) * kind.itemsize].view(DTYPES[kind]).view(shape)
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError) as error:
+        return RowFile(path, start, tuple(shape), kind)
+    except (OSError, EOFError, ValueError, TypeError) as error:
         reason = "it is missing" if isinstance(error, FileNotFoundError) else first_line(error)
         place = path.relative_to(cache)
         raise InputError(f"{cache} is a damaged token cache: {place}: {reason}") from error

@@ -42,7 +42,7 @@ class TokenBatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCache:
-    """A cache, memory-mapped (`open`) or held in memory (`load`), or several of them (`join`)."""
+    """A cache, read from disk row by row (`open`) or held in memory (`load`), or several of them (`join`)."""
 
     folder: Path
     parts: tuple[Part, ...]
@@ -135,7 +135,7 @@ class TokenCache:
 
     def array(self, name: str) -> Tensor:
         """Copy one array of all parts."""
-        return torch.cat([getattr(part, name) for part in self.parts])
+        return torch.cat([part.array(name) for part in self.parts])
 
     def captions(self, most: int | None = None) -> Iterator[list[str]]:
         """Iterate over the captions of each photo, or of at most so many photos, evenly spread."""
@@ -186,10 +186,9 @@ class TokenCache:
     def _gather(self, name: str, places: Sequence[tuple[int, int]]) -> Tensor:
         """Rows of an array, by part and row within."""
         if len(self.parts) == 1:
-            array: Tensor = getattr(self.parts[0], name)
-            found = array[torch.tensor([row for _, row in places], device=array.device)]
+            found = self.parts[0].rows(name, [row for _, row in places])
         else:
-            found = torch.stack([getattr(self.parts[number], name)[row] for number, row in places])
+            found = torch.cat([self.parts[number].rows(name, [row]) for number, row in places])
         if not self.checked and name in ("tokens", "whole"):
             self._check(name, found)
         return found
