@@ -62,7 +62,8 @@ def found(folder: Path) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """The figures of every step, and the averaged and trained weights at the end."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     # a token between two codes may go to either, and the adversary's weight is a quotient of small gradients
-    loose = ("images_per_second", "hours", "perplexity", "batch_usage", "adversary_weight")
+    machine = ("images_per_second", "hours", "waiting", "memory_gb")
+    loose = (*machine, "perplexity", "batch_usage", "adversary_weight")
     figures = [{name: value for name, value in line.items() if name not in loose} for line in lines]
     last = RunFolder(folder, 1).checkpoints()[-1]
     weights = {

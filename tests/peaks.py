@@ -1,9 +1,11 @@
-"""Measure the memory that a training step takes on this machine, beside what `nuwa-lip plan` says of it.
+"""Measure the memory that a training's steps take on this machine, beside what `nuwa-lip plan` says of it.
 
-    python tests/peaks.py mps2s mini 16
+    MALLOC_MMAP_THRESHOLD_=65536 python tests/peaks.py mps2s mini 16
 
-prints both in MB. The peak is that of the whole process over what it had before the model was made, and after a step of
-a tiny one, for which libraries are loaded: take enough samples for some hundred MB.
+prints both in MB. Two steps are taken as the training takes them, in float32, with the adversary if the recipe has
+one and with a photo that is hidden entirely. The peak is that of the whole process over what it had before the model
+was made, and after a step of a tiny one, for which libraries are loaded: take enough samples for some hundred MB. The
+variable lets the C library give freed tensors back: the peak is what tensors take, without what lies between them.
 """
 
 from __future__ import annotations
@@ -11,17 +13,22 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
-from nuwa_lip.models import DFVQGAN, MPS2S
-from nuwa_lip.models.losses import generator_loss, mps2s_loss
-from nuwa_lip.models.orders import target_tokens
-from nuwa_lip.models.perceptual import SqueezeNetFeatures, lpips
+from nuwa_lip.data.photos import PhotoBatch
+from nuwa_lip.hub import save_model
+from nuwa_lip.models import DFVQGAN, DFVQGANConfig
 from nuwa_lip.training import recipes
-from nuwa_lip.training.critics import make_critic
+from nuwa_lip.training.dfvqgan import DFVQGANStage
+from nuwa_lip.training.mps2s import MPS2SStage
 from nuwa_lip.training.plan import cost_of, states
+from nuwa_lip.training.tokens import TokenBatch
 
 
 def held(field: str) -> float:
@@ -33,48 +40,45 @@ def held(field: str) -> float:
 def planned(recipe: object, batch: int) -> float:
     """Compute what one process is planned to need, in bytes."""
     cost = cost_of(recipe, bf16=False)
-    return states(cost, 1) + cost.fixed + batch * cost.kept
+    kept = cost.kept_checkpointed if getattr(recipe, "gradient_checkpointing", False) else cost.kept
+    return states(cost, 1) + cost.fixed + cost.casts + batch * kept
 
 
-def measured(recipe: recipes.DFVQGANRecipe | recipes.MPS2SRecipe, batch: int) -> float:
-    """Take two steps of plain PyTorch on the CPU → bytes at the peak, over those before."""
-    before = held("VmRSS")
-    config = recipe.model
-    model = MPS2S(config) if isinstance(recipe, recipes.MPS2SRecipe) else DFVQGAN(config)  # type: ignore[arg-type]
-    average = [p.detach().clone() for p in model.parameters()]
-    others = [] if isinstance(recipe, recipes.MPS2SRecipe) else [make_critic(recipe.adversary), SqueezeNetFeatures()]
-    optimizer = torch.optim.AdamW([*model.parameters(), *(others[0].parameters() if others else ())], fused=True)
-    for _ in range(2):
-        if isinstance(recipe, recipes.MPS2SRecipe):
-            (h, w), side = recipe.model.grid, recipe.model.image_size
-            order = torch.randperm(h * w)[: h * w // 2].expand(batch, -1).contiguous()
-            defective = torch.zeros(batch, h * w, dtype=torch.bool).scatter_(1, order, True).view(batch, 1, h, w)
-            tokens, text = torch.zeros(batch, h, w, dtype=torch.int64), torch.ones(batch, recipe.model.text_length)
-            mask = defective.repeat_interleave(side // h, 2).repeat_interleave(side // w, 3)
-            image = torch.zeros(batch, 3, side, side)
-            logits, real = model(text.long(), image, mask, tokens, defective, order)
-            loss = mps2s_loss(logits, target_tokens(tokens, order), real)
-        else:
-            side = recipe.model.resolution
-            image, mask = torch.rand(batch, 3, side, side), torch.zeros(batch, 1, side, side, dtype=torch.bool)
-            mask[..., : side // 2] = True
-            output = model(image, mask, torch.zeros(batch, dtype=torch.bool), quantise=True)
-            loss = (output.image - image).abs().mean() + output.quantised.codebook_loss
-            loss = loss + lpips(others[1].requires_grad_(False), output.image, image).mean()  # type: ignore[arg-type]
-            if recipe.adversary.weight:
-                loss = loss + generator_loss(others[0](output.image))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.1)
+def measured(recipe: Any, name: str, batch: int, folder: Path) -> float:
+    """Take two steps on the CPU → bytes at the peak, over those before."""
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    stage: Any
+    if isinstance(recipe, recipes.DFVQGANRecipe):
+        size = recipe.model.resolution * 5 // 4
+        images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8)
+        photos = PhotoBatch(images, [""] * batch, torch.zeros(batch), [""] * batch)
+        before = held("VmRSS")
+        stage = DFVQGANStage(recipe, None, accelerator)  # type: ignore[arg-type]
+    else:
+        (h, w), side = recipe.model.grid, recipe.model.image_size
+        save_model(folder / name / "dfvqgan", dfvqgan=DFVQGAN(DFVQGANConfig.preset(name)))
+        masks = torch.zeros(batch, 1, side, side, dtype=torch.bool)
+        masks[..., : side // 2] = masks[0] = True
+        tokens = torch.zeros(batch, h, w, dtype=torch.int64)
+        photos = TokenBatch(torch.zeros(batch, 3, side, side), masks, tokens, tokens, ["a photo of a bear"] * batch)
+        cache: Any = SimpleNamespace(
+            folder=folder / name, captions=[[text] for text in photos.captions], factor=side // h
+        )
+        before = held("VmRSS")
+        stage = MPS2SStage(recipe, cache, accelerator)
+    for step in (2, 1):
+        stage.step(recipe.schedule.steps - step, photos)
     return held("VmHWM") - before
 
 
 if __name__ == "__main__":
     stage, name, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
     chosen = recipes.named(stage, name)
+    chosen = dataclasses.replace(chosen, schedule=dataclasses.replace(chosen.schedule, batch_size=size, accumulate=1))
     if stage == "dfvqgan":
         chosen = dataclasses.replace(chosen, perceptual="squeezenet")
-    measured(dataclasses.replace(chosen, model=type(chosen.model).preset("tiny")), 2)
-    peak = measured(chosen, size)
+    with tempfile.TemporaryDirectory() as folder:
+        small = dataclasses.replace(chosen, model=type(chosen.model).preset("tiny"))
+        measured(small, "tiny", 2, Path(folder))
+        peak = measured(chosen, name, size, Path(folder))
     print(f"{stage} {name}, {size} samples: measured {peak / 1e6:.0f} MB, planned {planned(chosen, size) / 1e6:.0f} MB")

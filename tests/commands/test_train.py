@@ -110,8 +110,9 @@ def test_a_run_its_interruption_and_its_resumption(
     lines = metrics(parts)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     for line, other in zip(lines, metrics(whole), strict=True):
-        del line["images_per_second"], other["images_per_second"]
-        assert line == other
+        machine = {"images_per_second", "memory_gb", "waiting"}
+        assert line.keys() == other.keys() > machine and 0 <= line["waiting"] <= 1
+        assert [line[name] for name in line.keys() - machine] == [other[name] for name in line.keys() - machine]
     assert [p.name for p in sorted((parts / "sheets").iterdir())] == ["step-0000002.png", "step-0000004.png"]
 
 

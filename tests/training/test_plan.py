@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nuwa_lip.cli import run as nuwa_lip
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2S
+from nuwa_lip.models.losses import mps2s_loss
+from nuwa_lip.models.orders import target_tokens
 from nuwa_lip.training import plan
+from nuwa_lip.training.counting import count, flops_of
 from nuwa_lip.training.plan import Cost, Way, cost_of, parse_gpus, recommended, states, ways
 from nuwa_lip.training.recipes import named
 from tests.small_runs import dfvqgan_recipe, mps2s_recipe
@@ -35,24 +40,41 @@ def test_parameters_and_arithmetic_are_the_models(cost: Cost) -> None:
     assert 0 < cost.repeated < cost.forward and cost.kept_checkpointed < cost.kept
 
 
-def test_what_is_kept_is_what_autograd_keeps(cost: Cost) -> None:
-    """On real tensors; the plan adds the logits' gradient and its copy."""
-    config, seen = mps2s_recipe().model, {}
-    model = MPS2S(config).train()
-    order = torch.arange(32).expand(2, -1)
+def test_a_step_is_counted_with_numbers_and_without() -> None:
+    """Of a layer and a ReLU: its result, and that one's gradient, when the backward pass has begun."""
+    layer = torch.nn.Linear(8, 4, bias=False)
+    x = torch.zeros(16, 8)  # not counted, for it was there before
 
-    def note(t: torch.Tensor) -> torch.Tensor:
-        if not isinstance(t, torch.nn.Parameter):
-            seen[t.untyped_storage().data_ptr()] = (t.untyped_storage().nbytes(), t)
-        return t
+    def run() -> torch.Tensor:
+        return layer(x).relu().sum()
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        masks = torch.zeros(2, 1, 32, 32, dtype=torch.bool), torch.zeros(2, 1, 8, 8, dtype=torch.bool)
-        text, tokens = torch.ones(2, config.text_length, dtype=torch.int64), torch.zeros(2, 8, 8, dtype=torch.int64)
-        logits, _ = model(text, torch.zeros(2, 3, 32, 32), masks[0], tokens, masks[1], order)
-        torch.nn.functional.cross_entropy(logits.transpose(1, 2), torch.zeros(2, 32, dtype=torch.int64))
-    real = sum(size for size, _ in seen.values()) / 2
-    assert cost.kept - 2 * 32 * 64 * 4 == pytest.approx(real, rel=0.1)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        unreal = count(run, layer.parameters(), bf16=False)
+    real = count(run, layer.parameters(), bf16=False)
+    assert real == unreal and real.casts == 0 and layer.weight.grad is None
+    assert real.held == 4 * (16 * 4 + 16 * 4 + 1 + 1)  # two of one number: the loss, and its gradient
+    cast = count(run, layer.parameters(), bf16=True)
+    assert cast.casts == 2 * 4 * 8
+    assert flops_of(run) == 2 * 16 * 8 * 4
+
+
+def test_memory_is_a_multiple_of_the_samples_and_a_rest(cost: Cost) -> None:
+    """A plan counts two samples; eight take four times as much, but for tables that all of them share."""
+    with FakeTensorMode():
+        model = MPS2S(mps2s_recipe().model)
+        peaks = {n: count(lambda n=n: forward(model, n), model.parameters(), bf16=False).held for n in (2, 8)}
+    assert peaks[2] == pytest.approx(2 * cost.kept) and peaks[8] == pytest.approx(8 * cost.kept, rel=0.03)
+
+
+def forward(model: MPS2S, batch: int) -> torch.Tensor:
+    """The loss, with all tokens in the hole."""
+    config = model.config
+    (h, w), side = config.grid, config.image_size
+    order, tokens = torch.zeros(batch, h * w, dtype=torch.int64), torch.zeros(batch, h, w, dtype=torch.int64)
+    masks = torch.zeros(batch, 1, side, side, dtype=torch.bool), torch.zeros(batch, 1, h, w, dtype=torch.bool)
+    text = torch.ones(batch, config.text_length, dtype=torch.int64)
+    logits, real = model(text, torch.zeros(batch, 3, side, side), masks[0], tokens, masks[1], order)
+    return mps2s_loss(logits, target_tokens(tokens, order), real)
 
 
 def test_stage_1_counts_its_critic() -> None:
@@ -72,7 +94,16 @@ def test_gpus() -> None:
             parse_gpus(text)
 
 
-BIG = Cost(parameters=10**9, largest_block=10**8, forward=1e12, repeated=8e11, kept=4e9, kept_checkpointed=1e9, fixed=0)
+BIG = Cost(
+    parameters=10**9,
+    largest_block=10**8,
+    forward=1e12,
+    repeated=8e11,
+    kept=4e9,
+    kept_checkpointed=1e9,
+    casts=0,
+    fixed=0,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +125,25 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"```\nnuwa-lip (plan [^\n]*)\n```\n\n```\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def counted_once() -> Iterator[None]:
+    """A model is counted once, however many of the page's plans are of it."""
+    costs: dict[str, Cost] = {}
+    count_it = plan._mps2s
+
+    def found(recipe: Any, bf16: bool) -> Cost:
+        name = f"{recipe.model} {bf16}"
+        return costs[name] if name in costs else costs.setdefault(name, count_it(recipe, bf16))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_mps2s", found)
+        yield
+
+
 @pytest.mark.parametrize(("words", "said"), blocks(), ids=lambda text: text[:60].splitlines()[0])
-def test_the_page_says_what_the_command_says(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_says_what_the_command_says(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], counted_once: None
+) -> None:
     nuwa_lip(shlex.split(words))
     assert capsys.readouterr().out == said
 

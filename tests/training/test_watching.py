@@ -11,13 +11,19 @@ import pytest
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.training.runs import RunFolder
-from nuwa_lip.training.watching import machine_figures, open_wandb
+from nuwa_lip.training.watching import in_short, machine_figures, open_wandb
 
 
 def test_figures_of_the_machine() -> None:
-    figures = machine_figures(left=1800, seconds=4.0, rate=10.0, flops=2e12, peak=1e14)
-    assert figures["hours_left"] == 2 and figures["mfu"] == pytest.approx(0.2) and figures["memory_gb"] > 0.01
-    assert "mfu" not in machine_figures(left=1, seconds=1.0, rate=1.0, flops=2e12, peak=0)
+    figures = machine_figures(rate=10.0, flops=2e12, peak=1e14)
+    assert figures["mfu"] == pytest.approx(0.2) and figures["memory_gb"] > 0.01
+    assert "mfu" not in machine_figures(rate=1.0, flops=2e12, peak=0)
+
+
+def test_what_a_training_took_is_said_in_a_line() -> None:
+    figures = {"hours": 1.5, "memory_gb": 3.04, "images_per_second": 12.34, "waiting": 0.021, "loss": 4.0}
+    said = "1.50 h, 3.0 GB, 12.3 samples a second at last, 2.1% of the time waiting for data"
+    assert in_short(figures) == said and in_short(figures | {"mfu": 0.35}) == f"{said}, MFU 35%"
 
 
 def test_weights_and_biases_is_imported_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from nuwa_lip.data.photos import Photos
     from nuwa_lip.training.stage import Stage
 
-LOST = re.compile(r"gloo|nccl|connection|timed out|timeout|process group", re.IGNORECASE)
-"""What errors say of a process that no longer answers."""
+LOST = re.compile(r"gloo|nccl|connection|timed out|timeout|process group", re.IGNORECASE)  # of a process that is gone
 FEW = 50
 """Steps below which a budget is too small to learn much."""
 recipes.STAGES["glide"] = (GLIDERecipe, GLIDE_RECIPES)
@@ -232,12 +231,11 @@ def _check(options: Options) -> None:
     """Refuse what cannot be, before any work."""
     if options.resume and options.overwrite:
         raise InputError("--resume goes on with a run, --overwrite replaces it: give one of them")
-    if options.max_minutes is not None and not options.max_minutes > 0:
-        raise InputError(f"--max-minutes is {options.max_minutes}; it must be above 0")
+    for name, value in (("max-minutes", options.max_minutes), ("patience", options.patience)):
+        if value is not None and not value > 0:
+            raise InputError(f"--{name} is {value}; it must be above 0")
     if options.max_file_mb is not None and options.max_file_mb < 1:
         raise InputError(f"--max-file-mb is {options.max_file_mb}; it must be 1 or more")
-    if not options.patience > 0:
-        raise InputError(f"--patience is {options.patience}; it must be above 0")
     least = 0 if options.cache == "none" else 1  # 0: read as they are needed, in this process
     if options.workers < least:
         raise InputError(f"--workers is {options.workers}; it must be {least} or more")
@@ -316,6 +314,7 @@ def _run(
     from nuwa_lip.training.plan import arithmetic_of
     from nuwa_lip.training.runs import RunFolder
     from nuwa_lip.training.validation import held_out
+    from nuwa_lip.training.watching import in_short
 
     began = time.perf_counter()
     keep_freed_memory()
@@ -358,6 +357,7 @@ def _run(
             raise RuntimeError(f"{lost} ({first_line(error):.90}); {mend}") from error
         raise
     if accelerator.is_main_process:
+        print(f"{options.out}: {in_short(run.last)}", file=sys.stderr)
         print(options.out / "model")
 
 

@@ -113,10 +113,14 @@ def _train_from(
     """Take the steps from `first` on."""
     batches, sharded = stage.batches(first), is_sharded(stage.modules)
     with run.logging(schedule.steps, first) as log, hold_signals() as stopped:
+        waited, since = 0.0, time.perf_counter()
         for step in range(first, schedule.steps):
             rate = schedule.learning_rate_at(step)
             set_learning_rate(stage.optimizers, rate)
-            figures = stage.step(step, next(batches))
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            figures = stage.step(step, batch)
             done = step + 1
             # asked once: a signal that comes during what follows waits for the end of the next step
             number = stopped()
@@ -130,7 +134,9 @@ def _train_from(
                 values = {name: float(value) for name, value in figures.items()}
                 _check_finite(done, values)
             if logging or held_out:
-                log(done, {"learning_rate": rate, **values, **held_out})
+                waiting = waited / (time.perf_counter() - since)
+                log(done, {"learning_rate": rate, **values, **held_out, "waiting": waiting})
+                waited, since = 0.0, time.perf_counter()
             if saving and (sharded or accelerator.is_main_process):
                 run.checkpoint(done, stage)
             if sharded and (saving or drawing):

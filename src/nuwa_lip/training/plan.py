@@ -1,31 +1,34 @@
 """What a training costs, before anything is paid: parameters, arithmetic, memory of a GPU, time and money.
 
-One forward pass runs on fake tensors, which have shapes and no numbers: that gives the arithmetic (backward twice the
-forward pass, and once more what runs again) and what is kept for gradients. Weights, gradients, moments and the
-average are float32, 4 bytes each. The share of a GPU's peak that a training reaches is assumed, or measured by a run.
+A step runs on fake tensors, which have shapes and no numbers: that gives the arithmetic (backward twice the forward
+pass, and once more what runs again) and the memory at the peak, operation by operation (`counting`). Weights,
+gradients, moments and the average are float32, 4 bytes each. The share of a GPU's peak that a training reaches is
+assumed, or measured by a run.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from nuwa_lip.errors import InputError, first_line
 from nuwa_lip.models import DFVQGAN, MPS2S
 from nuwa_lip.models.decoder import DecoderBlock
-from nuwa_lip.models.losses import generator_loss, mps2s_loss
+from nuwa_lip.models.dfvqgan import Reconstruction
+from nuwa_lip.models.losses import discriminator_loss, generator_loss, mps2s_loss
 from nuwa_lip.models.orders import target_tokens
 from nuwa_lip.models.perceptual import SqueezeNetFeatures, VGG16Features, lpips
 from nuwa_lip.models.transformer import Block
+from nuwa_lip.training.counting import count, flops_of
 from nuwa_lip.training.critics import make_critic
+from nuwa_lip.training.mps2s import run_again_for_gradients
 from nuwa_lip.training.recipes import DFVQGANRecipe, MPS2SRecipe
 
 GB = 10**9
@@ -72,9 +75,11 @@ class Cost:
     repeated: float
     """FLOPs of it that run again with gradient checkpointing."""
     kept: float
-    """Bytes that a sample keeps for its gradients."""
+    """Bytes of a sample at the peak: what it keeps for its gradients, and what is at hand then."""
     kept_checkpointed: float
-    """The same with gradient checkpointing, and the block that runs again."""
+    """The same with gradient checkpointing."""
+    casts: float
+    """Bytes of the weights' copies in bf16; with FSDP those of a block at a time are in `largest_block`."""
     fixed: float
     """Bytes of what does not learn (Q)."""
 
@@ -146,7 +151,7 @@ def ways(cost: Cost, recipe: Any, gpus: int, memory: float) -> list[Way]:
             kept = cost.kept_checkpointed if checkpointing else cost.kept
             # DDP has its gradients twice, in buckets too; FSDP gathers weights and gradients of one block at a time
             beside = 4 * cost.parameters if gpus > 1 and spread == 1 else 8 * cost.largest_block * (spread > 1)
-            fixed = states(cost, spread) + beside + cost.fixed
+            fixed = states(cost, spread) + beside + cost.fixed + cost.casts * (spread == 1)
             fitting = [n for n in range(1, share + 1) if share % n == 0 and fixed + n * kept <= ROOM * memory]
             part = max(fitting, default=0)
             flops = batch * (3 * cost.forward + checkpointing * cost.repeated)
@@ -181,85 +186,51 @@ def arithmetic_of(recipe: Any, device: torch.device, processes: int) -> tuple[fl
         return 0, 0
 
 
-def _measured(run: Callable[[], Tensor], bf16: bool) -> tuple[float, float]:
-    """Run something on fake tensors → its FLOPs, and the bytes that it keeps for gradients."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
-            alive.append(tensor)  # or another one would get its address
-        return tensor
-
-    alive: list[Tensor] = []
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            run()
-    return counter.get_total_flops(), sum(kept.values())
-
-
 def _mps2s(recipe: MPS2SRecipe, bf16: bool) -> Cost:
     config, batch = recipe.model, 2
     (h, w), side = config.grid, config.image_size
     with FakeTensorMode():
-        model = MPS2S(config)
-        # a half of the tokens in the mean, as the default of `tokenize` hides
-        order = torch.zeros(batch, max(1, h * w // 2), dtype=torch.int64)
-        tokens = torch.zeros(batch, h, w, dtype=torch.int64)
-        inputs = (
-            torch.ones(batch, config.text_length, dtype=torch.int64),
-            torch.zeros(batch, 3, side, side),
-            torch.zeros(batch, 1, side, side, dtype=torch.bool),
-            tokens,
-            torch.zeros(batch, 1, h, w, dtype=torch.bool),
-            order,
-        )
 
-        def run() -> Tensor:
-            logits, real = model(*inputs)
+        def run(model: MPS2S, count: int) -> Tensor:
+            order, tokens = (torch.zeros(batch, *size, dtype=torch.int64) for size in ((count,), (h, w)))
+            text = torch.ones(batch, config.text_length, dtype=torch.int64)
+            image, hole = torch.zeros(batch, 3, side, side), torch.zeros(batch, 1, side, side, dtype=torch.bool)
+            defective = torch.zeros(batch, 1, h, w, dtype=torch.bool)
+            logits, real = model(text, image, hole, tokens, defective, order)
             return mps2s_loss(logits, target_tokens(tokens, order), real)
 
-        flops, kept = _measured(run, bf16)
-        blocks: list[nn.Module] = [block for block in model.modules() if isinstance(block, Block | DecoderBlock)]
-        again, width_kept, largest = _blocks(model, run, blocks, bf16)
+        model, again = MPS2S(config), MPS2S(config)
+        run_again_for_gradients(again)
+        # a part is padded to its most defective tokens: all, if of one photo all is hidden
+        plain, checkpointed = (count(partial(run, one, h * w), one.parameters(), bf16) for one in (model, again))
+        blocks = [block for block in model.modules() if isinstance(block, Block | DecoderBlock)]
+        inside = [_counted(block) for block in blocks]
+        forward = flops_of(partial(run, model, max(1, h * w // 2)))  # the mean: `tokenize` hides a half
         sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
         parameters = sum(p.numel() for p in model.parameters())
-        transient = 2 * order.numel() * config.codebook_size * 4  # the logits' gradient, and its transposed copy
     return Cost(
         parameters=parameters,
         largest_block=parameters - sum(sizes) + max(sizes),
-        forward=flops / batch,
-        repeated=again / batch,
-        kept=(kept + transient) / batch,
-        kept_checkpointed=(kept - width_kept + largest + transient) / batch,
+        forward=forward / batch,
+        repeated=sum(map(sum, inside)) / batch,
+        kept=plain.held / batch,
+        kept_checkpointed=checkpointed.held / batch,
+        casts=plain.casts,
         fixed=0,
     )
 
 
-def _blocks(
-    model: nn.Module, run: Callable[[], Tensor], blocks: list[nn.Module], bf16: bool
-) -> tuple[float, float, float]:
-    """What blocks compute and keep: FLOPs of all, bytes that all keep beside their inputs, most bytes of one."""
-    inside = {"flops": 0.0, "kept": 0.0, "most": 0.0}
+def _counted(block: nn.Module) -> list[float]:
+    """Let a block note its arithmetic whenever it runs."""
+    forward, noted = block.forward, []
 
-    def counted(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def measured(*args: Any) -> Tensor:
-            result: list[Tensor] = []
-            flops, kept = _measured(lambda: result.append(forward(*args)) or result[0], bf16)  # type: ignore[func-returns-value]
-            own = kept - args[0].untyped_storage().nbytes()
-            inside["flops"] += flops
-            inside["kept"] += own
-            inside["most"] = max(inside["most"], own)
-            return result[0]
+    def counted(*args: Any) -> Tensor:
+        result: list[Tensor] = []
+        noted.append(flops_of(lambda: result.append(forward(*args))))
+        return result[0]
 
-        return measured
-
-    for block in blocks:
-        block.forward = counted(block.forward)  # type: ignore[method-assign]
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        run()
-    return inside["flops"], inside["kept"], inside["most"]
+    block.forward = counted  # type: ignore[method-assign]
+    return noted
 
 
 def _dfvqgan(recipe: DFVQGANRecipe, bf16: bool) -> Cost:
@@ -268,31 +239,50 @@ def _dfvqgan(recipe: DFVQGANRecipe, bf16: bool) -> Cost:
     with FakeTensorMode(allow_non_fake_inputs=True):
         model, critic = DFVQGAN(config), make_critic(recipe.adversary)
         features = SqueezeNetFeatures() if recipe.perceptual == "squeezenet" else VGG16Features()
+        features.requires_grad_(False)
         image = torch.zeros(batch, 3, side, side)
         hole, connect = torch.zeros(batch, 1, side, side, dtype=torch.bool), torch.zeros(batch, dtype=torch.bool)
         crop = recipe.adversary.crop or side
 
-        def run() -> Tensor:
+        def losses() -> tuple[Reconstruction, Tensor, Tensor | None]:
             output = model(image, hole, connect, quantise=True)
-            loss = (output.image - image).abs().mean() + output.quantised.codebook_loss
+            loss = (output.image - image).abs().mean()
             if recipe.perceptual_weight:
-                loss = loss + lpips(features.requires_grad_(False), output.image, image).mean()
-            if recipe.adversary.weight:
-                loss = loss + generator_loss(critic(output.image[..., :crop, :crop]))
-            return loss
+                loss = loss + lpips(features, output.image, image).mean()
+            if not recipe.adversary.weight:
+                return output, loss, None
+            weights = {name: p.detach() for name, p in critic.named_parameters()}
+            judged = torch.func.functional_call(critic, weights, (output.image[..., :crop, :crop],))
+            return output, loss, generator_loss(judged)
 
-        flops, kept = _measured(run, bf16)
-        learned = [*model.parameters(), *(critic.parameters() if recipe.adversary.weight else ())]
-        fixed = sum(p.numel() for p in features.parameters()) * 4 if recipe.perceptual_weight else 0
-        critic_flops = 0.0
+        def generate() -> Tensor:
+            """With the adversary's weight, as `DFVQGANStage` finds it: from gradients at the pictures."""
+            output, loss, adversarial = losses()
+            for one in (loss, adversarial) if adversarial is not None else ():
+                pull = torch.autograd.grad(one, output.image, retain_graph=True)[0]
+                torch.autograd.grad(output.image, model.last_layer, pull, retain_graph=True)
+                loss = (output.image * pull).sum()
+            return loss + output.quantised.codebook_loss + output.quantised.commitment_loss
+
+        def judge() -> Tensor:
+            pictures = torch.cat([image, image])[..., :crop, :crop]
+            return discriminator_loss(*critic(pictures).chunk(2))
+
+        forward, counted = flops_of(losses), count(generate, model.parameters(), bf16)
+        learned, held, casts = [*model.parameters()], counted.held, counted.casts
         if recipe.adversary.weight:  # then it learns from real and decoded pictures
-            critic_flops = 2 * _measured(lambda: critic(image[..., :crop, :crop]), bf16)[0]
+            learned += critic.parameters()
+            forward += flops_of(judge)
+            judged = count(judge, critic.parameters(), bf16)
+            held, casts = max(held, judged.held), max(casts, judged.casts)
+        fixed = sum(p.numel() for p in features.parameters()) * 4 if recipe.perceptual_weight else 0
     return Cost(
         parameters=sum(p.numel() for p in learned),
         largest_block=0,
-        forward=(flops + critic_flops) / batch,
+        forward=forward / batch,
         repeated=0,
-        kept=kept / batch,
-        kept_checkpointed=kept / batch,
+        kept=held / batch,
+        kept_checkpointed=held / batch,
+        casts=casts,
         fixed=fixed,
     )

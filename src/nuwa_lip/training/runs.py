@@ -80,6 +80,8 @@ class RunFolder:
     ) -> None:
         self.path, self.photos, self.main = path, photos, main
         self.wandb, self.flops, self.peak = wandb, flops, peak
+        self.last: dict[str, float] = {}
+        """The figures that were logged last."""
         self._made = False
         self._board: Any = None
 
@@ -269,18 +271,21 @@ class RunFolder:
                 now = time.perf_counter()
                 seconds = (now - last_time) / max(1, step - last_step)
                 rate = figures["images_per_second"] = (step - last_step) * self.photos / (now - last_time)
-                machine = machine_figures(steps - step, seconds, rate, self.flops, self.peak)
+                machine = machine_figures(rate, self.flops, self.peak)
                 last_time, last_step = now, step
                 figures["hours"] = before + (now - began) // 36 / 100
+                figures |= machine
+                self.last = figures
+                left = {"hours_left": (steps - step) * seconds / 3600}
                 rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
                 with naming(file):
                     lines.write(json.dumps({"step": step, **rounded}) + "\n")
                     lines.flush()
-                for name, value in {**figures, **machine}.items() if board else ():
+                for name, value in {**figures, **left}.items() if board else ():
                     board.add_scalar(name, value, step)
                 if online is not None:
-                    online.log({**figures, **machine}, step=step)
-                shown = [n for n in figures if n not in ("learning_rate", "hours")]
+                    online.log({**figures, **left}, step=step)
+                shown = [n for n in figures if n not in ("learning_rate", "hours", "memory_gb", "waiting")]
                 text = "  ".join(f"{name.replace('_per_', '/')} {figures[name]:.3g}" for name in shown)
                 bar.update(task, completed=step, figures=text)
 

@@ -11,23 +11,30 @@ import torch
 from nuwa_lip.errors import InputError
 
 
-def machine_figures(left: int, seconds: float, rate: float, flops: float, peak: float) -> dict[str, float]:
+def machine_figures(rate: float, flops: float, peak: float) -> dict[str, float]:
     """Compute the figures of the machine, which differ from run to run.
 
     Args:
-        left: steps to go.
-        seconds: of a step.
         rate: samples a second.
         flops: of a sample, forward and backward; 0: not known.
         peak: FLOP/s of all devices together; 0: not known.
 
     Returns:
-        `hours_left`, `memory_gb` (of a GPU the most so far, else of this process now), and `mfu` where it is known.
+        `memory_gb` (of a GPU the most so far, else of this process now), and `mfu` where it is known.
     """
     cuda = torch.cuda.is_available()
     memory = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
-    figures = {"hours_left": left * seconds / 3600, "memory_gb": memory / 1e9}
-    return figures | ({"mfu": rate * flops / peak} if flops and peak else {})
+    return {"memory_gb": memory / 1e9} | ({"mfu": rate * flops / peak} if flops and peak else {})
+
+
+def in_short(figures: dict[str, float]) -> str:
+    """Say in a line what a training has taken: hours, memory, pace, the share of it that waited for data, and MFU."""
+    if not figures:
+        return "nothing was left to do"
+    words = [f"{figures['hours']:.2f} h", f"{figures['memory_gb']:.1f} GB"]
+    words.append(f"{figures['images_per_second']:.3g} samples a second at last")
+    words.append(f"{figures['waiting']:.1%} of the time waiting for data")
+    return ", ".join(words + ([f"MFU {figures['mfu']:.0%}"] if "mfu" in figures else []))
 
 
 def open_wandb(project: str, folder: Path) -> Any:
