@@ -231,6 +231,11 @@ def _squeezed(meta: dict[str, Any]) -> bool:
 def part_of(batch_size: int, rank: int, world_size: int) -> slice:
     """Find a process's part of a batch.
 
+    Args:
+        batch_size: photos of one step, over all processes together.
+        rank: index of this process.
+        world_size: number of processes.
+
     Raises:
         InputError: the batch size is not a positive multiple of the number of processes.
     """
@@ -241,7 +246,13 @@ def part_of(batch_size: int, rank: int, world_size: int) -> slice:
 
 
 def caption_picks(seed: int, step: int, batch_size: int) -> np.ndarray:
-    """Draw the numbers in [0, 1) that choose each photo's caption, on every process for the whole batch."""
+    """Draw the numbers in [0, 1) that choose each photo's caption, on every process for the whole batch.
+
+    Args:
+        seed: seed of the order.
+        step: step of the training, counted from 0.
+        batch_size: photos of one step, over all processes together.
+    """
     return np.random.default_rng([seed, step, 1]).random(batch_size)
 
 

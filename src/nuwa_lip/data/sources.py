@@ -254,8 +254,7 @@ def _reduce(image: Image.Image, size: int | None) -> Image.Image:
 
 
 def _photos(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
 
 
 def _key(images: Path, path: Path) -> str:

@@ -215,6 +215,11 @@ def unfinished_of(folder: Path) -> list[Path]:
 def open_parts(folder: Path, about: About, content: dict[str, Any]) -> tuple[Part, ...]:
     """Open the parts of a cache.
 
+    Args:
+        folder: of the cache.
+        about: checked fields of its tokens.json.
+        content: all fields.
+
     Raises:
         InputError: a file is missing, or of another shape or type than tokens.json tells.
     """
