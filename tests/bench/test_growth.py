@@ -32,7 +32,7 @@ def test_fits_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [layer for block in model.decoder.layers for layer in decoding.layers_of(block)]
     read = sum(p.numel() for layer in [*layers, model.embedding] for p in layer.parameters())
     assert curve.size(64) == pytest.approx(read / 1e6)
-    monkeypatch.setattr(growth, "call_apart", lambda _, name, value, small: Child(1.0, 500 + curve.size(value), ""))
+    monkeypatch.setattr(growth, "call_apart", lambda _, name, value: Child(1.0, 500 + curve.size(value), ""))
     rows = growth.peaks("model", curve)
     assert rows[0].value == 0 and rows[1].what == "memory beyond the least, model size, 64 channels"
     assert (rows[-1].what, rows[-1].unit) == ("memory, model size, each further million weights", "MB")

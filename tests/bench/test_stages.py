@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from nuwa_lip.assets import asset
-from nuwa_lip.bench import decoding, inpaint, peers, quality, stages, training, whole
+from nuwa_lip.bench import decoding, inpaint, peers, quality, sizes, stages, training, whole
 from nuwa_lip.bench.compare import differences
 from nuwa_lip.bench.limits import Limits, has_bf16
 from nuwa_lip.bench.measure import Child, machine, timings
@@ -25,7 +25,7 @@ def shrink_photos(monkeypatch: pytest.MonkeyPatch) -> Sizes:
     """Whole images are drawn token by token in every form: 8 tokens of 16 instead of 32 of 64."""
     mps2s = dataclasses.replace(SMALL.mps2s, grid=(4, 4), image_size=16, decoder_layers=1)
     small = dataclasses.replace(SMALL, mps2s=mps2s, dfvqgan=dataclasses.replace(SMALL.dfvqgan, resolution=16))
-    monkeypatch.setattr(stages, "SMALL", small)
+    monkeypatch.setattr(sizes, "SMALL", small)
     return small
 
 

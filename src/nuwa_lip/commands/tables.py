@@ -193,8 +193,8 @@ def _run_stage2(
     extras = parse_extras(metrics)
 
     def measure(row: str, name: str, model: str, setting: Setting) -> None:
-        how: dict[str, Any] = {"extras": extras, "weights": Weights(lite=options.lite)}
-        job = Job(benchmark=setting.source.folder, model=model, blend=False, **how)  # the paper does not blend
+        job = Job(benchmark=setting.source.folder, model=model, extras=extras, blend=False)  # the paper does not blend
+        job = replace(job, weights=replace(job.weights, lite=options.lite))
         images_row(name, job, setting, with_likelihood=True)
 
     _run(options, lambda _, own: build(own, extras), measure, steps, others=others, extras=extras)
