@@ -34,6 +34,7 @@ from nuwa_lip.commands.inpaint_cluster import Painters
 from nuwa_lip.commands.on_ray import on_ray, wait_for_end
 from nuwa_lip.pipeline import InpaintPipeline
 from nuwa_lip.serving.client import SEVERAL, Client
+from tests.demo_photos import demo_benchmark
 from tests.folders import contents, make_photos
 from tests.serving.test_app import HOLE, MASK, PHOTO, PIXELS, form
 
@@ -60,6 +61,19 @@ def painters() -> set[int]:
         return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
 
     return {pid for pid, name in names.items() if b"Painters" in name and is_ours(pid)}
+
+
+def close(ours: Any, theirs: Any) -> None:
+    """Figures are the same to 1e-6; the commands that printed them differ."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for name in theirs.keys() - {"command"}:
+            close(ours[name], theirs[name])
+    elif isinstance(theirs, list):
+        for one, other in zip(ours, theirs, strict=True):
+            close(one, other)
+    else:
+        assert ours == (pytest.approx(theirs, rel=1e-6, abs=1e-6) if isinstance(theirs, float) else theirs)
 
 
 @pytest.fixture
@@ -108,6 +122,19 @@ def test_a_folder_of_which_a_process_is_killed_is_that_of_one_process(
     assert sorted(record["photo"] for record in records) == sorted(
         str(path) for path in Path("photos").iterdir() if path.stem != "007"
     )
+
+
+def test_figures_are_those_of_one_process(ray: Any, nuwa_lip: Run, folder: Path, tiny_model: Path) -> None:
+    """Names are relative to the folder, of which the processes on Ray must be told."""
+    demo_benchmark(folder / "bench", {"gull": (0, 0, 64, 64), "bear": (60, 60, 124, 110), "riders": (20, 40, 84, 104)})
+    shutil.copytree(tiny_model, "tiny")
+    words = ["evaluate", "images", "bench", "--model", "tiny", "--baseline", "telea", "--seed", 3]
+    for name, more in (("here", []), ("there", ["--cluster", "--save-images", "pictures"])):
+        done = nuwa_lip(*words, "--json", f"{name}.json", *more)
+        assert done.code == 0, done.err
+    here, there = (json.loads(Path(f"{name}.json").read_text()) for name in ("here", "there"))
+    close(there, here)
+    assert len(list(Path("pictures").glob("*.png"))) == 3, "they were painted there"
 
 
 def test_replicas_paint_what_the_pipeline_paints(
@@ -179,12 +206,14 @@ def test_it_waits_until_it_is_told_to_end(number: int) -> None:
         (("serve", "--replicas", 2, "--device", "cuda"), "each needs a GPU"),
         (("inpaint", "photos/000.png", "-o", "x.png", "--cluster"), "--cluster is for a folder"),
         (("inpaint", "photos", "-o", "results", "--cluster", "--device", "cuda"), "has no GPU"),
+        (("evaluate", "images", "bench", "--cluster", "--workers", 2), "leave --workers"),
     ],
 )
 def test_bad_input(
     ray: Any, nuwa_lip: Run, folder: Path, tiny_model: Path, words: tuple[object, ...], says: str
 ) -> None:
-    more = ["--port", 0, "--no-browser"] if words[0] == "serve" else ["--prompt", "x", "--mask", "mask.png"]
+    photos = ["--prompt", "x", "--mask", "mask.png"]
+    more = {"serve": ["--port", 0, "--no-browser"], "inpaint": photos, "evaluate": []}[str(words[0])]
     done = nuwa_lip(*words, "--model", tiny_model, *more)
     assert done.code == 2 and says in done.err and len(done.err.splitlines()) <= 2
     assert not Path("results").exists()

@@ -477,6 +477,7 @@ def test_held_out_photos_are_measured_with_every_sheet(stage: str, words: Run, n
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [2, 3] and all(line["validation"] > 0 for line in lines)
     assert all(line["hours"] >= 0 for line in lines)
+    assert done.err.splitlines()[-1].startswith(f"{tmp_path / 'run'}: 0.00 h, "), "at last, what it has taken"
     plain = tmp_path / "plain"
     assert nuwa_lip(*words(stage, "--schedule.steps", 3, out=plain)).code == 0
     assert contents(plain / "model") == contents(tmp_path / "run/model"), "measuring changes nothing"

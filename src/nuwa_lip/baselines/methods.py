@@ -126,10 +126,11 @@ def kept(repaint: Repaint, folder: Path, run: dict[str, object]) -> Repaint:
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "run.json"
+    strange = any(folder.glob("*.png"))  # first, for another process may write the note, and then a picture, meanwhile
     if note.exists() and read_object(note) != run:
         raise InputError(f"{folder} holds pictures of another run: {note.read_text().strip()}; name another folder")
     if not note.exists():
-        if any(folder.glob("*.png")):
+        if strange:
             raise InputError(f"{folder} holds pictures but no run.json that says whose; name another folder")
         write_json(note, run, indent=None)
     earlier = results(folder)

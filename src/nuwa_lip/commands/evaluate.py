@@ -13,6 +13,7 @@ from rich.console import Console
 from nuwa_lip.baselines import registry
 from nuwa_lip.baselines.glide.folder import is_glide
 from nuwa_lip.baselines.options import BaselineOptions
+from nuwa_lip.commands.evaluate_cluster import measure_on_cluster
 from nuwa_lip.commands.options import Operand, check_least, check_reports
 from nuwa_lip.data.benchmark import Benchmark, read_benchmark
 from nuwa_lip.errors import InputError
@@ -20,6 +21,7 @@ from nuwa_lip.evaluation import job as jobs
 from nuwa_lip.evaluation import report
 from nuwa_lip.evaluation.encodings import Encoders, Encoding, summarise_encodings
 from nuwa_lip.evaluation.encodings import measure as measure_encodings
+from nuwa_lip.evaluation.group import group_size, joined_group
 from nuwa_lip.evaluation.images import parse_extras, summarise
 from nuwa_lip.evaluation.tokenizers import load_tokenizer, summarise_tokenizer
 from nuwa_lip.evaluation.tokenizers import measure as measure_tokenizer
@@ -54,6 +56,7 @@ def images(
     work: Path | None = None,
     workers: int = 1,
     shard: str | None = None,
+    cluster: bool = False,
 ) -> None:
     """Measure repainted photos against the originals of a benchmark folder.
 
@@ -93,6 +96,8 @@ def images(
         work: Keep what was measured of each photo in this folder; several processes may share it.
         workers: Processes that measure together.
         shard: Such as 2/4: measure the second quarter of the photos into --work, and report nothing yet.
+        cluster: Share the photos among the processes of a Ray cluster, one for each device: of that which RAY_ADDRESS
+            names, else of one that is started on this machine (needs the extra `cluster`).
     """
     if model is not None and results is not None:
         raise InputError("--model and --results exclude each other; give one of them")
@@ -110,6 +115,10 @@ def images(
     check_least(1, best_of=best_of, workers=workers)
     check_least(2, limit=limit)
     part, parts = jobs.parse_shard(shard, work)
+    if cluster and (workers > 1 or shard is not None):
+        raise InputError("--cluster shares the photos among its own processes: leave --workers and --shard out")
+    if (cluster or shard is not None) and group_size() > 1:
+        raise InputError("torchrun shares the photos among its processes: leave --cluster and --shard out")
     if model is not None and is_glide(model):
         raise InputError(f"--model {model} is a GLIDE: give it as --baseline glide --baseline-model {model}")
     options = BaselineOptions(
@@ -135,13 +144,20 @@ def images(
         extras=extras,
         weights=jobs.Weights(inception=inception, vgg=vgg, lite=lite, clip=clip, download=download),
     )
-    with jobs.open_store(job.describe(source), work, json) as store:
+    with joined_group() as group, group.open_store(job.describe(source), work, json) as store:
         if shard is not None:
             jobs.measure(job, source, store, range(part, n, parts))
             print(f"part {shard} of {n} photos is in {work}; the report comes without --shard")
             return
         drawn = report.Sheet(n, seed=seed) if sheet else None
-        jobs.measure(job, source, store, range(n), workers=workers, watch=drawn.watch if drawn else None)
+        if cluster:
+            measure_on_cluster(job, source, store, range(n))
+        else:
+            watch = drawn.watch if drawn else None
+            jobs.measure(job, source, store, group.share(range(n)), workers=workers, watch=watch)
+        group.wait(store, n)
+        if group.rank:
+            return
         figures = summarise(store, n, job.names(), extras)
         setting = _setting(job, source, n)
         Console().print(report.table(figures, f"{benchmark.name}: n = {n}, sha256 {source.sha256[:12]}"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import os
 import sys
 import warnings
@@ -26,12 +25,9 @@ import numpy as np
 
 from nuwa_lip.commands.folder_jobs import Job
 from nuwa_lip.commands.inpaint_folder import Attempt, Runner, attempt
-from nuwa_lip.commands.on_ray import on_ray
+from nuwa_lip.commands.on_ray import on_ray, through_actors
 from nuwa_lip.disk import escaped
 from nuwa_lip.errors import InputError
-
-BLOCK = 8
-"""Photos that a process is given at once, and that are repainted again if it dies; fewer where there are few."""
 
 
 class Painters:
@@ -100,22 +96,10 @@ def attempts_on_cluster(todo: Sequence[Job | InputError], runner: Runner) -> Ite
     if not jobs:
         return
     with on_ray() as ray:
-        actors, needs = _devices(ray, runner)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Ray does with settings of its own
-            ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is is printed here
         rows = [{"job": json.dumps(_row(number, job, runner))} for number, job in jobs]
         kind: Callable[..., Runner] = type(runner)  # not itself, for it may hold what cannot be sent
-        blocks = max(min(actors, len(rows)), -(-len(rows) // BLOCK))
-        painted = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-            Painters,
-            fn_constructor_args=(partial(kind, replace(runner.options, seed=runner.seed)), os.getcwd()),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
-            **needs,
-        )
-        for row in painted.iter_rows():
+        arguments = partial(kind, replace(runner.options, seed=runner.seed)), os.getcwd()
+        for row in through_actors(ray, rows, Painters, arguments, runner.options.device):
             done = json.loads(row["done"])
             if "fatal" in done:
                 raise InputError(done["fatal"])
@@ -128,20 +112,6 @@ def attempts_on_cluster(todo: Sequence[Job | InputError], runner: Runner) -> Ite
 def _row(number: int, job: Job, runner: Runner) -> dict[str, Any]:
     names = {"photo": str(job.photo), "mask": job.mask and str(job.mask), "prompt": job.prompt, "out": str(job.out)}
     return {"number": number, **names, "fresh": not any(os.path.lexists(name) for name in runner.files(job))}
-
-
-def _devices(ray: Any, runner: Runner) -> tuple[int, dict[str, float]]:
-    """Return how many processes there can be, and what each takes: a GPU, or as many cores as this one would."""
-    there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0))
-    if runner.options.device.startswith("cuda") and not gpus:
-        raise InputError(f"--device {runner.options.device}: this Ray has no GPU; leave it out, or take cpu")
-    if gpus and runner.options.device != "cpu":
-        return gpus, {"num_cpus": 1, "num_gpus": 1}
-    import torch
-
-    cores = min(torch.get_num_threads(), int(there.get("CPU", 1)))
-    return max(1, int(there.get("CPU", 1)) // cores), {"num_cpus": cores}
 
 
 def _say_warning(message: Warning | str, *_: Any) -> None:

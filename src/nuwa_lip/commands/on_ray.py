@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +17,8 @@ STORE = 128 * 2**20
 """Bytes of the shared memory of a Ray of our own: what goes through it are names and requests."""
 LOOPBACK = "127.0.0.1"
 """Where a Ray of our own listens: it asks nobody who they are."""
+BLOCK = 8
+"""Rows that an actor is given at once, and that are done again if it dies; fewer where there are few."""
 
 
 @contextmanager
@@ -56,6 +60,53 @@ def on_ray(least_cpus: int = 1) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def through_actors(
+    ray: Any, rows: Sequence[dict[str, Any]], actor: type, arguments: tuple[Any, ...], device: str
+) -> Iterator[dict[str, Any]]:
+    """Send rows through actors, one for each device, and yield what becomes of each as soon as it is known.
+
+    The rows of an actor that dies are given to another one.
+
+    Args:
+        ray: the module, connected.
+        rows: each what one call works on.
+        actor: a class whose objects turn a batch of one row into a batch of one row.
+        arguments: of its constructor.
+        device: to compute on, such as cuda; auto: a GPU each if there are any.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    actors, needs = _devices(ray, device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Ray does with settings of its own
+        ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is is printed by the command
+    blocks = max(min(actors, len(rows)), -(-len(rows) // BLOCK))
+    done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        actor,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
+        **needs,
+    )
+    yield from done.iter_rows()
+
+
+def _devices(ray: Any, device: str) -> tuple[int, dict[str, float]]:
+    """Return how many actors there can be, and what each takes: a GPU, or as many cores as this process would."""
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0))
+    if device.startswith("cuda") and not gpus:
+        raise InputError(f"--device {device}: this Ray has no GPU; leave it out, or take cpu")
+    if gpus and device != "cpu":
+        return gpus, {"num_cpus": 1, "num_gpus": 1}
+    import torch
+
+    cores = min(torch.get_num_threads(), int(there.get("CPU", 1)))
+    return max(1, int(there.get("CPU", 1)) // cores), {"num_cpus": cores}
 
 
 def wait_for_end() -> None:

@@ -148,12 +148,27 @@ class Observer:
             InputError: a picture cannot be used; the photos before it stay in the store.
         """
         for index in items:
-            item = benchmark[index]
-            marks = stamps(self.methods, sources, item.name)
-            photos = {method: repaint(item) for method, repaint in self.methods.items()}
-            store.save(index, {**marks, **self.observe(item, photos)})
-            if watch is not None:
-                watch(item, photos)
+            store.save(index, self.row(benchmark[index], sources, watch))
+
+    def row(
+        self, item: BenchmarkItem, sources: Mapping[str, Path], watch: Watch | None = None
+    ) -> dict[str, np.ndarray]:
+        """Repaint one photo by every method and return what is kept of it.
+
+        Args:
+            item: the photo.
+            sources: see `stamps`.
+            watch: is called with it and the results.
+
+        Raises:
+            InputError: a picture cannot be used.
+        """
+        marks = stamps(self.methods, sources, item.name)
+        photos = {method: repaint(item) for method, repaint in self.methods.items()}
+        found = {**marks, **self.observe(item, photos)}
+        if watch is not None:
+            watch(item, photos)
+        return found
 
     def observe(self, item: BenchmarkItem, photos: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute all that is kept of one item, from one pass of each network over all its photos.
@@ -225,6 +240,22 @@ def stamps(methods: Iterable[str], sources: Mapping[str, Path], name: str) -> di
         values = (0, 0) if stat is None else (stat.st_size, stat.st_mtime_ns)
         found[f"{method}/stamp"] = np.array(values, dtype=np.int64)
     return found
+
+
+def unmeasured(
+    items: Iterable[int], benchmark: Benchmark, store: Store, methods: Iterable[str], sources: Mapping[str, Path]
+) -> list[int]:
+    """List those of the photos that a store does not have with the results as they are now.
+
+    Args:
+        items: numbers of photos.
+        benchmark: has them.
+        store: may have what was measured of them.
+        methods: as for `stamps`.
+        sources: as for `stamps`.
+    """
+    names = list(methods)
+    return [i for i in items if not store.has(i, stamps(names, sources, benchmark.files[i].name))]
 
 
 def summarise(store: Store, n: int, methods: Sequence[str], extras: Sequence[str]) -> dict[str, Figures]:

@@ -27,7 +27,7 @@ from nuwa_lip.disk import check_writable
 from nuwa_lip.errors import InputError
 from nuwa_lip.evaluation.features import RESIZE
 from nuwa_lip.evaluation.fingerprints import model_hash, stamp
-from nuwa_lip.evaluation.images import CLIP, Observer, Watch, check_extras, stamps
+from nuwa_lip.evaluation.images import CLIP, Observer, Watch, check_extras, unmeasured
 from nuwa_lip.evaluation.store import Store
 from nuwa_lip.evaluation.weights import Weights
 
@@ -174,13 +174,11 @@ def measure(
         job: what to measure.
         source: the benchmark.
         store: where what is measured of each photo is kept.
-        items: numbers of photos; those that the store has already, with the results as they are now, are left out.
+        items: numbers of photos; those that are not `unmeasured` any more are left out.
         workers: processes.
         watch: is called with every photo that this process measures.
     """
-    names, folders = job.names(), job.sources()
-    todo = [i for i in items if not store.has(i, stamps(names, folders, source.files[i].name))]
-    if todo:
+    if todo := unmeasured(items, source, store, job.names(), job.sources()):
         # nobody watches in the other processes
         measure_shared(_observe, _Watched(job, watch), partial(_Watched, job), source, store, todo, workers)
 
