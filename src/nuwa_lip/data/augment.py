@@ -7,8 +7,6 @@ device: a CPU generator gives the same pictures on every device.
 Shapes: B batch, S source side.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

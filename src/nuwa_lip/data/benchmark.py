@@ -9,8 +9,6 @@ function of (source, rule, seed, limit, size): mask i depends on the seed, i, th
 Folders of the official layout (see `official`) are read as well.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings

@@ -8,8 +8,6 @@ An epoch permutes the shards, takes some of them at a time, and permutes the sam
 training can begin soon, then twice as many each time, up to `WINDOW`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

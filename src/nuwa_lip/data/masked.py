@@ -13,8 +13,6 @@ All of it may come from anybody: paths stay inside the folder, runs inside the p
 bytes in it.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path

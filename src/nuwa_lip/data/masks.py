@@ -5,8 +5,6 @@ The share of the photo that it covers is drawn first; then shapes are added unti
 one is cut short.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ A pickle is a program. `TensorUnpickler` lets it name only the three functions t
 any other name before importing or running it.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle

@@ -4,8 +4,6 @@ A position counts samples of the whole training, over all steps and processes. S
 another number of processes and cut into other parts, and sees the same samples.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A shard is fetched whole before anything of it is read, so that a connection tha
 and no sample comes twice. A server that says nothing for `STALLED` seconds counts as broken.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 import time

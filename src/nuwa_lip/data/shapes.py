@@ -8,8 +8,6 @@ Palette colours are saturated and backgrounds are not. So the checker finds a sh
 smallest channel) and names its colour by its hue; blur mixes in grey, which keeps the order of both.
 """
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple

@@ -5,8 +5,6 @@ opens addresses; JSON and pictures are decoded here, so that nothing in a shard 
 shard is skipped, and one warning counts and names it; where too much is, reading ends with an error.
 """
 
-from __future__ import annotations
-
 import glob
 import io
 import json

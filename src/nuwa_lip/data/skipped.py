@@ -1,7 +1,5 @@
 """What could not be read of shards and photos: counted, named in one warning, and an error where it is too much."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -11,8 +11,6 @@ Listing a source opens no photo. A photo that is missing or damaged is skipped, 
 become a training set, and refused if they become a benchmark, which would be another one without it.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

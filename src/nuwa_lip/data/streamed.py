@@ -4,8 +4,6 @@ Local shards are read sample by sample (`index`). Shards that lie elsewhere are 
 samples are shuffled within a buffer.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

@@ -4,8 +4,6 @@ A size in a header is believed no further than the file goes, and noise costs on
 the next header behind it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -5,8 +5,6 @@ hub. Captions that are spelled with the kept pieces are read as before, to the b
 always kept, so that other words can still be spelled.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

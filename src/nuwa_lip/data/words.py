@@ -5,8 +5,6 @@ words. The words are a closed list, each named in 150 photos or more of Flickr8k
 training can learn them: they are what the bundled model understands of sentences.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

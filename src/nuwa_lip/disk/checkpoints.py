@@ -6,8 +6,6 @@ decompressed, so that a hostile file can at worst be refused. Checkpoints are zi
 are refused.
 """
 
-from __future__ import annotations
-
 import pickletools
 import zipfile
 from collections.abc import Callable, Iterator

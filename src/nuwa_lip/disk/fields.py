@@ -1,7 +1,5 @@
 """The one checker of configurations: dataclasses made of JSON, field by field, and the bounds of their numbers."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from numbers import Integral, Real

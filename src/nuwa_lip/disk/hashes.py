@@ -1,7 +1,5 @@
 """Checks files of the hub's cache against their hashes, by which it names what they link to."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ Whatever is written gets a temporary name in the same file system first, and its
 full disk, an error or Ctrl-C leaves what was there before, and a reader never meets half a file.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

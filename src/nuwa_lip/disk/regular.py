@@ -1,7 +1,5 @@
 """Opens nothing but files: a pipe would be waited for without end, and a device never ends."""
 
-from __future__ import annotations
-
 import stat
 from pathlib import Path
 

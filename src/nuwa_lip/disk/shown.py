@@ -4,8 +4,6 @@ Names of files and captions may hold what a terminal obeys (escape sequences), w
 (bidi marks), what rich and HTML take for markup, or what a spreadsheet takes for a formula.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from typing import Literal

@@ -1,7 +1,5 @@
 """Tensors in safetensors files: what is wrong with one, or with writing it, is one line that names it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

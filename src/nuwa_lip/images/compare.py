@@ -1,7 +1,5 @@
 """Two photos compared pixel by pixel: what differs, and where."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from nuwa_lip.errors import InputError

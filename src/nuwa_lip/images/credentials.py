@@ -4,8 +4,6 @@ A credential says which action was done (`c2pa.edited`), with what, to which rec
 was what it was done to. No pixel changes. c2pa-python does the work; it is the extra `c2pa`.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """16-bit colours, which Pillow reads with 8 bits: its decoder runs twice, for the upper and for the lower bytes."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any, BinaryIO
 

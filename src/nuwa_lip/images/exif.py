@@ -1,7 +1,5 @@
 """EXIF blocks: they go wherever their photo goes, without what would be wrong there or show the old hole."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Picture files in (`images.reading`) and out: checked before the work, and never half-written."""
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -5,8 +5,6 @@ down, where these differ), xmp, iptc, comments (a list of bytes), and PNG's chun
 data).
 """
 
-from __future__ import annotations
-
 import math
 import re
 import struct

@@ -4,8 +4,6 @@ Each row holds the differences from left to right (filter 1). Bands of rows are 
 runs only, and put one after the other: the file depends on the picture alone, not on the number of cores.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import struct

@@ -1,7 +1,5 @@
 """Previews: a window of a photo as far as it is painted, exact as the result is, or small for a wire."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

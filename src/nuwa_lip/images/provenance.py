@@ -4,8 +4,6 @@ IPTC's `DigitalSourceType` is what other programs look for; the rest stands in a
 the XMP that the photo carries, of which nothing else changes. Nothing is signed: who wants to can cut it out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import math

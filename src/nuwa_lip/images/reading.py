@@ -1,7 +1,5 @@
 """Picture files in: one clear line for whatever cannot be read, and what decodes of a file that breaks off."""
 
-from __future__ import annotations
-
 import io
 import sys
 import warnings

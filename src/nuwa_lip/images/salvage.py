@@ -1,7 +1,5 @@
 """Pictures that break off: what of them decodes, and how much that is; and pictures made to decode for minutes."""
 
-from __future__ import annotations
-
 import io
 import re
 import threading

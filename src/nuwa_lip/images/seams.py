@@ -7,8 +7,6 @@ it. No known pixel is changed, and nothing but known pixels and the painting is 
 Legend: H W size of a window's part inside the photo, h w of a level of the pyramid.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 LARGEST = 512

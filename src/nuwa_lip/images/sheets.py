@@ -1,7 +1,5 @@
 """Sheets: rows of pictures with a caption under each row, as one picture to look at."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Pillow's own writer either compresses or writes EXIF, knows no 16-bit colours, and reports no full disk.
 """
 
-from __future__ import annotations
-
 import zlib
 from contextlib import nullcontext
 from io import BytesIO

@@ -5,8 +5,6 @@ same family for inpainting. The square's side comes from its configuration. It i
 and paints from nothing but noise (strength 1); whatever it does to known pixels is thrown away by the pipeline.
 """
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 from typing import Any

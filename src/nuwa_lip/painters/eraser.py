@@ -8,8 +8,6 @@ Two signatures are known, told apart by the type of the picture:
 A graph draws nothing by chance, so that all seeds give the same picture.
 """
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Folders of diffusers' layout: which class paints holes with what lies there, and how large a square."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from pathlib import Path

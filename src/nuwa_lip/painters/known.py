@@ -3,8 +3,6 @@
 They are as their cards and repositories say; a size that is not stated is reckoned from the number of parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

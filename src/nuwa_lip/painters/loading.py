@@ -3,8 +3,6 @@
 Models are taken from folders and from the hub's cache; nothing is fetched here. `nuwa-lip pull NAME` does that.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ decoder was not trained, are off.
 Legend: M captions (2 with guidance, "" first), h w token grid, N = h · w, V codes, T words, D width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

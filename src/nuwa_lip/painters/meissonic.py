@@ -6,8 +6,6 @@ Fourteen blocks in which words and image tokens attend to one another but have w
 Legend: B captions, h w token grid, N tokens within the blocks, T words, D width, V codes.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

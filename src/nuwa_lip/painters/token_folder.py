@@ -1,7 +1,5 @@
 """Loads aMUSEd and Meissonic from folders of diffusers' layout."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """CLIP's similarity of pictures to a caption: the official protocol chooses among candidates by it."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Any

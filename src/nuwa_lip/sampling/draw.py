@@ -3,8 +3,6 @@
 Legend: C candidates, G memories (2 with guidance), R tokens, V codebook.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

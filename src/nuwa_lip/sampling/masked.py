@@ -8,8 +8,6 @@ step. The other schedules, and the orders, are those of `nuwa_lip.models`.
 Legend: h w token grid, N = h · w, K masked tokens, S steps, V codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """How the missing tokens are sampled: one object, handed whole from a model's config.json to the last step."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ gets its detail as the steps go on.
 Legend: h w token grid, K defective tokens, H W the model's square.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

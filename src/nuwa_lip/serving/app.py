@@ -1,7 +1,5 @@
 """The application: routes of version 1, shapes that other clients speak, health, figures, and the page."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

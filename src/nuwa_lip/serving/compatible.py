@@ -1,7 +1,5 @@
 """Shapes that existing clients speak: IOPaint's `/api/v1/inpaint` and OpenAI's `/v1/images/edits`."""
 
-from __future__ import annotations
-
 import base64
 import time
 from typing import Annotated, Any

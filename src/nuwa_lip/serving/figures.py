@@ -1,7 +1,5 @@
 """Figures of a running server, in the format of Prometheus."""
 
-from __future__ import annotations
-
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from nuwa_lip.serving.jobs import Job, Worker

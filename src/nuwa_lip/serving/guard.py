@@ -1,7 +1,5 @@
 """The door: who may ask, from where, and how much may be sent; plain ASGI, before anything is parsed."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Sequence
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """What a server takes, so that no request can fill its memory or keep its device for ever."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 from nuwa_lip.errors import InputError

@@ -4,8 +4,6 @@
 is put in when the server starts, and a context variable says whose warnings those of the running code are.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Pictures of a request: what a form or JSON holds → the file's bytes, refused before they are decoded if too large."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import io

@@ -4,8 +4,6 @@ Ray Serve spreads the requests, holds back what is too much, and starts anew a r
 memory of one replica, and the next request may reach another: routes of jobs are refused, those that wait are not.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """What requests and answers of the API hold: the names are those of `InpaintPipeline` and of the command line."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field

@@ -1,7 +1,5 @@
 """Version 1 of the API: `/v1/inpaint`, which waits or not, jobs with their events, and the models."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Counts what a step computes and holds on tensors without numbers, forward and backward, operation by operation."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

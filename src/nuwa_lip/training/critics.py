@@ -1,7 +1,5 @@
 """The discriminator of stage 1 and its settings: VQGAN's, or one that judges by a pretrained network's features."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The recipe of stage 1: holes and crops, the losses and their weights, and when codes are used."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

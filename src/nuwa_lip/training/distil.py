@@ -7,8 +7,6 @@ their meaning, and whatever was trained on them (another project's transformer) 
 Legend: B photos, V codes, n known positions of a batch, n_z width of a code.
 """
 
-from __future__ import annotations
-
 from copy import deepcopy
 
 import torch

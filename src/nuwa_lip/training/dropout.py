@@ -7,8 +7,6 @@ that blocks which run again for their gradients (gradient checkpointing) make th
 Legend: B batch, N rows, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -10,8 +10,6 @@ is interrupted and resumed ends with the same weights, on a CPU to the bit. A ru
     model/           a model folder with the averaged weights of the last checkpoint
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import signal

@@ -1,7 +1,5 @@
 """An optimizer's state as tensors of a file, and back: checked before the optimizer has it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer

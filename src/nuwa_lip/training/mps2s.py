@@ -3,8 +3,6 @@
 Legend: B photos of this process, A parts, K defective tokens, V codes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The recipe of stage 2: what of a photo is hidden, in which order its tokens are predicted, and which parts learn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

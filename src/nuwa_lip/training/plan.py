@@ -6,8 +6,6 @@ gradients, moments and the average are float32, 4 bytes each. The share of a GPU
 assumed, or measured by a run.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ epoch of ten thousand photos takes a minute of one CPU core.
 Legend: B photos, r regions on a side, V codes, h w token grid.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from accelerate import Accelerator

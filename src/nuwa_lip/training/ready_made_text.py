@@ -1,7 +1,5 @@
 """A ready-made BERT as the text encoder of stage 2: it is frozen, so that its states of a caption are computed once."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

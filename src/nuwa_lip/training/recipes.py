@@ -4,8 +4,6 @@ A run writes its recipe to recipe.json, which `--recipe FILE` loads back. Any fi
 command line, nested ones with dots: `--schedule.steps 1000 --model.channels 16 32 64`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The run folder: recipe, metrics, sheets and checkpoints; a file is written completely or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

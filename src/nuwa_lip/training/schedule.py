@@ -1,7 +1,5 @@
 """The schedule of a training: number of steps, batch size, learning rate and precision."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

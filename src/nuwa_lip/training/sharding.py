@@ -5,8 +5,6 @@ only while it runs. A checkpoint is written by all processes, each its own part,
 and can be read by any number of processes, also by one that shards nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

@@ -3,8 +3,6 @@
 Legend: B rows, H W height and width of a column's pictures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from PIL import Image

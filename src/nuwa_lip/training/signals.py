@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM, as a scheduler sends it before it takes a machine away: they wait for the end of a step."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 A training derives from `Stage` and adds how a batch is prepared, the losses, the sheet, and the exported folder.
 """
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence

@@ -16,8 +16,6 @@ A variant is another crop and another hole of the same photo. A cache of version
 own, whose captions are in tokens.json.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -6,8 +6,6 @@ finds all parts there renames the folder to NAME. So a killed run goes on with t
 the same to the bit, whoever made it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

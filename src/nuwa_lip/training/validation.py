@@ -1,7 +1,5 @@
 """The loss on photos that are held out: whether a training still learns what holds for others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

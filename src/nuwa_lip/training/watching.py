@@ -1,7 +1,5 @@
 """What is shown of a training beside its losses: memory, time left, share of the peak; Weights & Biases if asked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
