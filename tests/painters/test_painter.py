@@ -40,8 +40,8 @@ def test_windows_come_in_the_painters_range() -> None:
     view = View(np.linspace(0, 1, 48, dtype=np.float32).reshape(4, 4, 3), np.eye(4, dtype=bool))
     for low, high, hole in ((-1.0, 1.0, 0.0), (0.0, 1.0, 0.5), (0.0, 255.0, 128.0)):
         needs = Needs(resolution=4, value_range=(low, high), hole=hole)
-        image, mask = needs.window(view, CPU)
-        assert image.shape == (1, 3, 4, 4) and mask.shape == (1, 1, 4, 4)
+        image, mask, first = needs.window(view, CPU)
+        assert image.shape == (1, 3, 4, 4) and mask.shape == (1, 1, 4, 4) and first is None
         assert (image[0, :, torch.eye(4).bool()] == hole).all()
         known = ~mask.expand_as(image)
         back = (needs.signed(image) + 1) / 2

@@ -15,8 +15,6 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import Any, NamedTuple
 
-from nuwa_lip.data.remote import STORES, check_scheme, fetch, open_shard
-from nuwa_lip.data.shards import expand_shards
 from nuwa_lip.data.tars import Lost, members
 from nuwa_lip.disk import lines_of, make_folder, parse_json, read_text, write_json, write_text, written_folder
 from nuwa_lip.errors import InputError, first_line
@@ -102,6 +100,8 @@ def fetched(place: str, folder: Path) -> Path:
 
 def _unpack(place: str, folder: Path) -> None:
     """Write the pictures of shards into a folder, and the captions beside them into one file."""
+    from nuwa_lip.data.shards import expand_shards  # webdataset takes a second
+
     captions: dict[str, str] = {}
     for shard in expand_shards(place):
         try:
@@ -122,6 +122,8 @@ def _unpack(place: str, folder: Path) -> None:
 
 def _members(shard: str) -> Iterator[tuple[str, bytes]]:
     """Read the names and contents of a shard's files."""
+    from nuwa_lip.data.remote import open_shard
+
     lost = 0
     with closing(open_shard(shard)) as stream:
         for member in members(stream):
@@ -135,6 +137,8 @@ def _members(shard: str) -> Iterator[tuple[str, bytes]]:
 
 def _copy(place: str, folder: Path) -> None:
     """Write the pictures of a store's folder into one of this machine, several at a time."""
+    from nuwa_lip.data.remote import STORES, check_scheme, fetch
+
     scheme = place.split(":", 1)[0]
     if scheme not in STORES or not check_scheme(scheme):
         raise InputError(f"{place} is no folder that can be listed: give {'://, '.join(STORES)}://, or shards (.tar)")

@@ -13,6 +13,9 @@ from nuwa_lip.models.orders import check_order
 MAX_GUIDANCE = 1_000_000
 """Far beyond what changes anything; without a limit the logits become infinite."""
 
+MAX_SQUARES = 100_000
+"""Enough for a hole of a gigapixel."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -62,8 +65,8 @@ class Sampling:
         steps = self.num_inference_steps
         if steps is not None and steps < 1:
             raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
-        if self.squares < 0:
-            raise InputError(f"squares is {self.squares}; it must be 0 or more")
+        if not 0 <= self.squares <= MAX_SQUARES:
+            raise InputError(f"squares is {self.squares}; it must be 0 to {MAX_SQUARES:,}")
         check_order(self.order)
         check_schedule(self.schedule)
 
