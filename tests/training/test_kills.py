@@ -79,7 +79,7 @@ def disturbed(folder: Path, kills: int, seed: int, steps: int, longest: float) -
 def test_kills_change_nothing(tmp_path: Path) -> None:
     """The first and the last of three kills come while a checkpoint is written."""
     where = disturbed(
-        tmp_path, kills=KILLS, seed=1, steps=12 if KILLS < 4 else 15 * KILLS, longest=0.5 if KILLS < 4 else 3.0
+        tmp_path, kills=KILLS, seed=1, steps=12 if KILLS < 4 else 15 * KILLS, longest=0.5 if KILLS < 4 else 1.2
     )
     print(f"killed after the checkpoints of steps {where}")
     assert where == sorted(where) and len(where) == KILLS and where[-1] > 0
