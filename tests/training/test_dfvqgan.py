@@ -345,6 +345,24 @@ def test_it_starts_from_weights_without_a_refinement(photos: PhotoSet, accelerat
         DFVQGANStage(dfvqgan_recipe(), photos, accelerator, stage.raw)
 
 
+@pytest.mark.parametrize("attention_levels", [(), (1,)], ids=["plain", "attention"])
+def test_it_starts_from_weights_whose_decoder_is_shallower(
+    photos: PhotoSet, accelerator: Accelerator, attention_levels: tuple[int, ...]
+) -> None:
+    config = dataclasses.replace(DFVQGAN_CONFIG, attention_levels=attention_levels)
+    weights = DFVQGAN(config).eval()
+    recipe = dfvqgan_recipe(model=dataclasses.replace(config, decoder_level_blocks=(1, 3, 2)))
+    stage = DFVQGANStage(recipe, photos, accelerator, weights)
+    tokens = torch.arange(64).view(1, 8, 8)
+    torch.testing.assert_close(stage.average.model.decode(tokens), weights.decode(tokens).detach())
+    stage.step(0, first_batch(stage))
+    added = {name for name, _ in stage.raw.named_parameters()} - {name for name, _ in weights.named_parameters()}
+    assert {name.split(".")[2] for name in added} == {"1", "2"}
+    assert all(stage.raw.get_parameter(name).any() for name in added if "conv2" in name), "they begin to learn at once"
+    with pytest.raises(InputError, match="do not fit the configuration: decoder.levels.1"):
+        DFVQGANStage(dfvqgan_recipe(model=config), photos, accelerator, stage.raw)
+
+
 def test_a_projected_discriminator_judges_a_square_that_moves(photos: PhotoSet, projected: Adversary) -> None:
     stage = make(photos, adversary=projected)
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")

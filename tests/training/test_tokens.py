@@ -133,7 +133,7 @@ def test_batches_are_functions_of_seed_and_step(opened: TokenCache) -> None:
     assert torch.equal(torch.cat([half.images for half in halves]), through[4].images)
     assert halves[0].captions + halves[1].captions == through[4].captions
     assert not torch.equal(opened.batch(4, 6, seed=2).images, through[4].images)
-    with pytest.raises(InputError, match="batch size 5 is not a multiple of the 2 processes"):
+    with pytest.raises(InputError, match="batch size 5 is not a positive multiple of the 2 processes"):
         opened.batch(0, 5, seed=0, world_size=2)
 
 

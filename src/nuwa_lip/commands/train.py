@@ -90,9 +90,13 @@ def dfvqgan(argv: list[str]) -> None:
     weights = None
     if options.init_from:
         weights = load_model(options.init_from, need_mps2s=False).dfvqgan
-        # codes that are learned already are kept
-        refinement = weights.config.refinement or recipe.model.refinement
-        model = dataclasses.replace(weights.config, refinement=refinement)
+        # codes that are learned already are kept; a decoder may grow
+        wanted, own = recipe.model, weights.config
+        model = dataclasses.replace(
+            own,
+            refinement=own.refinement or wanted.refinement,
+            decoder_level_blocks=wanted.decoder_level_blocks or own.decoder_level_blocks,
+        )
         recipe = dataclasses.replace(recipe, model=model, unquantised=0.0)
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
@@ -195,24 +199,20 @@ def parse(stage: str, argv: list[str]) -> tuple[Options, Any]:
         InputError: no or an unknown recipe, an impossible option, or a resumed run that differs from its
             recipe.json.
     """
-    names = recipes.STAGES[stage][1]
     name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     file, out = _value(rest, "--recipe"), _value(rest, "--out", "-o")
     if name and file:
         raise InputError(f"the recipe is {name!r} or --recipe {file}, not both")
-    if name and name not in names:
-        raise InputError(f"no {stage} recipe is called {name!r}; there are: {', '.join(names)}")
+    base = recipes.named(stage, name) if name else None
     stored = Path(out) / "recipe.json" if out and "--resume" in rest else None
     if stored and stored.is_file():
         base = recipes.from_file(stage, stored)
     elif file:
         base = recipes.from_file(stage, Path(file))
-    elif name:
-        base = recipes.named(stage, name)
     elif "-h" in rest or "--help" in rest:
-        base = recipes.named(stage, "mini")
-    else:
-        raise InputError(f"train {stage} needs a recipe: {', '.join(names)}, or --recipe FILE")
+        base = base or recipes.named(stage, "mini")
+    elif base is None:
+        raise InputError(f"train {stage} needs a recipe: {', '.join(recipes.STAGES[stage][1])}, or --recipe FILE")
     options, recipe = _cli(stage, base, rest)
     _check(options)
     if options.strategy == "fsdp" and stage != "mps2s":

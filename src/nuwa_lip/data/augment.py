@@ -89,22 +89,6 @@ def augment(
     return result
 
 
-def centre_square(images: torch.Tensor, aspects: torch.Tensor, size: int) -> torch.Tensor:
-    """Cut out the largest centre square, undistorted and not random.
-
-    Args:
-        images: uint8 [B, 3, S, S].
-        aspects: [B] true width / height of the photos; 0 = unknown, taken for a square.
-        size: side of the result.
-
-    Returns:
-        float32 [B, 3, size, size] in [-1, 1] on the images' device.
-    """
-    shapes = aspects.to(images.device, torch.float32)
-    extent = _extent(torch.where(shapes > 0, shapes, 1.0))
-    return _resample(images, extent, torch.zeros_like(extent), size)
-
-
 def _extent(shapes: torch.Tensor) -> torch.Tensor:
     """Give the sides of the photo's largest square as shares [B, 2] of the source's width and height."""
     return torch.stack([(1 / shapes).clamp(max=1.0), shapes.clamp(max=1.0)], dim=1)

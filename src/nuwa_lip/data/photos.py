@@ -12,16 +12,19 @@ Shapes: N photos of the set, B batch of this process, S side.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from typing_extensions import override
 
 from nuwa_lip.data.order import Order
 from nuwa_lip.data.shards import EncodedSample, decode_picture, expand_sources, nothing_read, read_encoded
@@ -34,6 +37,7 @@ WIDEST = 2.0
 """Longest side over shortest; a longer photo is cropped to it at both ends."""
 
 Urls = str | Path | Sequence[str | Path]
+Batch = TypeVar("Batch")
 
 
 class PhotoBatch(NamedTuple):
@@ -68,8 +72,39 @@ class Photos(Protocol):
         ...
 
 
+class Batches(ABC, Generic[Batch]):
+    """Batches that are a pure function of (seed, step); epochs are permutations."""
+
+    @abstractmethod
+    def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """Give the batch of one step, which may reach into the next epoch.
+
+        Args:
+            step: step of the training, counted from 0.
+            batch_size: samples of one step, over all processes together; a multiple of `world_size`.
+            seed: seed of the order and of the choice of captions.
+            rank: index of this process.
+            world_size: number of processes.
+
+        Raises:
+            InputError: the batch size is not a multiple of the number of processes, or a sample is damaged.
+        """
+
+    def batches(
+        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Batch]:
+        """Yield `batch(step, ...)` for ever, from `start_step` on.
+
+        Args:
+            batch_size, seed, rank, world_size: as for `batch`.
+            start_step: first step to give, counted from 0.
+        """
+        for step in count(start_step):
+            yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
+
+
 @dataclass(frozen=True, kw_only=True)
-class PhotoSet:
+class PhotoSet(Batches[PhotoBatch]):
     """A whole set decoded in memory."""
 
     images: torch.Tensor  # [N, 3, S, S] uint8
@@ -94,8 +129,8 @@ class PhotoSet:
         """
         sources, skipped = expand_sources(urls, weights), Skipped()
         photos, counts = cls.read(sources, size, skipped, workers=workers)
-        for shards, count in zip(sources, counts, strict=True):
-            if not count:
+        for shards, found in zip(sources, counts, strict=True):
+            if not found:
                 raise nothing_read(shards, skipped)
         skipped.warn(len(photos))
         return replace(photos, order=Order(tuple(counts), tuple(weights))) if weights else photos
@@ -156,19 +191,8 @@ class PhotoSet:
         """Copy the set with its pixels to a device, where batches are then cut."""
         return replace(self, images=self.images.to(device), aspects=self.aspects.to(device))
 
+    @override
     def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> PhotoBatch:
-        """Give the batch of one step. Epochs are permutations, and a batch may reach into the next epoch.
-
-        Args:
-            step: step of the training, counted from 0.
-            batch_size: photos of one step, over all processes together; a multiple of `world_size`.
-            seed: seed of the order and of the choice of captions.
-            rank: index of this process.
-            world_size: number of processes.
-
-        Raises:
-            InputError: the batch size is not a multiple of the number of processes.
-        """
         part = part_of(batch_size, rank, world_size)
         first = step * batch_size
         positions = range(first + part.start, first + part.stop)
@@ -181,23 +205,6 @@ class PhotoSet:
             aspects=self.aspects[index],
             keys=[self.keys[row] for row in rows],
         )
-
-    def batches(
-        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
-    ) -> Iterator[PhotoBatch]:
-        """Yield `batch(step, ...)` for step = start_step, start_step + 1, ... for ever.
-
-        Args:
-            batch_size: photos of one step, over all processes together; a multiple of `world_size`.
-            seed: seed of the order and of the choice of captions.
-            start_step: first step to give, counted from 0.
-            rank: index of this process.
-            world_size: number of processes.
-        """
-        step = start_step
-        while True:
-            yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
-            step += 1
 
 
 def to_square(sample: EncodedSample, size: int) -> tuple[torch.Tensor, float]:

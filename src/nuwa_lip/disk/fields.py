@@ -84,6 +84,22 @@ def check_bounds(config: Any, bounds: Bounds, prefix: str = "") -> None:
                 raise InputError(f"{prefix}{name} is {value!r:.{SHOWN}}; it must be {least}{high} at most")
 
 
+def find(table: Mapping[str, Kind], name: str, what: str) -> Kind:
+    """Look up by a name that somebody has typed.
+
+    Args:
+        table: what there is, by name.
+        name: the one that is wanted.
+        what: of what it is the name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in table:
+        raise InputError(f"no {what} is called {name!r}; there are: {', '.join(table)}")
+    return table[name]
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value from JSON is of an annotated type; lists stand for tuples, and a bool is no number."""
     kind, parts = get_origin(hint), get_args(hint)

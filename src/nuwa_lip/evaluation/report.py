@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.table import Table
 
 from nuwa_lip.baselines.methods import Repaint
@@ -17,11 +17,11 @@ from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem
 from nuwa_lip.disk import escaped, write_text, written_whole
 from nuwa_lip.evaluation.images import Figures
 from nuwa_lip.evaluation.tokenizers import TokenizerFigures
-from nuwa_lip.images.sheets import show_hole
+from nuwa_lip.images.sheets import draw_sheet, show_hole
 
 NUMBERS = re.compile(r"\[\n([-+.,\seE\dnul]*)\]")
 """A list of numbers and nulls over several lines; no string has a line's end in it."""
-CELL, LINE, GAP = 128, 15, 4  # pixels of the sheet: side of a picture, height of its caption, space between
+CELL = 128  # pixels on a side of the sheet's pictures
 
 ROWS = {  # JSON name → (shown as, decimals)
     "lpips_squeeze": ("LPIPS-squeeze, whole ↓", 4),
@@ -177,7 +177,9 @@ class Sheet:
         methods = dict(reversed(photos.items()))
         photo, *results = (Image.fromarray(p) for p in (item.image, *methods.values()))
         pictures = [photo, show_hole(photo, item.mask), *results]
-        self.rows[item.index] = ([_fit(p) for p in pictures], item.caption)
+        for picture in pictures:
+            picture.thumbnail((CELL, CELL))
+        self.rows[item.index] = (pictures, item.caption)
         self.headings = ["photo", "hole", *methods]
 
     def complete(self, methods: Mapping[str, Repaint], source: Benchmark) -> None:
@@ -188,33 +190,16 @@ class Sheet:
 
     def save(self, path: Path, columns: int = 2) -> None:
         """Draw the rows in `columns` blocks side by side, as PNG."""
-        font = ImageFont.load_default(11)
-        block = len(self.headings) * (CELL + GAP) + 3 * GAP
-        high = -(-len(self.rows) // columns)
-        sheet = Image.new("RGB", (columns * block, LINE + high * (CELL + LINE + GAP)), "white")
-        draw = ImageDraw.Draw(sheet)
-        for column in range(columns):
-            for i, heading in enumerate(self.headings):
-                draw.text((column * block + i * (CELL + GAP), 1), heading, "black", font)
-        for n, (_, (pictures, caption)) in enumerate(sorted(self.rows.items())):
-            x, y = n // high * block, LINE + n % high * (CELL + LINE + GAP)
-            for i, picture in enumerate(pictures):
-                sheet.paste(picture, (x + i * (CELL + GAP), y))
-            while draw.textlength(caption, font) > block - 3 * GAP:
-                caption = caption[:-2].rstrip() + "…"
-            draw.text((x, y + CELL + 1), caption, "black", font)
+        rows = [row for _, row in sorted(self.rows.items())]
+        high = -(-len(rows) // columns)
+        blocks = [draw_sheet(rows[n : n + high], self.headings, CELL) for n in range(0, len(rows), high)]
+        size = sum(block.width for block in blocks), max(block.height for block in blocks)
+        sheet = Image.new("RGB", size, "white")
+        for n, block in enumerate(blocks):
+            sheet.paste(block, (n * block.width, 0))
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as part:
             sheet.save(part, "PNG", optimize=True)
-
-
-def _fit(picture: Image.Image) -> Image.Image:
-    """Shrink or enlarge to fit into a cell, on white."""
-    cell = Image.new("RGB", (CELL, CELL), "white")
-    scale = CELL / max(picture.size)
-    size = tuple(max(1, round(scale * n)) for n in picture.size)
-    cell.paste(picture.resize((size[0], size[1]), Image.Resampling.LANCZOS))
-    return cell
 
 
 def command_line() -> str:

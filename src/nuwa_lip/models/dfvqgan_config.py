@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, lists_to_tuples
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, find, lists_to_tuples
 from nuwa_lip.errors import InputError
 
 BOUNDS: Bounds = {
@@ -163,9 +163,7 @@ class DFVQGANConfig:
         Raises:
             InputError: `PRESETS` has no such name.
         """
-        if name not in PRESETS:
-            raise InputError(f"no DF-VQGAN preset is called {name!r}; there are: {', '.join(PRESETS)}")
-        return PRESETS[name]
+        return find(PRESETS, name, "DF-VQGAN preset")
 
 
 PRESETS = {

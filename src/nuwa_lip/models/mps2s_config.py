@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, lists_to_tuples
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, find, lists_to_tuples
 from nuwa_lip.errors import InputError
 
 LAYERS, CODES = (0, 256), (1, 2**24)
@@ -108,9 +108,7 @@ class MPS2SConfig:
         Raises:
             InputError: `PRESETS` has no such name.
         """
-        if name not in PRESETS:
-            raise InputError(f"no MP-S2S preset is called {name!r}; there are: {', '.join(PRESETS)}")
-        return PRESETS[name]
+        return find(PRESETS, name, "MP-S2S preset")
 
 
 PRESETS = {

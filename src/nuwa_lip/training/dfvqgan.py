@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nuwa_lip.assets import asset
 from nuwa_lip.data.augment import augment
@@ -76,7 +76,8 @@ class DFVQGANStage(Stage[DFVQGAN]):
         recipe: with a schedule whose number of steps is settled.
         photos: what to train on.
         accelerator: device, precision, processes.
-        weights: a model to start from (fine-tuning), with the recipe's configuration, or without its refinement.
+        weights: a model to start from (fine-tuning), with the recipe's configuration, or without its refinement or with
+            fewer blocks in its decoder's levels.
         max_file_size: largest size in bytes of an exported file.
     """
 
@@ -295,14 +296,21 @@ class DFVQGANStage(Stage[DFVQGAN]):
 
 
 def load_weights(model: DFVQGAN, weights: DFVQGAN) -> None:
-    """Start from a model's weights; a refinement that it lacks starts as it was made, which changes nothing.
+    """Start from a model's weights; a refinement or decoder blocks that it lacks start as what changes nothing.
 
     Raises:
         InputError: the weights are of another configuration.
     """
     missing, unexpected = model.load_state_dict(weights.state_dict(), strict=False)
-    if unexpected or not all(name.startswith("decoder.refinement.") for name in missing):
+    pairs = zip(model.decoder.levels, weights.decoder.levels, strict=False)
+    added = [f"decoder.levels.{i}.{n}." for i, (new, old) in enumerate(pairs) for n in range(len(old), len(new))]
+    if unexpected or not all(name.startswith(("decoder.refinement.", *added)) for name in missing):
         raise InputError(f"the weights do not fit the configuration: {[*missing, *unexpected][0]}")
+    for name in added:
+        block = model.get_submodule(name[:-1])
+        last = block.conv2 if isinstance(block, ResidualBlock) else block.out
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
 
 def load_perceptual(name: str) -> Features:

@@ -12,6 +12,7 @@ from typing import Any
 from nuwa_lip.data.augment import Augmentation
 from nuwa_lip.data.masks import MaskRecipe
 from nuwa_lip.disk import from_json, read_object
+from nuwa_lip.disk.fields import find
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import DFVQGANConfig, MPS2SConfig
 from nuwa_lip.sampling import Sampling
@@ -352,10 +353,7 @@ def named(stage: str, name: str) -> Any:
     Raises:
         InputError: there is none of this name.
     """
-    recipes = STAGES[stage][1]
-    if name not in recipes:
-        raise InputError(f"no {stage} recipe is called {name!r}; there are: {', '.join(recipes)}")
-    return recipes[name]()
+    return find(STAGES[stage][1], name, f"{stage} recipe")()
 
 
 def lengthened(recipe: Any, steps: int) -> Any:

@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nuwa_lip.data.order import Order, check_weights
+from nuwa_lip.data.photos import Batches, part_of
 from nuwa_lip.errors import InputError
 from nuwa_lip.models import MPS2SConfig
 from nuwa_lip.models.defect_free import pool_mask
@@ -41,7 +43,7 @@ class TokenBatch(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenCache:
+class TokenCache(Batches[TokenBatch]):
     """A cache, read from disk row by row (`open`) or held in memory (`load`), or several of them (`join`)."""
 
     folder: Path
@@ -150,26 +152,13 @@ class TokenCache:
     def _starts(self) -> list[int]:
         return [0, *accumulate(map(len, self.parts))]
 
+    @override
     def batch(self, step: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> TokenBatch:
-        """Give the batch of one step, a pure function of (seed, step). Epochs are permutations.
-
-        Args:
-            step: step of the training, counted from 0.
-            batch_size: samples of one step, over all processes together.
-            seed: seed of the order and of the choice of captions.
-            rank: index of this process.
-            world_size: number of processes.
-
-        Raises:
-            InputError: the batch size is not a multiple of the number of processes, or a token is no code.
-        """
-        if batch_size % world_size:
-            raise InputError(f"batch size {batch_size} is not a multiple of the {world_size} processes")
-        share = batch_size // world_size
-        positions = range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share)
+        part = part_of(batch_size, rank, world_size)
+        positions = range(step * batch_size + part.start, step * batch_size + part.stop)
         rows = (self.order or Order((len(self),))).rows(seed, positions)
         places = [(number, row - self._starts[number]) for number, row in zip(map(self._part, rows), rows, strict=True)]
-        picks = np.random.default_rng([seed, step, 4]).random(batch_size)[rank * share : (rank + 1) * share]
+        picks = np.random.default_rng([seed, step, 4]).random(batch_size)[part]
         choices = [self.parts[number].captions[row // self.variants] for number, row in places]
         images = self._gather("images", places)
         return TokenBatch(
@@ -196,23 +185,6 @@ class TokenCache:
     def _check(self, name: str, found: Tensor) -> None:
         if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self.codebook_size:
             raise InputError(f"{self.folder} is a damaged token cache: {name}.npy has tokens beyond its codes")
-
-    def batches(
-        self, batch_size: int, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
-    ) -> Iterator[TokenBatch]:
-        """Yield `batch(step, ...)` for ever.
-
-        Args:
-            batch_size: samples of one step, over all processes together.
-            seed: seed of the order and of the choice of captions.
-            start_step: first step to give, counted from 0.
-            rank: index of this process.
-            world_size: number of processes.
-        """
-        step = start_step
-        while True:
-            yield self.batch(step, batch_size, seed=seed, rank=rank, world_size=world_size)
-            step += 1
 
 
 def token_mask(masks: Tensor, factor: int) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, lists_to_tuples
+from nuwa_lip.disk.fields import ANY, Bounds, check_bounds, find, lists_to_tuples
 from nuwa_lip.errors import InputError
 
 BOUNDS: Bounds = {
@@ -107,9 +107,7 @@ class GLIDEConfig:
         Raises:
             InputError: there is none of this name.
         """
-        if name not in PRESETS:
-            raise InputError(f"no GLIDE preset is called {name!r}; there are: {', '.join(PRESETS)}")
-        return PRESETS[name]
+        return find(PRESETS, name, "GLIDE preset")
 
 
 PRESETS = {
