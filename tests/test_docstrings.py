@@ -13,11 +13,11 @@ FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.p
 
 
 def public_functions(body: list[ast.stmt], owner: ast.ClassDef | None = None) -> Iterator[tuple[ast.FunctionDef, str]]:
-    """Yield each function with its docstring; that of `__init__` is the class's."""
+    """Yield each function with its docstring; that of `__init__` is the class's, that of an override its base's."""
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield from public_functions(node.body, node)
-        elif isinstance(node, ast.FunctionDef):
+        elif isinstance(node, ast.FunctionDef) and "override" not in map(ast.unparse, node.decorator_list):
             if owner is not None and node.name == "__init__":
                 yield node, ast.get_docstring(owner) or ""
             elif not node.name.startswith("_"):

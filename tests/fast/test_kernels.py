@@ -80,15 +80,14 @@ def test_more_graphs_may_be_made_than_pytorch_would() -> None:
 
 @NEEDS_COMPILER
 def test_a_compiled_candidate_does_not_depend_on_how_many_there_are() -> None:
-    model = made(None)
+    plain, model = made(None), made(None)
     memory, seed = random_memory(model), torch.Generator().manual_seed(3)
+    compile_step(model)
+    assert {module.kernel for module in attentions(model)} == {KERNEL if few_rows.supported() else None}
     guided = {"unconditional": random_memory(model, 3), "guidance_scale": 2.0}
     for options in ({}, {"num_inference_steps": 20, **guided}):
         settings: dict[str, Any] = {"generator": seed, **options}
-        model = made(None)
-        expected, _ = sample(model, memory, num_candidates=4, **settings)
-        compile_step(model)
-        assert {module.kernel for module in attentions(model)} == {KERNEL if few_rows.supported() else None}
+        expected, _ = sample(plain, memory, num_candidates=4, **settings)
         four, scores = sample(model, memory, num_candidates=4, **settings)
         one, score = sample(model, memory, **settings)
         assert torch.equal(four, expected)

@@ -301,16 +301,15 @@ def load_weights(model: DFVQGAN, weights: DFVQGAN) -> None:
     Raises:
         InputError: the weights are of another configuration.
     """
-    missing, unexpected = model.load_state_dict(weights.state_dict(), strict=False)
-    pairs = zip(model.decoder.levels, weights.decoder.levels, strict=False)
-    added = [f"decoder.levels.{i}.{n}." for i, (new, old) in enumerate(pairs) for n in range(len(old), len(new))]
+    state = weights.state_dict()
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    blocks = {".".join([*name.split(".")[:4], ""]) for name in missing if name.startswith("decoder.levels.")}
+    added = tuple(block for block in blocks if not any(name.startswith(block) for name in state))
     if unexpected or not all(name.startswith(("decoder.refinement.", *added)) for name in missing):
         raise InputError(f"the weights do not fit the configuration: {[*missing, *unexpected][0]}")
-    for name in added:
-        block = model.get_submodule(name[:-1])
-        last = block.conv2 if isinstance(block, ResidualBlock) else block.out
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+    for name, parameter in model.named_parameters():
+        if name.startswith(added) and (".conv2." in name or ".out." in name):
+            nn.init.zeros_(parameter)
 
 
 def load_perceptual(name: str) -> Features:
