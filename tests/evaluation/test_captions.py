@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nuwa_lip.cli import main
 from nuwa_lip.data.benchmark import Benchmark, BenchmarkItem, build_benchmark
 from nuwa_lip.data.shapes import shape_samples
+from nuwa_lip.data.shards import Sample, write_shards
 from nuwa_lip.evaluation.captions import (
     COLOURS,
     RidgeClassifier,
@@ -22,6 +25,7 @@ from nuwa_lip.evaluation.captions import (
     summarise_colours,
 )
 from nuwa_lip.evaluation.store import Store
+from tests.conftest import Done
 
 PURE = {
     "red": (220, 20, 20),
@@ -91,3 +95,27 @@ def test_the_command_writes_figures_and_a_sheet(benchmark: Benchmark, tiny_model
     with pytest.raises(SystemExit) as refused:
         main([*arguments, "--ask", "classes"])
     assert refused.value.code == 2
+
+
+def grounds(captions: list[str], seed: int) -> list[Sample]:
+    """Photos of noise around the colour that their captions name, "a red ground" or "a blue ground"."""
+    rng, photos = np.random.default_rng(seed), []
+    for i, caption in enumerate(captions):
+        pixels = np.add(PURE[caption.split()[1]], rng.integers(-30, 30, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+        photos.append(Sample(key=f"{seed}-{i}", image=Image.fromarray(pixels), captions=[caption]))
+    return photos
+
+
+def test_the_command_asks_for_classes(tiny_model: Path, nuwa_lip: Callable[..., Done], tmp_path: Path) -> None:
+    both = ["a red ground", "a blue ground"]
+    build_benchmark(grounds(both * 2, 0), source="grounds", rule="block-40-60", seed=0, out=tmp_path / "bench")
+    write_shards(grounds(both * 4, 1), tmp_path / "both")
+    write_shards(grounds(both[:1] * 4, 2), tmp_path / "red")
+    words = ["evaluate", "captions", tmp_path / "bench", "--model", tiny_model, "--ask", "classes", "--photos"]
+    done = nuwa_lip(*words, tmp_path / "both", "--json", tmp_path / "out.json")
+    assert done.code == 0 and "1.000 of the true holes rightly (fitted to 8 photos)" in done.out, done.err
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["ask"] == "classes" and content["n"] == 4 and set(content["each"]) <= set(both)
+    assert 0 <= content["right"] <= 1
+    refused = nuwa_lip(*words, tmp_path / "red")
+    assert refused.code == 2 and "'a blue ground'" in refused.err
