@@ -306,7 +306,8 @@ def load_weights(model: DFVQGAN, weights: DFVQGAN) -> None:
     blocks = {".".join([*name.split(".")[:4], ""]) for name in missing if name.startswith("decoder.levels.")}
     added = tuple(block for block in blocks if not any(name.startswith(block) for name in state))
     if unexpected or not all(name.startswith(("decoder.refinement.", *added)) for name in missing):
-        raise InputError(f"the weights do not fit the configuration: {[*missing, *unexpected][0]}")
+        odd = [*missing, *unexpected][0]
+        raise InputError(f"the weights do not fit the configuration: {odd}; keep their sizes, or add decoder blocks")
     for name, parameter in model.named_parameters():
         if name.startswith(added) and (".conv2." in name or ".out." in name):
             nn.init.zeros_(parameter)
