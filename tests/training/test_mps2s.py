@@ -171,9 +171,9 @@ def test_dropout_differs_between_parts_and_steps(cache: Path) -> None:
     rows = TokenBatch(
         *(value[:1] * 4 if isinstance(value, list) else value[:1].expand(4, *value.shape[1:]) for value in batch)
     )
-    losses = []
-    loss = stage.loss
-    stage.loss = lambda *part: losses.append(loss(*part)) or losses[-1]  # type: ignore[method-assign,func-returns-value]
+    found: list[dict[str, Tensor]] = []
+    losses = stage.losses
+    stage.losses = lambda *part: found.append(losses(*part)) or found[-1]  # type: ignore[method-assign,func-returns-value]
     stage.optimizer.step = stage.optimizer.zero_grad = lambda: None
     stage.recipe = dataclasses.replace(
         recipe,
@@ -183,7 +183,7 @@ def test_dropout_differs_between_parts_and_steps(cache: Path) -> None:
     )
     for step in (0, 0, 1):
         stage.step(step, rows)
-    values = [float(value.detach()) for value in losses]
+    values = [float(of_part["loss"].detach()) for of_part in found]
     assert len(set(values[:4])) == 4, "each part its own"
     assert values[:4] == values[4:8] and not set(values[:4]) & set(values[8:]), "a function of the step"
 
@@ -274,16 +274,16 @@ def test_the_loss_of_groups_is_the_mean_of_samples_with_groups_of_their_own(cach
         rows = rows_of(group_sizes(count, max(1, round(count / 4)), "cosine"))
         logits, real = model(*first, tokens, defective, order[:, :count], rows)
         losses.append(mps2s_loss(logits, target_tokens(tokens, order[:, :count]), real))
-    found = stage.loss(inputs, Pace(4.0, "cosine"))
+    found = stage.losses(inputs, Pace(4.0, "cosine"))["loss"]
     torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
-    assert abs(found - stage.loss(inputs)) > 1e-5
+    assert abs(found - stage.losses(inputs)["loss"]) > 1e-5
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_step_trains_at_its_pace(share: float, cache: Path) -> None:
     stage, seen = make(cache, mps2s_recipe(parallel=share, accumulate=2)), []
-    loss = stage.loss
-    stage.loss = lambda part, pace: seen.append(pace) or loss(part, pace)  # type: ignore[method-assign,func-returns-value]
+    losses = stage.losses
+    stage.losses = lambda part, pace: seen.append(pace) or losses(part, pace)  # type: ignore[method-assign,func-returns-value]
     before = stage.raw.decoder.next_position.weight.clone()
     stage.step(0, next(stage.batches(0)))
     assert len(seen) == 2 and seen[0] == seen[1] and (seen[0] is not None) == bool(share)
@@ -327,10 +327,10 @@ def test_the_loss_is_for_each_defective_token(cache: Path) -> None:
         wanted = torch.stack(
             [row[keep].mean() if keep.any() else row.sum() * 0 for row, keep in zip(each, real, strict=True)]
         )
-        assert stage.loss(part) == pytest.approx(float(wanted.mean()), rel=1e-5)
-        assert stage.loss(part) == pytest.approx(math.log(64), rel=0.5)
+        assert stage.losses(part)["loss"] == pytest.approx(float(wanted.mean()), rel=1e-5)
+        assert stage.losses(part)["loss"] == pytest.approx(math.log(64), rel=0.5)
         elsewhere = tokens.where(defective[:, 0], (tokens + 1) % 64)
-        assert stage.loss((*part[:3], elsewhere, *part[4:])) != pytest.approx(float(wanted.mean()), rel=1e-5)
+        assert stage.losses((*part[:3], elsewhere, *part[4:]))["loss"] != pytest.approx(float(wanted.mean()), rel=1e-5)
 
 
 def test_a_batch_without_a_hole_is_no_error(cache: Path) -> None:

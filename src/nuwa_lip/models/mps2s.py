@@ -120,6 +120,7 @@ class MPS2S(nn.Module):
         rows: Rows | None = None,
         *,
         coarse: Coarse | None = None,
+        others: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the defective tokens, teacher-forced (Eq. 15).
 
@@ -131,9 +132,11 @@ class MPS2S(nn.Module):
             order: int64 [B, K], each sample's defective positions (row-major) in the order of decoding, K at
                 least the largest number of them in the batch, any values after a sample's own; None: raster.
             rows: of groups that parallel steps decide, as for `predict`.
+            others: int64 [B, T], second captions of the same photos, which are encoded once for both.
 
         Returns:
-            Logits, float32 [B, K, V], and which rows count, bool [B, K].
+            Logits, float32 [B, K, V], and which rows count, bool [B, K]. With second captions logits are [2B, K, V],
+            theirs behind those of the first.
 
         Raises:
             InputError: a shape or value does not fit.
@@ -144,7 +147,9 @@ class MPS2S(nn.Module):
         else:
             real = check_positions(order, token_mask, values=not self.training)
             order = order.where(real, 0)
-        return self.decoder.predict(memory, target_tokens(tokens, order), order, rows), real
+        memories = [memory] if others is None else [memory, self.with_captions(memory, others)]
+        targets = target_tokens(tokens, order)
+        return torch.cat([self.decoder.predict(memory, targets, order, rows) for memory in memories]), real
 
     def encode(
         self,

@@ -31,6 +31,7 @@ from nuwa_lip.models.transformer import Block
 from nuwa_lip.painters.second_pass import soft
 from nuwa_lip.sampling import sample
 from nuwa_lip.tokenizer import CaptionTokenizer
+from nuwa_lip.training.contrast import contrast_loss, other_captions
 from nuwa_lip.training.dropout import SampleDropout, seeds_of
 from nuwa_lip.training.ready_made_text import Remembered, start_from_bert
 from nuwa_lip.training.recipes import MPS2SRecipe
@@ -133,7 +134,7 @@ class MPS2SStage(Stage[MPS2S]):
 
         def losses(part: tuple[Tensor, ...]) -> dict[str, Tensor]:
             self.dropout.seeds = part[-1]  # until the part's backward pass, which may run blocks again
-            return {"loss": self.loss(part[:-1], pace)}
+            return self.losses(part[:-1], pace)
 
         return self.learn(step, list(zip(*parts, strict=True)), losses)
 
@@ -146,7 +147,8 @@ class MPS2SStage(Stage[MPS2S]):
     def prepare(self, batch: TokenBatch, rng: Chance) -> tuple[Tensor, ...]:
         """The model's arguments: captions as word pieces, some of them dropped, and an order of each sample.
 
-        Then, how many tokens of that order are predicted, and the fields of `Coarse` if second passes are trained.
+        Then, how many tokens of that order are predicted, and the fields of `Coarse` if second passes are trained. With
+        a contrast, the word pieces are [B, 2, T]: of the photo's own caption, and of another.
         """
         device, count = self.accelerator.device, len(batch.captions)
         rng = rng.spawn(count) if isinstance(rng, np.random.Generator) else rng
@@ -161,7 +163,10 @@ class MPS2SStage(Stage[MPS2S]):
         hidden = (place < told)[:, None, None]
         wanted = defective | everything[:, None, None, None]
         order, counts = self._orders(wanted, rng)
-        ids, images = self.word_pieces(captions), batch.images.to(device)
+        others = other_captions(captions, rng) if self.recipe.contrast else []
+        ids, images = self.word_pieces([*captions, *others]), batch.images.to(device)
+        if others:
+            ids = ids.unflatten(0, (2, count)).transpose(0, 1)
         # of those with everything hidden too, but none that only the caption tells of
         second = self._second_pass(images, masks | hidden[..., None], everything | (place >= told), rng)
         return (
@@ -180,10 +185,12 @@ class MPS2SStage(Stage[MPS2S]):
         """Compute Eq. 15 of held-out photos, one token at a time."""
         part = self.prepare(batch, self.chances(8, step, len(batch.captions)))
         with self.accelerator.autocast():
-            return self.loss(part, model=self.average.model)
+            return self.losses(part, model=self.average.model)["loss"]
 
-    def loss(self, part: tuple[Tensor, ...], pace: Pace | None = None, model: nn.Module | None = None) -> Tensor:
-        """Compute Eq. 15, nats for each token that is asked for.
+    def losses(
+        self, part: tuple[Tensor, ...], pace: Pace | None = None, model: nn.Module | None = None
+    ) -> dict[str, Tensor]:
+        """Compute Eq. 15, nats for each token that is asked for, and what captions are told apart by.
 
         Args:
             part: what `prepare` returns.
@@ -195,9 +202,16 @@ class MPS2SStage(Stage[MPS2S]):
         order = order[:, : max(each)]
         rows = None if pace is None else rows_of_each([pace.sizes(count) for count in each])
         coarse = Coarse(*second) if second else None
-        logits, _ = (model or self.model)(ids, images, masks, tokens, defective, order, rows, coarse=coarse)
+        ids, others = ids.unbind(1) if ids.ndim == 3 else (ids, None)
+        inputs = images, masks, tokens, defective, order, rows
+        logits, _ = (model or self.model)(ids, *inputs, coarse=coarse, others=others)
         real = torch.arange(order.shape[1], device=order.device) < counts[:, None]
-        return mps2s_loss(logits, target_tokens(tokens, order), real)
+        targets = target_tokens(tokens, order)
+        if others is None:
+            return {"loss": mps2s_loss(logits, targets, real)}
+        own, other = logits.chunk(2)
+        contrast = contrast_loss(own, other, targets, real)
+        return {"loss": mps2s_loss(own, targets, real), "contrast": self.recipe.contrast * contrast}
 
     @torch.no_grad()
     def _second_pass(

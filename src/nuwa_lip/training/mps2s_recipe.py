@@ -18,6 +18,7 @@ BOUNDS: Bounds = {
     "caption_only": (ANY, 1e3),
     "refine": (ANY, 1e3),
     "first_tokens": (ANY, 2**20),
+    "contrast": (0, 1e3),
 }
 
 
@@ -52,6 +53,9 @@ class MPS2SRecipe:
     first_tokens: int | None = None
     """Most tokens that are predicted of a sample in a random order, the first ones: what a caption says counts most
     there, and a sample costs less. None: all."""
+    contrast: float = 0.0
+    """Weight of telling a photo's caption from another one of the batch by its tokens (`training.contrast`), beside
+    Eq. 15: at 4 a caption counts about as much as all else together. A step then takes half as long again. 0: none."""
     trained: Literal["all", "decoder", "caption", "prior"] = "all"
     """decoder: the encoders of pixels and tokens and the token embedding stay as they are; caption: the decoder's
     blocks, too, so that only what reads the caption learns; prior: the same, to tell what stands in a region of the
