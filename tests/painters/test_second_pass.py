@@ -117,6 +117,30 @@ def test_a_square_knows_what_is_finished_and_sees_the_rest_coarse() -> None:
     assert all(window.mask[..., SIDE // 2].any() for window in beside)
 
 
+class Uneven(Pattern):
+    """Paints a pattern in each square, stronger from one to the next."""
+
+    def paint(self, window: Window, prompt: str, seeds: list[int], *_: Any) -> Painting:
+        super().paint(window, prompt, seeds, Sampling(), None)
+        pattern = (torch.arange(SIDE) % 2 * 2 - 1.0).expand(1, 3, SIDE, SIDE)
+        return Painting([pattern * 0.2 * len(self.windows)], torch.zeros(1))
+
+
+@settings(deadline=None, max_examples=40)
+@given(first=st.integers(0, 60), height=st.integers(1, 90), below=st.integers(0, 40))
+def test_the_holes_last_pixels_are_painted_beside_known_ones(first: int, height: int, below: int) -> None:
+    hole = np.zeros((first + height + below, 48), bool)
+    hole[first : first + height, 16:32] = True
+    squares, painter = place_squares(hole, SIDE, 1), Uneven()
+    out = paint_anew(
+        painter, np.full((*hole.shape, 3), 0.5, np.float32), hole, [Pass(squares, 20.0, 1.0)], "", 0, Sampling()
+    )
+    assert len({box.left for box in squares}) == 1 and len(set(squares)) == len(squares)
+    strength = np.abs(out[first + height - 1, 20:28, 0] - 0.5).mean()  # tells which square has painted it
+    assert strength == pytest.approx(0.1 * len(painter.windows), abs=0.03)
+    assert squares[-1].bottom >= min(first + height + SIDE // 8, len(hole))
+
+
 def repaint(pipe: InpaintPipeline, **options: Any) -> Any:
     pixels = np.where(HOLE[..., None], RNG.random((150, 130, 3), dtype=np.float32), PHOTO)  # what is hidden is noise
     given = {"generator": seeded(), "output_type": "np", "squares": 40}
@@ -128,14 +152,6 @@ def repaint(pipe: InpaintPipeline, **options: Any) -> Any:
 
 
 def test_no_border_is_seen_between_squares() -> None:
-    class Uneven(Pattern):
-        """Paints a pattern in each square, stronger from one to the next."""
-
-        def paint(self, window: Window, prompt: str, seeds: list[int], *_: Any) -> Painting:
-            super().paint(window, prompt, seeds, Sampling(), None)
-            pattern = (torch.arange(SIDE) % 2 * 2 - 1.0).expand(1, 3, SIDE, SIDE)
-            return Painting([pattern * 0.2 * len(self.windows)], torch.zeros(1))
-
     hole = np.ones((32, 96), bool)
     passes = [Pass(place_squares(hole, SIDE, 1), 20.0, 1.0)]
     out = paint_anew(Uneven(), np.full((32, 96, 3), 0.5, np.float32), hole, passes, "", 0, Sampling())

@@ -76,7 +76,7 @@ def plan_passes(hole: np.ndarray, window: Box, side: int, most: int) -> list[Pas
 
 
 def place_squares(hole: np.ndarray, side: int, scale: float) -> list[Box]:
-    """Cover a hole with squares of S · s pixels, row by row; neighbours share their context.
+    """Cover a hole with squares of S · s pixels, row by row; each has context, which neighbours share.
 
     Args:
         hole: bool [h, w], somewhere True.
@@ -89,8 +89,9 @@ def place_squares(hole: np.ndarray, side: int, scale: float) -> list[Box]:
     for axis, size in enumerate(hole.shape):
         inside = np.flatnonzero(hole.any(1 - axis))
         first, end = int(inside[0]) - context, int(inside[-1]) + 1
-        starts = range(first, max(first + 1, end - 2 * context), length - 2 * context)
-        edges.append([min(max(start, 0), max(0, size - length)) for start in starts])
+        # to the end and beyond: beside nothing known the hole's last pixels would not fit what is
+        starts = range(first, max(first + 1, end - context), length - 2 * context)
+        edges.append(sorted({min(max(start, 0), max(0, size - length)) for start in starts}))
     boxes = [Box(top, left, top + length, left + length) for top in edges[0] for left in edges[1]]
     return [box for box in boxes if hole[box.within(hole.shape)].any()]
 
@@ -126,7 +127,7 @@ def paint_anew(
     number = SEEDS
     for squares, finer, _ in passes:
         waiting = hole.copy()
-        for box in squares:
+        for place, box in enumerate(squares):
             number += 1
             if waiting[box.within(hole.shape)].any():
                 fade = _fade(box, hole)
@@ -134,7 +135,7 @@ def paint_anew(
                 (image,) = painter.paint(window, prompt, [window_seed(seed, number)], sampling, None).images
                 image = painter.needs.signed(image)
                 image += soft(first - image, KEPT * finer)
-                _put(canvas, waiting, box, put_back(image, box, hole.shape), fade)
+                _put(canvas, waiting, box, squares[place + 1 :], put_back(image, box, hole.shape), fade)
             if progress is not None:
                 progress.square()
     return canvas
@@ -166,15 +167,17 @@ def _see(
     return needs.window(known, painter.device)._replace(coarse=coarse), needs.signed(coarse)
 
 
-def _put(canvas: np.ndarray, waiting: np.ndarray, box: Box, finer: np.ndarray, fade: np.ndarray) -> None:
+def _put(
+    canvas: np.ndarray, waiting: np.ndarray, box: Box, later: list[Box], finer: np.ndarray, fade: np.ndarray
+) -> None:
     """Put a square into the canvas: what has waited, which then waits no longer, and faded what others have painted."""
     rows, columns = box.within(waiting.shape)
     context = round(CONTEXT * box.height)
     ready = waiting[rows, columns].copy()
     # what is painted beside nothing known is left to the next square, which will know this one
-    if waiting[rows.stop :, columns].any():
+    if any(other.left == box.left for other in later):
         ready[box.bottom - rows.start - context :] = False
-    if waiting[rows, columns.stop :].any():
+    if any(other.top == box.top for other in later):
         ready[:, box.right - columns.start - context :] = False
     share = np.where(waiting[rows, columns], ready, fade)
     part = canvas[rows, columns]  # a view
