@@ -122,7 +122,7 @@ class Uneven(Pattern):
 
     def paint(self, window: Window, prompt: str, seeds: list[int], *_: Any) -> Painting:
         super().paint(window, prompt, seeds, Sampling(), None)
-        pattern = (torch.arange(SIDE) % 2 * 2 - 1.0).expand(1, 3, SIDE, SIDE)
+        pattern = (torch.arange(SIDE) % 2 * 2 - 1.0)[:, None].expand(1, 3, SIDE, SIDE)
         return Painting([pattern * 0.2 * len(self.windows)], torch.zeros(1))
 
 

@@ -33,7 +33,7 @@ def stage_1(**changes: Any) -> DFVQGANRecipe:
 
 
 def stage_2(**changes: Any) -> MPS2SRecipe:
-    """With dropout, dropped captions, hidden photos, all orders, and steps that predict several tokens."""
+    """With dropout, dropped captions, hidden photos, all orders, several tokens a step, and captions told apart."""
     recipe = mps2s_recipe(
         steps=STEPS,
         batch_size=8,
@@ -41,6 +41,7 @@ def stage_2(**changes: Any) -> MPS2SRecipe:
         everything=0.25,
         caption_only=0.125,
         refine=0.5,
+        contrast=5.0,
         learning_rate=1e-3,
     )
     return cut(recipe, **changes)

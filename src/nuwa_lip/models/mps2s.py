@@ -147,9 +147,12 @@ class MPS2S(nn.Module):
         else:
             real = check_positions(order, token_mask, values=not self.training)
             order = order.where(real, 0)
-        memories = [memory] if others is None else [memory, self.with_captions(memory, others)]
         targets = target_tokens(tokens, order)
-        return torch.cat([self.decoder.predict(memory, targets, order, rows) for memory in memories]), real
+        logits = self.decoder.predict(memory, targets, order, rows)
+        if others is not None:
+            again = self.decoder.predict(self.with_captions(memory, others), targets, order, rows)
+            logits = torch.cat([logits, again])
+        return logits, real
 
     def encode(
         self,

@@ -76,7 +76,7 @@ def plan_passes(hole: np.ndarray, window: Box, side: int, most: int) -> list[Pas
 
 
 def place_squares(hole: np.ndarray, side: int, scale: float) -> list[Box]:
-    """Cover a hole with squares of S · s pixels, row by row; each has context, which neighbours share.
+    """Cover a hole with squares of S · s pixels, row by row; each has context where the photo does not end.
 
     Args:
         hole: bool [h, w], somewhere True.
@@ -88,10 +88,11 @@ def place_squares(hole: np.ndarray, side: int, scale: float) -> list[Box]:
     edges = []
     for axis, size in enumerate(hole.shape):
         inside = np.flatnonzero(hole.any(1 - axis))
-        first, end = int(inside[0]) - context, int(inside[-1]) + 1
-        # to the end and beyond: beside nothing known the hole's last pixels would not fit what is
-        starts = range(first, max(first + 1, end - context), length - 2 * context)
-        edges.append(sorted({min(max(start, 0), max(0, size - length)) for start in starts}))
+        # beyond the hole, where the photo goes on: beside nothing known its last pixels would not fit what is
+        first = min(max(int(inside[0]) - context, 0), max(0, size - length))
+        last = max(first, min(int(inside[-1]) + 1 + context, size) - length)
+        steps = -(-(last - first) // (length - 2 * context))
+        edges.append([round(start) for start in np.linspace(first, last, steps + 1)])
     boxes = [Box(top, left, top + length, left + length) for top in edges[0] for left in edges[1]]
     return [box for box in boxes if hole[box.within(hole.shape)].any()]
 

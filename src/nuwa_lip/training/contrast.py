@@ -14,28 +14,34 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+MOST_COMPARED = 64
+"""Most captions of a batch among which one is drawn, so that large batches need not be waited for."""
 
-def other_captions(captions: Sequence[str], rng: Sequence[np.random.Generator]) -> list[str]:
+
+def other_captions(captions: Sequence[str], batch: Sequence[str], rng: Sequence[np.random.Generator]) -> list[str]:
     """Draw for each photo another caption of the batch, the likelier the more words it shares with the photo's own.
 
     Those that share many differ in what counts: "a red flower", "a white flower".
 
     Args:
-        captions: B of them; "" tells nothing and is no other caption.
+        captions: B of them.
+        batch: all captions among which to draw, the same for all processes; blank ones tell nothing, and are none.
         rng: one for each photo.
 
     Returns:
-        B captions, a photo's own where it is "" or the batch has no other.
+        B captions, a photo's own where that is blank or the batch has none of other words.
     """
-    words = {caption: set(caption.lower().split()) for caption in sorted(set(captions)) if caption}
+    different = sorted({caption for caption in batch if caption.split()})
+    pool = different[:: -(-len(different) // MOST_COMPARED) or 1]
+    words = [frozenset(caption.lower().split()) for caption in pool]
 
     def other(own: str, rng: np.random.Generator) -> str:
-        pool = [caption for caption in words if caption != own]
-        if not own or not pool:
-            return own
+        mine = frozenset(own.lower().split())
         # the square prefers what is alike; the small sum lets those in that share nothing
-        alike = [(len(words[own] & words[c]) / len(words[own] | words[c])) ** 2 + 1e-3 for c in pool]
-        return pool[rng.choice(len(pool), p=np.array(alike) / sum(alike))]
+        alike = np.array([(len(mine & w) / len(mine | w)) ** 2 + 1e-3 if w != mine else 0.0 for w in words])
+        if not mine or not alike.any():
+            return own
+        return pool[rng.choice(len(pool), p=alike / alike.sum())]
 
     return [other(*pair) for pair in zip(captions, rng, strict=True)]
 
@@ -43,7 +49,7 @@ def other_captions(captions: Sequence[str], rng: Sequence[np.random.Generator]) 
 def contrast_loss(logits: Tensor, others: Tensor, targets: Tensor, real: Tensor) -> Tensor:
     """Compute how badly the tokens tell the photo's caption from the other: nats a photo over its tokens, as a mean.
 
-    Divided by the tokens it has the unit of Eq. 15, of which its gradient takes away what both captions share.
+    Divided by the tokens it has the unit of Eq. 15. What both captions make as likely gives no gradient.
 
     Args:
         logits: float [B, K, V], given the photo's own caption.

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nuwa_lip.errors import InputError
 from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.compiling import prepare
 from nuwa_lip.hub import ModelParts, load_model, save_model
@@ -73,6 +75,9 @@ class MPS2SStage(Stage[MPS2S]):
             text encoder: then what reads captions begins anew.
         max_file_size: largest size in bytes of an exported file.
         sharded: spread the model over the processes.
+
+    Raises:
+        InputError: a contrast is asked for, but nothing decodes by captions.
     """
 
     blocks = (Block, DecoderBlock)
@@ -87,6 +92,10 @@ class MPS2SStage(Stage[MPS2S]):
         max_file_size: int | None = None,
         sharded: bool = False,
     ) -> None:
+        if recipe.contrast and ("text" not in recipe.model.perspectives or recipe.trained == "prior"):
+            raise InputError(
+                f"contrast is {recipe.contrast}, but what is trained decodes no tokens by captions: leave it 0"
+            )
         self.cache, self.max_file_size = cache, max_file_size
         self.dfvqgan = load_model(cache.folder / "dfvqgan", need_mps2s=False).dfvqgan
         torch.manual_seed(recipe.schedule.seed)
@@ -163,14 +172,11 @@ class MPS2SStage(Stage[MPS2S]):
         hidden = (place < told)[:, None, None]
         wanted = defective | everything[:, None, None, None]
         order, counts = self._orders(wanted, rng)
-        others = other_captions(captions, rng) if self.recipe.contrast else []
-        ids, images = self.word_pieces([*captions, *others]), batch.images.to(device)
-        if others:
-            ids = ids.unflatten(0, (2, count)).transpose(0, 1)
+        images = batch.images.to(device)
         # of those with everything hidden too, but none that only the caption tells of
         second = self._second_pass(images, masks | hidden[..., None], everything | (place >= told), rng)
         return (
-            ids,
+            self._word_pieces(captions, rng),
             images,
             masks | hidden[..., None],
             torch.where(hidden, batch.whole.to(device), tokens),
@@ -183,14 +189,15 @@ class MPS2SStage(Stage[MPS2S]):
     @torch.no_grad()
     def held_out_loss(self, step: int, batch: TokenBatch) -> Tensor:
         """Compute Eq. 15 of held-out photos, one token at a time."""
-        part = self.prepare(batch, self.chances(8, step, len(batch.captions)))
+        ids, *inputs = self.prepare(batch, self.chances(8, step, len(batch.captions)))
+        ids = ids[:, 0] if self.recipe.contrast else ids
         with self.accelerator.autocast():
-            return self.losses(part, model=self.average.model)["loss"]
+            return self.losses((ids, *inputs), model=self.average.model)["loss"]
 
     def losses(
         self, part: tuple[Tensor, ...], pace: Pace | None = None, model: nn.Module | None = None
     ) -> dict[str, Tensor]:
-        """Compute Eq. 15, nats for each token that is asked for, and what captions are told apart by.
+        """Compute Eq. 15, nats for each token that is asked for, and the weighted contrast.
 
         Args:
             part: what `prepare` returns.
@@ -212,6 +219,13 @@ class MPS2SStage(Stage[MPS2S]):
         own, other = logits.chunk(2)
         contrast = contrast_loss(own, other, targets, real)
         return {"loss": mps2s_loss(own, targets, real), "contrast": self.recipe.contrast * contrast}
+
+    def _word_pieces(self, captions: list[str], rng: Sequence[np.random.Generator]) -> Tensor:
+        """Captions as word pieces, [B, T]; with a contrast [B, 2, T], beside others of the batch of all processes."""
+        if not self.recipe.contrast:
+            return self.word_pieces(captions)
+        others = other_captions(captions, gather_object(captions), rng)
+        return self.word_pieces([*captions, *others]).unflatten(0, (2, len(captions))).transpose(0, 1)
 
     @torch.no_grad()
     def _second_pass(

@@ -24,6 +24,7 @@ from nuwa_lip.models.losses import discriminator_loss, generator_loss, mps2s_los
 from nuwa_lip.models.orders import target_tokens
 from nuwa_lip.models.perceptual import SqueezeNetFeatures, VGG16Features, lpips
 from nuwa_lip.models.transformer import Block
+from nuwa_lip.training.contrast import contrast_loss
 from nuwa_lip.training.counting import count, flops_of
 from nuwa_lip.training.critics import make_critic
 from nuwa_lip.training.mps2s import run_again_for_gradients
@@ -194,8 +195,13 @@ def _mps2s(recipe: MPS2SRecipe, bf16: bool) -> Cost:
             text = torch.ones(batch, config.text_length, dtype=torch.int64)
             image, hole = torch.zeros(batch, 3, side, side), torch.zeros(batch, 1, side, side, dtype=torch.bool)
             defective = torch.zeros(batch, 1, h, w, dtype=torch.bool)
-            logits, real = model(text, image, hole, tokens, defective, order)
-            return mps2s_loss(logits, target_tokens(tokens, order), real)
+            others = text if recipe.contrast else None
+            logits, real = model(text, image, hole, tokens, defective, order, others=others)
+            targets = target_tokens(tokens, order)
+            if others is None:
+                return mps2s_loss(logits, targets, real)
+            own, other = logits.chunk(2)
+            return mps2s_loss(own, targets, real) + contrast_loss(own, other, targets, real)
 
         model, again = MPS2S(config), MPS2S(config)
         run_again_for_gradients(again)
