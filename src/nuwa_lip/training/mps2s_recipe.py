@@ -55,7 +55,7 @@ class MPS2SRecipe:
     there, and a sample costs less. None: all."""
     contrast: float = 0.0
     """Weight of telling a photo's caption from another one of the batch by its tokens (`training.contrast`), beside
-    Eq. 15: at 4 a caption counts about as much as all else together. A step then takes half as long again. 0: none."""
+    Eq. 15; 5 and 8 have been tried. A step then takes more than half as long again. 0: none."""
     trained: Literal["all", "decoder", "caption", "prior"] = "all"
     """decoder: the encoders of pixels and tokens and the token embedding stay as they are; caption: the decoder's
     blocks, too, so that only what reads the caption learns; prior: the same, to tell what stands in a region of the
