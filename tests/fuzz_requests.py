@@ -50,7 +50,7 @@ VALUES: tuple[Any, ...] = (
 )
 FIELDS = (
     "prompt model num_images_per_prompt seed guidance_scale num_inference_steps temperature top_k top_p order schedule "
-    "padding_mask_crop blend invert grow extend image mask sd_seed n size response_format surprise"
+    "revisions padding_mask_crop blend invert grow extend image mask sd_seed n size response_format surprise"
 ).split()
 PATHS = (
     """

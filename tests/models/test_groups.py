@@ -56,6 +56,7 @@ def test_every_token_is_an_input_before_the_next_group_and_never_its_own(sizes: 
             seen = index[row].tolist()
             assert set(seen) >= set(range(start)), "a row sees all that is decided"
             assert max(seen) == start - 1, "and nothing else"
+        assert (rows.decided[own] == start).all()
         assert visible[own, own].diagonal().all()
         assert not visible[own, start + size :].any()
 

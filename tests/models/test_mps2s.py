@@ -25,9 +25,19 @@ from tests.small_models import VOCAB, make_model, seeded
 GRID, SIDE, CELL = 8, 32, 4
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["learned positions", "rotary and pointer"])
+FORMS: dict[str, dict[str, Any]] = {
+    "learned positions": {},
+    "rotary and pointer": {"rotary": True, "pointer": True},
+    "neighbours": {"rotary": True, "neighbours": 2},
+}
+
+
+@pytest.fixture(scope="module", params=FORMS.values(), ids=FORMS)
 def model(request: pytest.FixtureRequest) -> MPS2S:
-    return make_model(rotary=request.param, pointer=request.param)
+    made = make_model(**request.param)
+    if made.decoder.neighbours is not None:
+        nn.init.normal_(made.decoder.neighbours.after.weight, std=0.001)  # it starts at zero
+    return made
 
 
 @dataclasses.dataclass

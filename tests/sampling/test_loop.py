@@ -20,7 +20,7 @@ from nuwa_lip.models.orders import ORDERS
 from nuwa_lip.sampling import Sampling
 from nuwa_lip.sampling import loop as sampling
 from nuwa_lip.sampling.draw import draw
-from nuwa_lip.sampling.loop import candidates_at_once, decoding_order, read_scores, sample
+from nuwa_lip.sampling.loop import candidates_at_once, decoding_order, halfway, read_scores, sample
 from tests.small_models import HOLE, K, make_memories, make_model, seeded
 
 STEPS = (None, 1, 3, K)
@@ -83,6 +83,61 @@ def test_cached_equals_uncached(
     assert logits.std() > 0.5  # tokens are not drawn from noise around zero
 
 
+@pytest.mark.parametrize("neighbours", [0, 2])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_revised_with_a_cache_equals_without(steps: int | None, schedule: str, neighbours: int) -> None:
+    model = make_model(neighbours=neighbours)
+    if model.decoder.neighbours is not None:
+        torch.nn.init.normal_(model.decoder.neighbours.after.weight, std=0.1)  # zero at first
+    memory, nothing = make_memories(model, HOLE)
+    how: dict[str, Any] = {"order": "random", "num_inference_steps": steps, "schedule": schedule, "revisions": 2}
+    results = [
+        sample(
+            model,
+            memory,
+            num_candidates=3,
+            unconditional=nothing,
+            guidance_scale=2.5,
+            generator=seeded(5),
+            use_cache=use_cache,
+            **how,
+        )
+        for use_cache in (True, False)
+    ]
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=0)
+
+
+def test_a_revision_keeps_half_and_takes_a_third_of_the_steps(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
+    def painted(revisions: int) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+        told: list[tuple[int, int]] = []
+        tokens, logp = sample(
+            model,
+            memories[0],
+            num_inference_steps=6,
+            revisions=revisions,
+            generator=seeded(2),
+            callback=lambda *at: told.append(at),
+        )
+        return tokens.flatten()[memories[0].token_mask.flatten()], logp, told
+
+    once, again, twice = (painted(n) for n in range(3))
+    sizes = group_sizes(K, 6)
+    kept = sum(sizes[: halfway(sizes)])
+    assert K / 2 <= kept < K
+    for before, after in ((once, again), (again, twice)):
+        assert kept <= int((before[0] == after[0]).sum()) < K
+        assert not torch.equal(before[1], after[1])
+    assert [len(told) for *_, told in (once, again, twice)] == [6, 8, 10]
+    assert again[2] == [(step, 8) for step in range(1, 9)]
+
+
+@pytest.mark.parametrize(("sizes", "step"), [([], 0), ([9], 0), ([1, 1, 1], 2), ([1, 1, 2, 4], 3), ([1, 1, 2], 2)])
+def test_halfway_at_least_half_is_decided_but_never_all(sizes: list[int], step: int) -> None:
+    assert halfway(sizes) == step
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "confidence"])
 def test_a_cache_is_read_in_few_lengths(
     model: MPS2S, memories: tuple[Memory, Memory], schedule: str, monkeypatch: pytest.MonkeyPatch
@@ -91,9 +146,9 @@ def test_a_cache_is_read_in_few_lengths(
     monkeypatch.setattr(sampling, "SLOTS", 5)
     lengths, decode_rows = [], model.decoder.decode_rows
 
-    def look(cache: Any, inputs: Any, slots: Tensor, visible: Tensor, last: int) -> Tensor:
+    def look(cache: Any, inputs: Any, slots: Tensor, visible: Tensor, *more: Any) -> Tensor:
         lengths.append(visible.shape[-1])
-        return decode_rows(cache, inputs, slots, visible, last)
+        return decode_rows(cache, inputs, slots, visible, *more)
 
     monkeypatch.setattr(model.decoder, "decode_rows", look)
     tokens = int(memories[0].token_mask[:1].sum())

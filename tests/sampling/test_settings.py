@@ -25,6 +25,8 @@ from nuwa_lip.sampling import Sampling
         {"order": "spiral"},
         {"num_inference_steps": 0},
         {"schedule": ["cosine"]},
+        {"revisions": -1},
+        {"revisions": 1001},
         {"blend": "off"},
     ],
 )

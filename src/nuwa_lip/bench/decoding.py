@@ -154,7 +154,10 @@ def step(
     slot = torch.arange(cache.layers[0][0].shape[2] if graph else length, device=device)
 
     def run(at: Tensor, slots: Tensor) -> Tensor:
-        return decoder.decode_rows(cache, RowInputs(at, at, at), slots, slot <= slots[:, None], 1)
+        around = None
+        if decoder.neighbours is not None and cache.known is not None:
+            around = decoder.neighbours.around(cache.known, at)
+        return decoder.decode_rows(cache, RowInputs(at, at, at), slots, slot <= slots[:, None], 1, around)
 
     return partial(Graph(run, at, slots) if graph else run, at, slots)
 

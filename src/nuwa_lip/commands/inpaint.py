@@ -258,6 +258,7 @@ class _Runner:
             order=o.order,
             num_inference_steps=o.steps,
             schedule=o.schedule,
+            revisions=o.revisions,
             squares=o.squares,
             blend=None if o.blend is None else o.blend == "on",
             padding_mask_crop=o.padding_mask_crop,

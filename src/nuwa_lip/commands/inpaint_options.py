@@ -46,6 +46,8 @@ class Options:
     """Number of parallel steps that fill the hole; as many steps as tokens, or more, fill it token by token."""
     schedule: Literal["cosine", "constant", "confidence"] | None = None
     """How many tokens each step decides: few at first, equally many, or those with the highest confidence first."""
+    revisions: int | None = None
+    """Draw about half of what is painted anew beside the rest, so many times; 0: leave it as it was painted first."""
     squares: int | None = None
     """Paint a hole that must be enlarged much anew at a finer scale, in this many squares at most; 0: leave it soft."""
     blend: Literal["on", "off"] | None = None
@@ -100,6 +102,7 @@ def check_options(options: Options) -> None:
         "num": 1,
         "seed": 0,
         "steps": 1,
+        "revisions": 0,
         "squares": 0,
         "padding_mask_crop": 0,
         "dilate": 0,

@@ -121,18 +121,20 @@ def mps2s(argv: list[str]) -> None:
     """
     options, recipe = parse("mps2s", argv)
     from nuwa_lip.training.mps2s import MPS2SStage
+    from nuwa_lip.training.neighbours import NeighboursStage
     from nuwa_lip.training.prior import PriorStage
     from nuwa_lip.training.ready_made_text import with_bert
     from nuwa_lip.training.tokens import TokenCache
 
     weights = load_model(options.init_from) if options.init_from else None
     if weights is not None and weights.mps2s is not None:
-        switches = {name: getattr(recipe.model, name) for name in ("caption_prior", "caption_shift")}
+        switches = {name: getattr(recipe.model, name) for name in ("caption_prior", "caption_shift", "neighbours")}
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(weights.mps2s.config, **switches))
     if recipe.text_encoder is not None:
         recipe = dataclasses.replace(recipe, model=with_bert(recipe.model, Path(recipe.text_encoder)))
-    if options.validation and recipe.trained == "prior":
-        raise InputError("--validation is not for a prior, which is fitted to all that is there: leave it out")
+    stages = {"prior": PriorStage, "neighbours": NeighboursStage}
+    if options.validation and recipe.trained in stages:
+        raise InputError(f"--validation is not for {recipe.trained}, fitted to all that is there: leave it out")
 
     def opened(folders: tuple[str, ...], weights: tuple[float, ...] = ()) -> TokenCache:
         return TokenCache.join([TokenCache.open(Path(folder), recipe.model) for folder in folders], weights)
@@ -140,8 +142,8 @@ def mps2s(argv: list[str]) -> None:
     sharded = options.strategy == "fsdp"
     if sharded and options.validation:
         raise InputError("--validation is not for --strategy fsdp, whose average is in parts: leave it out")
-    if sharded and recipe.trained == "prior":
-        raise InputError("--strategy fsdp is not for a prior, which one process fits: leave it out")
+    if sharded and recipe.trained in stages:
+        raise InputError(f"--strategy fsdp is not for {recipe.trained}, which one process fits: leave it out")
     cache, others = opened(options.data, options.weights), opened(options.validation) if options.validation else None
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:
@@ -149,8 +151,8 @@ def mps2s(argv: list[str]) -> None:
 
         def made(schedule: recipes.Schedule) -> Stage:
             own = dataclasses.replace(recipe, schedule=schedule)
-            if recipe.trained == "prior":
-                return PriorStage(own, held, accelerator, weights, _bytes(options))
+            if recipe.trained in stages:
+                return stages[recipe.trained](own, held, accelerator, weights, _bytes(options))
             return MPS2SStage(own, held, accelerator, weights, _bytes(options), sharded)
 
         return made

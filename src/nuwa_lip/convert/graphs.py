@@ -3,7 +3,8 @@
     encode   photo and mask → tokens, their mask, and what the connections need
     decode   tokens, and what the connections need → picture
     memory   caption, photo, mask and known tokens → what the decoder reads
-    step     the token before, two positions and the cache → logits of the next token, and the cache with one more row
+    step     the token before, two positions and the cache → logits of the next token, and the cache with one more row;
+             of a model that reads neighbours also the tokens known or decided so far
 
 They compute what `DFVQGAN` and `MPS2S` do, in forms whose shapes do not depend on the number of photos but in the first
 axis: a norm of several samples is written out, and the codebook is compared with at once.
@@ -24,7 +25,7 @@ from nuwa_lip.models.defect_free import GroupNorm, blank
 from nuwa_lip.models.groups import RowInputs
 from nuwa_lip.models.quantiser import Quantiser
 
-OPTIONAL = ("shifts", "prior")
+OPTIONAL = ("shifts", "prior", "known")
 """Parts of a memory that some models have."""
 
 
@@ -137,7 +138,7 @@ def generator_parts(mps2s: MPS2S) -> list[Part]:
         extra = (getattr(cache, name) for name in OPTIONAL)
         return keys, values, cache.memory_mask[:, 0, 0], cache.tokens, *(part for part in extra if part is not None)
 
-    def step(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(*inputs: Tensor) -> tuple[Tensor, ...]:
         token, position, target, slot, keys, values, memory_keys, memory_values, mask, states, *extra = inputs
         given: dict[str, Any] = dict(zip(has, extra, strict=True))
         layers = [(k.clone(), v.clone()) for k, v in zip(keys, values, strict=True)]
@@ -151,8 +152,12 @@ def generator_parts(mps2s: MPS2S) -> list[Part]:
         )
         rows = RowInputs(token, position, target)
         visible = torch.arange(cells)[None] <= slot
-        logits = decoder.decode_rows(cache, rows, slot, visible, 1)[:, 0]
-        return logits, torch.stack([k for k, _ in layers]), torch.stack([v for _, v in layers])
+        around, more = None, ()
+        if decoder.neighbours is not None and cache.known is not None:
+            so_far = cache.known.scatter(1, position, token)
+            around, more = decoder.neighbours.around(so_far, target), (so_far,)
+        logits = decoder.decode_rows(cache, rows, slot, visible, 1, around)[:, 0]
+        return logits, torch.stack([k for k, _ in layers]), torch.stack([v for _, v in layers]), *more
 
     text = {"text_ids": torch.ones(2, config.text_length, dtype=torch.int64)} if "text" in config.perspectives else {}
     known = torch.zeros(2, 1, *config.grid, dtype=torch.bool)
@@ -175,9 +180,10 @@ def generator_parts(mps2s: MPS2S) -> list[Part]:
         ("keys", "values", "memory_keys", "memory_values", "new_keys", "new_values"), 1
     )
     taken = {**row, "keys": cache, "values": cache.clone(), **made}
+    given_back = ("logits", "new_keys", "new_values", *(("new_known",) if "known" in has else ()))
     return [
         Part("memory", Function(model, memory), {**text, **photo}, read, stacked),
-        Part("step", Function(model, step), taken, ("logits", "new_keys", "new_values"), {**stacked, "slot": None}),
+        Part("step", Function(model, step), taken, given_back, {**stacked, "slot": None}),
     ]
 
 

@@ -64,6 +64,8 @@ class DecoderCache:
     """The rotation of the N tokens of the grid; None without rotary positions."""
     shifts: Tensor | None = None
     """[G · C, layers, D], what each block adds of the caption's mean state."""
+    known: Tensor | None = None
+    """int64 [G · C, N], the photos' tokens, `groups.NO_TOKEN` in the hole, for the neighbours."""
     prior: Tensor | None = None
     """[G · C, r², D], by how much the caption tilts the output in each region."""
     padding: BatchPadding | None = None

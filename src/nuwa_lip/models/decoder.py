@@ -21,6 +21,7 @@ from nuwa_lip.models.caption_prior import CaptionPrior, CaptionShift
 from nuwa_lip.models.groups import NO_TOKEN, RowInputs, Rows
 from nuwa_lip.models.memory import Memory
 from nuwa_lip.models.mps2s_config import MPS2SConfig
+from nuwa_lip.models.neighbours import Neighbours
 from nuwa_lip.models.rotary import Rotation, Rotations, patch_places, rotate, rotation_at, token_places
 from nuwa_lip.models.transformer import GEGLU, Branch
 
@@ -201,6 +202,8 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
+        near = config.neighbours
+        self.neighbours = Neighbours(config.codebook_size, config.width, config.grid, near) if near else None
         points, reads = config.pointer and "tokens" in config.perspectives, "text" in config.perspectives
         self.pointer = nn.Linear(config.width, config.width, bias=False) if points else None
         self.shift = CaptionShift(config.width, config.decoder_layers) if config.caption_shift and reads else None
@@ -238,13 +241,17 @@ class Decoder(nn.Module):
             raise InputError(f"rows have shape {list(rows.slots.shape)}; needed: [{count}] or {list(order.shape)}")
         states = self._token_states(memory).repeat_interleave(len(order) // len(memory.states), 0)
         rotation = rotation_at(token_places(self.config, order.device), self.config)
+        known = self._known(memory).repeat_interleave(len(order) // len(memory.states), 0)
+        around = self.around(known, targets, order, rows)
+        before, after = self._of_neighbours(around)
         x, rotations = self.embed(states, rotation, rows.inputs(targets, order))
+        x = x if before is None else x + before
         visible, of_memory = ~memory.mask[:, None, None], self._memory_rotation(memory)
         shifts, prior = self._of_caption(memory, len(order) // len(memory.states))
         for i, block in enumerate(self.layers):
             x = x if shifts is None else x + shifts[:, i, None]
             x = block(x, block.keys_values(memory.states, of_memory), visible, mask, rotations)
-        x = self.norm(x)
+        x = self.norm(x if after is None else x + after)
         if self.prior is not None and prior is not None:
             x = self.prior.tilt(x, prior, order)
         return self.head(x)
@@ -285,11 +292,20 @@ class Decoder(nn.Module):
             tokens=self._token_states(memory).repeat_interleave(candidates, 0),
             rotation=rotation_at(token_places(config, states.device), config),
             shifts=shifts,
+            known=self._known(memory).repeat_interleave(candidates, 0) if self.neighbours is not None else None,
             prior=prior,
             padding=padding,
         )
 
-    def decode_rows(self, cache: DecoderCache, inputs: RowInputs, slots: Tensor, visible: Tensor, last: int) -> Tensor:
+    def decode_rows(
+        self,
+        cache: DecoderCache,
+        inputs: RowInputs,
+        slots: Tensor,
+        visible: Tensor,
+        last: int,
+        around: Tensor | None = None,
+    ) -> Tensor:
         """Run R rows of each sequence, keep them in the cache, and compute the logits of the last ones.
 
         Args:
@@ -298,20 +314,39 @@ class Decoder(nn.Module):
             slots: int64 [R], where the rows go in the cache.
             visible: bool [R, L], which of the first L slots a row attends to.
             last: how many of the R rows to predict a token with, from the last one back.
+            around: of `around`.
 
         Returns:
             float32 [G · C, last, V].
         """
+        before, after = self._of_neighbours(around)
         x, rotations = self.embed(cache.tokens, cache.rotation, inputs)
+        x = x if before is None else x + before
         layers = zip(self.blocks, cache.layers, cache.memory, strict=True)
         for i, (block, layer, keys_values) in enumerate(layers):
             x = x if cache.shifts is None else x + cache.shifts[:, i, None]
             cached = CachedRows(layer, slots, visible, cache.padding)
             x = block(x, keys_values, cache.memory_mask, None, rotations, cached)
-        x = self.norm(x)
+        x = self.norm(x if after is None else x + after)
         if self.prior is not None and cache.prior is not None:
             x = self.prior.tilt(x, cache.prior, inputs.targets)
         return self.head(x[:, -last:])
+
+    def around(self, known: Tensor | None, tokens: Tensor, order: Tensor, rows: Rows) -> Tensor | None:
+        """Look up the tokens around the positions that rows predict, known ones and those decided when a row runs.
+
+        Args:
+            known: int64 [G · C, N], the photos' tokens, `NO_TOKEN` in the hole; of a cache its `known`.
+            tokens: int64 [G · C, K], in the order of decoding; those that are not decided yet may be anything.
+            order: int64 [G · C, K], where they stand.
+            rows: [R] for all, or [G · C, R].
+
+        Returns:
+            int64 [G · C, R, P], or None: the decoder does not read them.
+        """
+        if self.neighbours is None or known is None:
+            return None
+        return self.neighbours.around_rows(known, tokens, order, rows)
 
     def embed(self, states: Tensor, rotation: Rotation | None, inputs: RowInputs) -> tuple[Tensor, Rotations | None]:
         """Embed rows → their first states, [B, R, D], and their rotations.
@@ -338,10 +373,18 @@ class Decoder(nn.Module):
         logits = F.linear(states, self.embedding.weight) if self.output is None else self.output(states)
         return logits.float()
 
+    def _of_neighbours(self, around: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Compute what neighbours add to the rows' first and last states; None: nothing."""
+        return (None, None) if self.neighbours is None or around is None else self.neighbours(around)
+
     def _of_caption(self, memory: Memory, candidates: int) -> list[Tensor | None]:
         """Compute each block's shift by the caption, [B · C, layers, D], and its tilt of the output, [B · C, r², D]."""
         parts = (self.shift, self.prior)
         return [None if part is None else part(memory.caption).repeat_interleave(candidates, 0) for part in parts]
+
+    def _known(self, memory: Memory) -> Tensor:
+        """Return the photos' tokens, int64 [B, N], `NO_TOKEN` in the hole."""
+        return memory.tokens.flatten(1).masked_fill(memory.token_mask.flatten(1), NO_TOKEN)
 
     def _token_states(self, memory: Memory) -> Tensor:
         """Return the token encoder's states, [B, N, D]; without that perspective they mean nothing."""

@@ -77,6 +77,12 @@ class Rows(NamedTuple):
     prefix: Tensor
     """A row sees this many rows, from row 0 on, and itself."""
 
+    @property
+    def decided(self) -> Tensor:
+        """Return how many tokens are decided when each row runs, those of earlier groups: int64 [R] or [B, R]."""
+        # the group before has `slots - input_index` tokens, but for rows beyond that many, whose input is its last one
+        return torch.maximum(self.input_index + 1, self.prefix - self.slots + self.input_index)
+
     def visible(self, columns: int) -> Tensor:
         """Return which rows from row 0 on each one sees, bool [R, columns] or [B, R, columns]."""
         column = torch.arange(columns, device=self.slots.device)

@@ -64,6 +64,8 @@ class MPS2S(nn.Module):
         if self.decoder.prior is not None:
             for layer in (self.decoder.prior.out, self.decoder.prior.gate):
                 nn.init.zeros_(layer.weight)
+        if self.decoder.neighbours is not None:
+            self.decoder.neighbours.start()
         if self.decoder.shift is not None:
             nn.init.zeros_(self.decoder.shift.out.weight)
         if "text" in config.perspectives and config.text_encoder is not None:

@@ -18,6 +18,7 @@ BOUNDS: Bounds = {
     "dropout": (0, 1),
     "layer_scale": (-1e6, 1e6),
     "caption_prior": (ANY, 2**8),
+    "neighbours": (0, 8),
     "pad_id": (0, 2**24),
 }
 PERSPECTIVES = ("text", "pixels", "tokens")
@@ -74,6 +75,9 @@ class MPS2SConfig:
     caption_shift: bool = False
     """Whether every block of the decoder also adds a projection of the caption's mean state to its input: a short way
     for what holds for all of the hole (a kind, a class), beside the attention to single words."""
+    neighbours: int = 0
+    """How many cells around the position that it is to predict a row of the decoder is given the tokens of, known ones
+    and those decided so far (`Neighbours`): a short way to what attention must search for; 0: none."""
     perspectives: tuple[str, ...] = PERSPECTIVES
     """What the decoder sees (Table 4); the others are not built."""
     pad_id: int = 0

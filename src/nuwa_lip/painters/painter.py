@@ -21,7 +21,7 @@ from nuwa_lip.sampling import Sampling
 
 DRAWING = frozenset({"temperature", "top_k", "top_p", "order", "schedule"})
 """Options that say how tokens are drawn."""
-OPTIONS = DRAWING | {"prompt", "guidance_scale", "num_inference_steps", "squares", "blend"}
+OPTIONS = DRAWING | {"prompt", "guidance_scale", "num_inference_steps", "revisions", "squares", "blend"}
 """Options of a call that a painter may take."""
 
 Callback = Callable[..., None]
@@ -45,7 +45,7 @@ class Needs:
     """Least and largest value of a pixel, for the painter and from it."""
     hole: float = 0.0
     """Value that stands in the hole."""
-    options: frozenset[str] = OPTIONS - {"squares"}
+    options: frozenset[str] = OPTIONS - {"revisions", "squares"}
     """Those of `OPTIONS` that mean something to it; the others are refused if they are given. "squares" is for painters
     that look at `Window.coarse`."""
     sampling: Sampling = field(default_factory=Sampling)

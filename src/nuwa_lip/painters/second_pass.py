@@ -116,14 +116,14 @@ def paint_anew(
         passes: of `plan_passes`.
         prompt: the caption.
         seed: of the window.
-        sampling: as for the first pass; squares take few steps and no guidance, as their content is settled.
+        sampling: as for the first pass; squares take few steps, no guidance, no revisions: their content is settled.
         progress: is told of each square.
 
     Returns:
         float32 [h, w, 3]; outside the hole as `painted`.
     """
     cooler = sampling.temperature * TEMPERATURE
-    sampling = replace(sampling, num_inference_steps=STEPS, guidance_scale=1.0, temperature=cooler)
+    sampling = replace(sampling, num_inference_steps=STEPS, guidance_scale=1.0, temperature=cooler, revisions=0)
     canvas = painted.copy()
     number = SEEDS
     for squares, finer, _ in passes:

@@ -4,6 +4,9 @@ K defective tokens are decided in S groups, one group a step. A step runs a row 
 token of the group before (`models.groups`), and its rows stay in the cache; with one token a step that is the paper's
 way. How many tokens a group has, and whether the order alone decides which, is the schedule (`groups.SCHEDULES`).
 
+What was decided first had little to go by. So a painting may be revised: about half of its tokens, others each time,
+are given as they are, and the rest is drawn anew in what is left of the steps.
+
 A step, from `sample` to the logits: `_decode` calls `decide` once a step, which calls `Decoder.decode_rows`; that
 embeds the rows, runs the blocks (`CausalAttention`, `CrossAttention`) and ends in `Decoder.head` (`models.decoder`).
 
@@ -17,6 +20,7 @@ a step, V codebook, G memories (2 with guidance).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +35,7 @@ from nuwa_lip.fast import speed_up
 from nuwa_lip.fast.cuda_graphs import Graph
 from nuwa_lip.models.cache import DecoderCache
 from nuwa_lip.models.decoder import Decoder
-from nuwa_lip.models.groups import Rows, group_sizes, rows_of, rows_of_steps
+from nuwa_lip.models.groups import RowInputs, Rows, group_sizes, rows_of, rows_of_steps
 from nuwa_lip.models.memory import Memory
 from nuwa_lip.models.mps2s import MPS2S
 from nuwa_lip.models.orders import decoding_order
@@ -82,12 +86,12 @@ def sample(
         callback: called as f(step, steps) after each step, from 1; steps: of all photos and candidates.
         watch: the same, with what is decided so far.
         settings: fields of `Sampling` by name, which replace those of `sampling`: guidance_scale, temperature, top_k,
-            top_p, order, num_inference_steps, schedule.
+            top_p, order, num_inference_steps, schedule, revisions.
 
     Returns:
         Tokens, int64 [B · n, h, w], and the mean log-probability of each one's new tokens, float32 [B · n]:
-        by the model with guidance, if there is any, at temperature 1 and without top-k and top-p; 0 if there
-        are none. Candidates of a photo stand next to each other.
+        by the model with guidance, if there is any, at temperature 1 and without top-k and top-p, each when it was
+        drawn; 0 if there are none. Candidates of a photo stand next to each other.
 
     Raises:
         InputError: an argument is out of range.
@@ -104,7 +108,8 @@ def sample(
     groups = [group_sizes(int(one[0].token_mask.sum()), steps, sampling.schedule) for one in memories]
     chunks = [candidates_at_once(sizes, memory.states.device, sampling.by_confidence) for sizes in groups]
     rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
-    progress = _Progress(callback, watch, sum(len(sizes) * n for sizes, n in zip(groups, rounds, strict=True)))
+    steps_of = [len(sizes) + sampling.revisions * (len(sizes) - halfway(sizes)) for sizes in groups]
+    progress = _Progress(callback, watch, sum(n * steps for n, steps in zip(rounds, steps_of, strict=True)))
     graph = graph and memory.states.is_cuda
     decoder = speed_up(mps2s).decoder
     tokens, scores = [], []
@@ -113,15 +118,17 @@ def sample(
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             plan = _Plan.make(one[0].token_mask, few, chunk, sizes, sampling)
-            if use_cache:
-                cache = plan.prefill(decoder, batch, reuse=cache)
-            drawn, logp = _decode(decoder, batch, plan, sampling, progress, cache=cache, graph=graph)
-            if cache is not None:
-                cache = dataclasses.replace(cache, layers=[])  # the next candidates need fresh layer caches
+            for revision in range(1 + sampling.revisions):
+                plan = plan.revised() if revision else plan
+                if use_cache:
+                    cache = plan.prefill(decoder, batch, reuse=cache)
+                _decode(decoder, batch, plan, sampling, progress, cache=cache, graph=graph)
+                if cache is not None:
+                    cache = dataclasses.replace(cache, layers=[])  # the next candidates need fresh layer caches
             known = one[0].tokens.flatten(1).expand(chunk, -1)
-            filled = known.scatter(1, plan.positions, drawn)
+            filled = known.scatter(1, plan.positions, plan.chosen)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
-            scores.append(logp[: len(few)])
+            scores.append(plan.mean_logp()[: len(few)])
     return torch.cat(tokens), torch.cat(scores)
 
 
@@ -137,10 +144,22 @@ def candidates_at_once(sizes: list[int], device: torch.device, by_confidence: bo
     return 1 if parallel and device.type == "cpu" else CHUNK
 
 
+def halfway(sizes: list[int]) -> int:
+    """Return the step before which at least half of the tokens are decided, or the last one.
+
+    Args:
+        sizes: tokens of each group.
+    """
+    decided = itertools.accumulate(sizes[:-1], initial=0)
+    return next((step for step, count in enumerate(decided) if 2 * count >= sum(sizes)), max(0, len(sizes) - 1))
+
+
 @dataclass(frozen=True)
 class _Plan:
-    """All that is settled for C candidates before the first step."""
+    """All that is settled for C candidates before the first step, and what is decided since then."""
 
+    generators: list[torch.Generator]
+    """Of the C candidates, for what is drawn next."""
     positions: Tensor
     """int64 [C, K], in the order of decoding."""
     uniform: Tensor
@@ -150,6 +169,12 @@ class _Plan:
     sizes: list[int]
     """Tokens of each group, one group for each step."""
     by_confidence: bool
+    chosen: Tensor
+    """int64 [C, K], the tokens, written in place."""
+    logp: Tensor
+    """float64 [C, K], their log-probabilities, written in place."""
+    begin: int = 0
+    """The first step: what the ones before decide is given."""
 
     @classmethod
     def make(cls, token_mask: Tensor, seeds: list[int], chunk: int, sizes: list[int], sampling: Sampling) -> _Plan:
@@ -162,13 +187,30 @@ class _Plan:
             sizes: tokens of each group.
             sampling: its order and schedule.
         """
-        positions, uniform = [], []
-        for seed in seeds + seeds[-1:] * (chunk - len(seeds)):
-            generator = torch.Generator().manual_seed(seed)
-            positions.append(decoding_order(sampling.order, token_mask, generator))
-            uniform.append(torch.rand(len(positions[0]), generator=generator, dtype=torch.float64))
-        drawn_by = torch.stack(uniform).to(token_mask.device)
-        return cls(torch.stack(positions), drawn_by, len(seeds), sizes, sampling.by_confidence)
+        padded = seeds + seeds[-1:] * (chunk - len(seeds))
+        generators = [torch.Generator().manual_seed(seed) for seed in padded]
+        positions = torch.stack([decoding_order(sampling.order, token_mask, one) for one in generators])
+        uniform = _uniform(generators, positions)
+        empty = torch.zeros_like(positions), torch.zeros_like(uniform)
+        return cls(generators, positions, uniform, len(seeds), sizes, sampling.by_confidence, *empty)
+
+    def revised(self) -> _Plan:
+        """Return a plan that decides about half of the tokens again, chosen by chance, and is given the others."""
+        device, tokens = self.positions.device, self.positions.shape[1]
+        order = torch.stack([torch.randperm(tokens, generator=one) for one in self.generators]).to(device)
+        positions, chosen, logp = (row.gather(1, order) for row in (self.positions, self.chosen, self.logp))
+        return dataclasses.replace(
+            self,
+            positions=positions,
+            uniform=_uniform(self.generators, positions),
+            chosen=chosen,
+            logp=logp,
+            begin=halfway(self.sizes),
+        )
+
+    def mean_logp(self) -> Tensor:
+        """Return the mean log-probability of each candidate's tokens, float32 [C]; 0 if there are none."""
+        return (self.logp.sum(1) / max(1, self.logp.shape[1])).float()
 
     @property
     def one_by_one(self) -> bool:
@@ -195,6 +237,12 @@ class _Plan:
         return decoder.prefill(memory, candidates, tokens + 2, real=real, reuse=reuse)
 
 
+def _uniform(generators: list[torch.Generator], positions: Tensor) -> Tensor:
+    """Draw a number from 0 to below 1 for each of the `positions` [C, K], each candidate's by its own generator."""
+    numbers = [torch.rand(positions.shape[1], generator=one, dtype=torch.float64) for one in generators]
+    return torch.stack(numbers).to(positions.device)
+
+
 class _Progress:
     """Counts steps for the caller."""
 
@@ -218,8 +266,8 @@ def _decode(
     *,
     cache: DecoderCache | None,
     graph: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Decode group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
+) -> None:
+    """Decode group after group into the plan's `chosen` and `logp`.
 
     With "confidence" every step draws all that are missing, keeps the group of which the model is surest, and brings
     the plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
@@ -237,8 +285,13 @@ def _decode(
     """
     memories, tokens = len(memory.states), plan.positions.shape[1]
     fixed_shape = graph and plan.one_by_one and cache is not None
-    chosen = torch.zeros_like(plan.positions)
-    logp = torch.zeros_like(plan.uniform)
+    chosen, logp = plan.chosen, plan.logp
+
+    def inputs_of(rows: Rows) -> tuple[RowInputs, Tensor | None]:
+        """Return what rows are given, by all memories."""
+        decided, order = chosen.repeat(memories, 1), plan.positions.repeat(memories, 1)
+        assert cache is not None
+        return rows.inputs(decided, order), decoder.around(cache.known, decided, order, rows)
 
     def decide(rows: Rows, step: int) -> None:
         """Decide one group. Nothing in here waits for a GPU."""
@@ -251,8 +304,8 @@ def _decode(
         else:
             # one slot more than can be visible, because `torch.compile` takes two sizes that are equal for the same
             length = tokens + 2 if fixed_shape else min(math.ceil(targets.stop / SLOTS) * SLOTS, tokens) + 1
-            inputs = rows.inputs(chosen.repeat(memories, 1), plan.positions.repeat(memories, 1))
-            logits = decoder.decode_rows(cache, inputs, rows.slots, rows.visible(length), size)
+            inputs, around = inputs_of(rows)
+            logits = decoder.decode_rows(cache, inputs, rows.slots, rows.visible(length), size, around)
         logits = guide(logits, sampling)  # [C, R, V], a row for each target
         slots = rows.slots[-size:]
         drawn = draw(logits, plan.uniform[:, slots], sampling)
@@ -265,14 +318,18 @@ def _decode(
 
     # all rows now: a copy to a GPU between steps would wait for those before it
     steps = rows_of_steps(plan.sizes, plan.by_confidence, plan.positions.device)
-    captured = Graph(lambda *rows: decide(Rows(*rows), 0), *steps[0]) if fixed_shape and steps else None
-    for step, rows in enumerate(steps):
+    if plan.begin and cache is not None:
+        rows = rows_of(plan.sizes[: plan.begin]).to(plan.positions.device)
+        inputs, around = inputs_of(rows)
+        decoder.decode_rows(cache, inputs, rows.slots, rows.visible(len(rows.slots) + 1), 1, around)
+    captured = Graph(lambda *rows: decide(Rows(*rows), 0), *steps[plan.begin]) if fixed_shape and steps else None
+    for step, rows in enumerate(steps[plan.begin :], plan.begin):
         if captured is None:
             decide(rows, step)
         else:
             captured(*rows)
-        progress(SoFar(memory.tokens[0], plan.positions[0], chosen[0], sum(plan.sizes[: step + 1])))
-    return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
+        decided = tokens if plan.begin else sum(plan.sizes[: step + 1])
+        progress(SoFar(memory.tokens[0], plan.positions[0], chosen[0], decided))
 
 
 def _together(memories: list[Memory]) -> Memory:

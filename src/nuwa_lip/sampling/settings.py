@@ -13,6 +13,9 @@ from nuwa_lip.models.orders import check_order
 MAX_GUIDANCE = 1_000_000
 """Far beyond what changes anything; without a limit the logits become infinite."""
 
+MAX_REVISIONS = 1_000
+"""Far beyond what changes a picture for the better."""
+
 MAX_SQUARES = 100_000
 """Enough for a hole of a gigapixel."""
 
@@ -40,6 +43,9 @@ class Sampling:
     """S, parallel steps; more than tokens are missing, or None: one token a step."""
     schedule: str = "cosine"
     """How many tokens each step decides, and which: one of `groups.SCHEDULES`."""
+    revisions: int = 0
+    """How many times about half of what is painted, elsewhere each time, is drawn anew beside the rest: each takes a
+    third of the steps once more."""
     squares: int = 0
     """Most squares in which the second pass paints a large hole anew at a finer scale (`painters.second_pass`); for the
     pipeline. 0: none, as the model must have been trained for it."""
@@ -65,6 +71,8 @@ class Sampling:
         steps = self.num_inference_steps
         if steps is not None and steps < 1:
             raise InputError(f"num_inference_steps is {steps}; it must be 1 or more, or None for one token a step")
+        if not 0 <= self.revisions <= MAX_REVISIONS:
+            raise InputError(f"revisions is {self.revisions}; it must be 0 to {MAX_REVISIONS:,}")
         if not 0 <= self.squares <= MAX_SQUARES:
             raise InputError(f"squares is {self.squares}; it must be 0 to {MAX_SQUARES:,}")
         check_order(self.order)

@@ -31,6 +31,9 @@ class Options(BaseModel):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     order: Literal["raster", "random", "border"] | None = None
     schedule: Literal["cosine", "constant", "confidence"] | None = None
+    revisions: Annotated[
+        int | None, Field(ge=0, le=1000, description="times that about half of what is painted is drawn anew")
+    ] = None
     squares: Annotated[
         int | None, Field(ge=0, le=10_000, description="most squares in which a large hole is painted at a finer scale")
     ] = None

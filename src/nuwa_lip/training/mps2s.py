@@ -43,6 +43,8 @@ from nuwa_lip.training.tokens import TokenBatch, TokenCache, token_mask
 
 SHEET_ROWS = 6
 SHEET_STEPS = 32  # parallel steps of the sheet's samples: a look, not a measurement
+APART = ("prior", "neighbours")
+"""What of `trained` learns apart from the decoder, in one process, within minutes (`prior`, `neighbours`)."""
 REDUCED = (1.5, 5.0)
 """How many times a painting is enlarged that a second pass is trained to paint anew."""
 MOST_CAPTIONED = 10**6
@@ -92,7 +94,7 @@ class MPS2SStage(Stage[MPS2S]):
         max_file_size: int | None = None,
         sharded: bool = False,
     ) -> None:
-        if recipe.contrast and ("text" not in recipe.model.perspectives or recipe.trained == "prior"):
+        if recipe.contrast and ("text" not in recipe.model.perspectives or recipe.trained in APART):
             raise InputError(
                 f"contrast is {recipe.contrast}, but what is trained decodes no tokens by captions: leave it 0"
             )
@@ -304,8 +306,9 @@ def freeze(model: MPS2S, trained: str) -> None:
     if trained == "decoder":
         return
     model.decoder.requires_grad_(False)
-    if model.decoder.prior is not None:
-        model.decoder.prior.requires_grad_(True)
+    learns = model.decoder.neighbours if trained == "neighbours" else model.decoder.prior
+    if learns is not None:
+        learns.requires_grad_(True)
     for block in model.decoder.layers:
         block.forward = torch.no_grad()(block.forward)  # type: ignore[method-assign]
 

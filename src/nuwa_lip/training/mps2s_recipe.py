@@ -56,10 +56,11 @@ class MPS2SRecipe:
     contrast: float = 0.0
     """Weight of telling a photo's caption from another one of the batch by its tokens (`training.contrast`), beside
     Eq. 15; 5 and 8 have been tried. A step then takes more than half as long again. 0: none."""
-    trained: Literal["all", "decoder", "caption", "prior"] = "all"
+    trained: Literal["all", "decoder", "caption", "prior", "neighbours"] = "all"
     """decoder: the encoders of pixels and tokens and the token embedding stay as they are; caption: the decoder's
     blocks, too, so that only what reads the caption learns; prior: the same, to tell what stands in a region of the
-    whole photo from the caption alone, which takes minutes."""
+    whole photo from the caption alone, which takes minutes; neighbours: what of the tokens around a position tells the
+    token there, from photos alone, which takes minutes, too."""
     sampling: Sampling = Sampling()
     """What the finished model is sampled with when the user does not say."""
 

@@ -207,7 +207,7 @@ def mps2s_prior() -> MPS2SRecipe:
     guidance 3; but where tokens are decided already it counts them twice.
     """
     return MPS2SRecipe(
-        model=dataclasses.replace(MPS2SConfig.preset("mini"), caption_prior=4, caption_shift=True),
+        model=dataclasses.replace(MPS2SConfig.preset("mini"), caption_prior=4, caption_shift=True, neighbours=2),
         schedule=Schedule(
             steps=2000,
             batch_size=64,
@@ -221,6 +221,30 @@ def mps2s_prior() -> MPS2SRecipe:
         orders={"border": 1.0},
         trained="prior",
         sampling=Sampling(guidance_scale=3.0, order="border", num_inference_steps=32, blend=True),
+    )
+
+
+def mps2s_neighbours() -> MPS2SRecipe:
+    """What the tokens around a position tell of the one there, for the mini's decoder.
+
+    nuwa-lip train mps2s neighbours --init-from nuwa-lip-mini --data tokens/* --out runs/neighbours
+
+    Four minutes of one CPU core. The model that it gives decodes as before: only a training of the decoder (`captions`)
+    finds out how to use them.
+    """
+    return dataclasses.replace(
+        mps2s_prior(),
+        schedule=Schedule(
+            steps=9000,
+            batch_size=64,
+            learning_rate=3e-3,
+            weight_decay=0.02,
+            ema=0.995,
+            log_every=100,
+            sheet_every=9000,
+            checkpoint_every=1000,
+        ),
+        trained="neighbours",
     )
 
 
@@ -333,6 +357,7 @@ DFVQGAN_RECIPES: dict[str, Callable[[], DFVQGANRecipe]] = {
 MPS2S_RECIPES: dict[str, Callable[[], MPS2SRecipe]] = {
     "mini": mps2s_mini,
     "prior": mps2s_prior,
+    "neighbours": mps2s_neighbours,
     "captions": mps2s_captions,
     "tiny": mps2s_tiny,
     "base": mps2s_base,
