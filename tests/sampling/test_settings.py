@@ -36,6 +36,13 @@ def test_values_that_cannot_be_are_named(values: dict[str, Any]) -> None:
     Sampling(top_k=0, temperature=0)  # all tokens, the likeliest
 
 
+@pytest.mark.parametrize(("scale", "revising"), [(1.0, 1.0), (5.0, 2.0), (0.0, 0.75), (math.nextafter(1, 2), None)])
+def test_revisions_are_guided_less(scale: float, revising: float | None) -> None:
+    sampling = Sampling(guidance_scale=scale, top_k=3)
+    assert sampling.revising == (sampling if revising is None else Sampling(guidance_scale=revising, top_k=3))
+    assert sampling.revising.guided == sampling.guided
+
+
 def test_fields_may_be_of_any_annotated_kind() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class More(Sampling):

@@ -152,7 +152,8 @@ def generator_parts(mps2s: MPS2S) -> list[Part]:
         )
         rows = RowInputs(token, position, target)
         visible = torch.arange(cells)[None] <= slot
-        around, more = None, ()
+        around: Tensor | None = None
+        more: tuple[Tensor, ...] = ()
         if decoder.neighbours is not None and cache.known is not None:
             so_far = cache.known.scatter(1, position, token)
             around, more = decoder.neighbours.around(so_far, target), (so_far,)

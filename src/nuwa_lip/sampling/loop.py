@@ -122,7 +122,8 @@ def sample(
                 plan = plan.revised() if revision else plan
                 if use_cache:
                     cache = plan.prefill(decoder, batch, reuse=cache)
-                _decode(decoder, batch, plan, sampling, progress, cache=cache, graph=graph)
+                how = sampling.revising if revision else sampling
+                _decode(decoder, batch, plan, how, progress, cache=cache, graph=graph)
                 if cache is not None:
                     cache = dataclasses.replace(cache, layers=[])  # the next candidates need fresh layer caches
             known = one[0].tokens.flatten(1).expand(chunk, -1)

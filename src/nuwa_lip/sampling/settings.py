@@ -16,6 +16,10 @@ MAX_GUIDANCE = 1_000_000
 MAX_REVISIONS = 1_000
 """Far beyond what changes a picture for the better."""
 
+REVISING = 0.25
+"""Share of the guidance beyond 1 with which revisions draw: what the caption asks for is there by then, and pushed
+again and again, colours get harder (results/ablations.md)."""
+
 MAX_SQUARES = 100_000
 """Enough for a hole of a gigapixel."""
 
@@ -82,6 +86,12 @@ class Sampling:
     def guided(self) -> bool:
         """Return whether the memory without a caption takes part."""
         return self.guidance_scale != 1
+
+    @property
+    def revising(self) -> "Sampling":
+        """Return the settings that revisions draw with."""
+        scale = 1 + REVISING * (self.guidance_scale - 1)
+        return dataclasses.replace(self, guidance_scale=scale) if self.guided and scale != 1 else self
 
     @property
     def by_confidence(self) -> bool:

@@ -52,7 +52,7 @@ class MPS2SRecipe:
     copy of the photo: the second pass of large holes learns from them."""
     first_tokens: int | None = None
     """Most tokens that are predicted of a sample in a random order, the first ones: what a caption says counts most
-    there, and a sample costs less. None: all."""
+    there, and a sample costs less; but what is decided later is then learned from the other orders alone. None: all."""
     contrast: float = 0.0
     """Weight of telling a photo's caption from another one of the batch by its tokens (`training.contrast`), beside
     Eq. 15; 5 and 8 have been tried. A step then takes more than half as long again. 0: none."""
