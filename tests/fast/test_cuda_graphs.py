@@ -114,10 +114,10 @@ def test_a_captured_step_decodes_as_one_that_is_run(model: MPS2S, scale: float, 
     memory, none = make_memories(model, HOLE)
     both = memory if scale == 1 else loop._together([memory, none])
     sampling = Sampling(guidance_scale=scale, temperature=0.9, top_k=9, top_p=0.95, order=order)
-    plan = loop._Plan.make(memory.token_mask, [1, 2, 3], CANDIDATES, group_sizes(K, None), sampling)
-    assert plan.one_by_one
 
     def decode(graph: bool) -> tuple[Tensor, Tensor]:
+        plan = loop._Plan.make(memory.token_mask, [1, 2, 3], CANDIDATES, group_sizes(K, None), sampling)
+        assert plan.one_by_one
         progress = loop._Progress(lambda step, total: steps.append(step), None, K)
         cache = plan.prefill(model.decoder, both)
         return loop._decode(model.decoder, both, plan, sampling, progress, cache=cache, graph=graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -191,7 +192,8 @@ def test_no_step_waits_for_a_gpu_or_mixes_it_with_the_cpu(
             batch = dataclasses.replace(small_memory, states=states, mask=states[..., 0] > 0, tokens=tokens)
             positions = torch.empty(CANDIDATES, count, dtype=torch.int64)
             uniform = torch.empty(CANDIDATES, count, dtype=torch.float64)
-        there = dataclasses.replace(plan, positions=positions, uniform=uniform, by_confidence=by_confidence)
+            room: dict[str, Any] = {"chosen": torch.empty_like(positions), "logp": torch.empty_like(uniform)}
+        there = dataclasses.replace(plan, positions=positions, uniform=uniform, by_confidence=by_confidence, **room)
         for graph in (False, True):
             progress, cache = loop._Progress(None, None, len(sizes)), there.prefill(gpu, batch)
             chosen, logp = loop._decode(gpu, batch, there, sampling, progress, cache=cache, graph=graph)

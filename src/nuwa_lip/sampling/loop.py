@@ -123,13 +123,13 @@ def sample(
                 if use_cache:
                     cache = plan.prefill(decoder, batch, reuse=cache)
                 how = sampling.revising if revision else sampling
-                _decode(decoder, batch, plan, how, progress, cache=cache, graph=graph)
+                drawn, logp = _decode(decoder, batch, plan, how, progress, cache=cache, graph=graph)
                 if cache is not None:
                     cache = dataclasses.replace(cache, layers=[])  # the next candidates need fresh layer caches
             known = one[0].tokens.flatten(1).expand(chunk, -1)
-            filled = known.scatter(1, plan.positions, plan.chosen)
+            filled = known.scatter(1, plan.positions, drawn)
             tokens.append(filled[: len(few)].unflatten(1, one[0].tokens.shape[1:]))
-            scores.append(plan.mean_logp()[: len(few)])
+            scores.append(logp[: len(few)])
     return torch.cat(tokens), torch.cat(scores)
 
 
@@ -157,7 +157,7 @@ def halfway(sizes: list[int]) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """All that is settled for C candidates before the first step, and what is decided since then."""
+    """All that is settled for C candidates before the first step."""
 
     generators: list[torch.Generator]
     """Of the C candidates, for what is drawn next."""
@@ -170,12 +170,12 @@ class _Plan:
     sizes: list[int]
     """Tokens of each group, one group for each step."""
     by_confidence: bool
+    begin: int
+    """The first step: what the ones before it would decide is given."""
     chosen: Tensor
-    """int64 [C, K], the tokens, written in place."""
+    """int64 [C, K], the tokens; what is not given is written as it is decided."""
     logp: Tensor
-    """float64 [C, K], their log-probabilities, written in place."""
-    begin: int = 0
-    """The first step: what the ones before decide is given."""
+    """float64 [C, K], the log-probabilities with which they were drawn."""
 
     @classmethod
     def make(cls, token_mask: Tensor, seeds: list[int], chunk: int, sizes: list[int], sampling: Sampling) -> _Plan:
@@ -193,7 +193,7 @@ class _Plan:
         positions = torch.stack([decoding_order(sampling.order, token_mask, one) for one in generators])
         uniform = _uniform(generators, positions)
         empty = torch.zeros_like(positions), torch.zeros_like(uniform)
-        return cls(generators, positions, uniform, len(seeds), sizes, sampling.by_confidence, *empty)
+        return cls(generators, positions, uniform, len(seeds), sizes, sampling.by_confidence, 0, *empty)
 
     def revised(self) -> _Plan:
         """Return a plan that decides about half of the tokens again, chosen by chance, and is given the others."""
@@ -204,14 +204,10 @@ class _Plan:
             self,
             positions=positions,
             uniform=_uniform(self.generators, positions),
+            begin=halfway(self.sizes),
             chosen=chosen,
             logp=logp,
-            begin=halfway(self.sizes),
         )
-
-    def mean_logp(self) -> Tensor:
-        """Return the mean log-probability of each candidate's tokens, float32 [C]; 0 if there are none."""
-        return (self.logp.sum(1) / max(1, self.logp.shape[1])).float()
 
     @property
     def one_by_one(self) -> bool:
@@ -267,8 +263,8 @@ def _decode(
     *,
     cache: DecoderCache | None,
     graph: bool = False,
-) -> None:
-    """Decode group after group into the plan's `chosen` and `logp`.
+) -> tuple[Tensor, Tensor]:
+    """Decode group after group → tokens int64 [C, K] and their mean log-probabilities, float32 [C].
 
     With "confidence" every step draws all that are missing, keeps the group of which the model is surest, and brings
     the plan's positions into the order in which they were kept. A token that waits is drawn again by the same number:
@@ -331,6 +327,7 @@ def _decode(
             captured(*rows)
         decided = tokens if plan.begin else sum(plan.sizes[: step + 1])
         progress(SoFar(memory.tokens[0], plan.positions[0], chosen[0], decided))
+    return chosen, (logp.sum(1) / max(1, logp.shape[1])).float()
 
 
 def _together(memories: list[Memory]) -> Memory:
