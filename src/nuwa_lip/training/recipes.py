@@ -229,8 +229,9 @@ def mps2s_neighbours() -> MPS2SRecipe:
 
     nuwa-lip train mps2s neighbours --init-from nuwa-lip-mini --data tokens/* --out runs/neighbours
 
-    Four minutes of one CPU core. The model that it gives decodes as before: only a training of the decoder (`captions`)
-    finds out how to use them.
+    Nine minutes of one CPU core with AMX, 1,000 crops a second. With 3,600 steps, and a schedule of their own, expect
+    5.3 to 5.5 bits a token of test photos where all neighbours are known. The model that it gives decodes as before:
+    only a training of the decoder (`captions`) finds out how to use them.
     """
     return dataclasses.replace(
         mps2s_prior(),
