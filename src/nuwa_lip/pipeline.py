@@ -143,8 +143,8 @@ class InpaintPipeline(Pretrained):
             callback_on_step_end: called as f(pipe, step, steps, {"preview": p}) after each step in a window, from 1;
                 `p.picture()` is the photo as painted so far (`nuwa_lip.images.preview`), which other models than
                 NÜWA-LIP may leave out.
-            revisions: how many times about half of what is painted is drawn anew beside the rest, each of which takes a
-                third of the steps again.
+            revisions: how many times about half of what is painted is drawn anew beside the rest, in random order; each
+                takes a third to a half of the steps again.
             squares: what must be enlarged much is painted anew at a finer scale, in this many squares a hole at most,
                 each of which takes time (`painters.second_pass`); 0: it stays soft.
             blend: fit the colours of what is painted to the known pixels at the hole's edge (`nuwa_lip.images.seams`).

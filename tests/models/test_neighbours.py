@@ -128,6 +128,10 @@ def without_neighbours(model: MPS2S) -> MPS2S:
     return other
 
 
+def test_without_known_tokens_there_are_no_neighbours() -> None:
+    assert make_model(neighbours=1, perspectives=("text", "pixels")).decoder.neighbours is None
+
+
 def test_a_radius_out_of_range_is_refused() -> None:
     for radius in (-1, 9):
         with pytest.raises(InputError, match=f"{radius}"):

@@ -133,6 +133,11 @@ def test_a_revision_keeps_half_and_takes_a_third_of_the_steps(model: MPS2S, memo
     assert again[2] == [(step, 8) for step in range(1, 9)]
 
 
+def test_with_one_step_nothing_is_revised(model: MPS2S, memories: tuple[Memory, Memory]) -> None:
+    once, again = (sample(model, memories[0], num_inference_steps=1, revisions=n, generator=seeded(2)) for n in (0, 2))
+    assert torch.equal(once[0], again[0]) and torch.equal(once[1], again[1])
+
+
 @pytest.mark.parametrize(("sizes", "step"), [([], 0), ([9], 0), ([1, 1, 1], 2), ([1, 1, 2, 4], 3), ([1, 1, 2], 2)])
 def test_halfway_at_least_half_is_decided_but_never_all(sizes: list[int], step: int) -> None:
     assert halfway(sizes) == step

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nuwa_lip.errors import InputError
-from nuwa_lip.hub import load_model
+from nuwa_lip.hub import ModelParts, load_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.training.neighbours import NeighboursStage
 from nuwa_lip.training.recipes import MPS2SRecipe
@@ -71,3 +71,7 @@ def test_what_cannot_be_is_refused(cache: Path) -> None:
     stage = make(recipe, open_cache(cache, recipe))
     with pytest.raises(InputError, match="validation"):
         stage.held_out_loss(0, stage.cache.batch(0, 2, seed=0))
+    torch.nn.init.ones_(stage.neighbours.after.weight)
+    weights = ModelParts(stage.dfvqgan, stage.raw, stage.tokenizer, recipe.sampling, None)
+    with pytest.raises(InputError, match="already"):
+        NeighboursStage(recipe, stage.cache, make_cpu_accelerator(), weights)

@@ -128,7 +128,13 @@ def mps2s(argv: list[str]) -> None:
 
     weights = load_model(options.init_from) if options.init_from else None
     if weights is not None and weights.mps2s is not None:
-        switches = {name: getattr(recipe.model, name) for name in ("caption_prior", "caption_shift", "neighbours")}
+        switches = {name: getattr(recipe.model, name) for name in ("caption_prior", "caption_shift")}
+        asked, there = recipe.model.neighbours, weights.mps2s.config.neighbours
+        if asked and there and asked != there:
+            raise InputError(
+                f"model.neighbours is {asked}, but {options.init_from} was trained with {there}: give that"
+            )
+        switches["neighbours"] = asked or there
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(weights.mps2s.config, **switches))
     if recipe.text_encoder is not None:
         recipe = dataclasses.replace(recipe, model=with_bert(recipe.model, Path(recipe.text_encoder)))

@@ -155,7 +155,7 @@ def generator_parts(mps2s: MPS2S) -> list[Part]:
         around: Tensor | None = None
         more: tuple[Tensor, ...] = ()
         if decoder.neighbours is not None and cache.known is not None:
-            so_far = cache.known.scatter(1, position, token)
+            so_far = cache.known.scatter(1, position, token.where(token >= 0, cache.known.gather(1, position)))
             around, more = decoder.neighbours.around(so_far, target), (so_far,)
         logits = decoder.decode_rows(cache, rows, slot, visible, 1, around)[:, 0]
         return logits, torch.stack([k for k, _ in layers]), torch.stack([v for _, v in layers]), *more

@@ -202,7 +202,7 @@ class Decoder(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        near = config.neighbours
+        near = config.neighbours if "tokens" in config.perspectives else 0
         self.neighbours = Neighbours(config.codebook_size, config.width, config.grid, near) if near else None
         points, reads = config.pointer and "tokens" in config.perspectives, "text" in config.perspectives
         self.pointer = nn.Linear(config.width, config.width, bias=False) if points else None

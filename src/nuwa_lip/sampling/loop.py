@@ -5,7 +5,7 @@ token of the group before (`models.groups`), and its rows stay in the cache; wit
 way. How many tokens a group has, and whether the order alone decides which, is the schedule (`groups.SCHEDULES`).
 
 What was decided first had little to go by. So a painting may be revised: about half of its tokens, others each time,
-are given as they are, and the rest is drawn anew in what is left of the steps.
+are given as they are, and the rest is drawn anew in what is left of the steps, in random order.
 
 A step, from `sample` to the logits: `_decode` calls `decide` once a step, which calls `Decoder.decode_rows`; that
 embeds the rows, runs the blocks (`CausalAttention`, `CrossAttention`) and ends in `Decoder.head` (`models.decoder`).
@@ -108,17 +108,18 @@ def sample(
     groups = [group_sizes(int(one[0].token_mask.sum()), steps, sampling.schedule) for one in memories]
     chunks = [candidates_at_once(sizes, memory.states.device, sampling.by_confidence) for sizes in groups]
     rounds = [math.ceil(num_candidates / chunk) for chunk in chunks]
-    steps_of = [len(sizes) + sampling.revisions * (len(sizes) - halfway(sizes)) for sizes in groups]
+    revisions = [sampling.revisions if halfway(sizes) else 0 for sizes in groups]
+    steps_of = [len(sizes) + n * (len(sizes) - halfway(sizes)) for sizes, n in zip(groups, revisions, strict=True)]
     progress = _Progress(callback, watch, sum(n * steps for n, steps in zip(rounds, steps_of, strict=True)))
     graph = graph and memory.states.is_cuda
     decoder = speed_up(mps2s).decoder
     tokens, scores = [], []
-    for one, sizes, chunk, own in zip(memories, groups, chunks, seeds, strict=True):
+    for one, sizes, again, chunk, own in zip(memories, groups, revisions, chunks, seeds, strict=True):
         batch, cache = _together(one), None
         for first in range(0, num_candidates, chunk):
             few = own[first : first + chunk]
             plan = _Plan.make(one[0].token_mask, few, chunk, sizes, sampling)
-            for revision in range(1 + sampling.revisions):
+            for revision in range(1 + again):
                 plan = plan.revised() if revision else plan
                 if use_cache:
                     cache = plan.prefill(decoder, batch, reuse=cache)
@@ -146,7 +147,7 @@ def candidates_at_once(sizes: list[int], device: torch.device, by_confidence: bo
 
 
 def halfway(sizes: list[int]) -> int:
-    """Return the step before which at least half of the tokens are decided, or the last one.
+    """Return the step before which at least half of the tokens are decided, or the last one; 0: there is but one.
 
     Args:
         sizes: tokens of each group.

@@ -48,8 +48,9 @@ class Sampling:
     schedule: str = "cosine"
     """How many tokens each step decides, and which: one of `groups.SCHEDULES`."""
     revisions: int = 0
-    """How many times about half of what is painted, elsewhere each time, is drawn anew beside the rest: each takes a
-    third of the steps once more."""
+    """How many times about half of what is painted, elsewhere each time, is drawn anew beside the rest, with less
+    guidance and in random order, which the model must know. Each takes a third to a half of the steps once more; with
+    a single step there is no rest, and nothing is drawn anew."""
     squares: int = 0
     """Most squares in which the second pass paints a large hole anew at a finer scale (`painters.second_pass`); for the
     pipeline. 0: none, as the model must have been trained for it."""

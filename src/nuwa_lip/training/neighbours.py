@@ -32,7 +32,7 @@ class NeighboursStage(MPS2SStage):
         recipe, cache, accelerator, weights, max_file_size: as for `MPS2SStage`.
 
     Raises:
-        InputError: the model has no neighbours, or there are several processes.
+        InputError: the model has no neighbours, its decoder uses them already, or there are several processes.
     """
 
     def __init__(
@@ -48,6 +48,10 @@ class NeighboursStage(MPS2SStage):
         if accelerator.num_processes > 1:
             raise InputError(f"neighbours are trained by one process, within minutes, not {accelerator.num_processes}")
         super().__init__(recipe, cache, accelerator, weights, max_file_size)
+        if self.neighbours.before.weight.any() or self.neighbours.after.weight.any():
+            raise InputError(
+                "the decoder uses its neighbours already: go on with the recipe captions, which trains both"
+            )
         readout = nn.Linear(2 * recipe.model.width, recipe.model.codebook_size).to(accelerator.device)
         self.readout, readout_optimizer = accelerator.prepare(readout, make_optimizer(readout, recipe.schedule))
         self.modules["readout"], self.optimizers["readout"] = readout, readout_optimizer

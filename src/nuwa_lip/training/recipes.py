@@ -207,7 +207,7 @@ def mps2s_prior() -> MPS2SRecipe:
     guidance 3; but where tokens are decided already it counts them twice.
     """
     return MPS2SRecipe(
-        model=dataclasses.replace(MPS2SConfig.preset("mini"), caption_prior=4, caption_shift=True, neighbours=2),
+        model=dataclasses.replace(MPS2SConfig.preset("mini"), caption_prior=4, caption_shift=True),
         schedule=Schedule(
             steps=2000,
             batch_size=64,
@@ -233,8 +233,10 @@ def mps2s_neighbours() -> MPS2SRecipe:
     5.3 to 5.5 bits a token of test photos where all neighbours are known. The model that it gives decodes as before:
     only a training of the decoder (`captions`) finds out how to use them.
     """
+    prior = mps2s_prior()
     return dataclasses.replace(
-        mps2s_prior(),
+        prior,
+        model=dataclasses.replace(prior.model, neighbours=2),
         schedule=Schedule(
             steps=9000,
             batch_size=64,
