@@ -12,7 +12,7 @@ import torch
 from nuwa_lip.errors import InputError
 from nuwa_lip.hub import ModelParts, load_model
 from nuwa_lip.models import MPS2S
-from nuwa_lip.training.neighbours import NeighboursStage
+from nuwa_lip.training.neighbours import NeighboursStage, radius
 from nuwa_lip.training.recipes import MPS2SRecipe
 from nuwa_lip.training.tokens import TokenCache
 from tests.small_runs import MPS2S_CONFIG, make_cpu_accelerator, mps2s_recipe, open_cache, run
@@ -58,6 +58,12 @@ def test_nothing_else_learns_and_the_model_decodes_as_before(cache: Path, tmp_pa
     inputs = ids, batch.images, torch.ones_like(batch.masks), batch.tokens, hole
     with torch.no_grad():
         assert torch.equal(saved(*inputs)[0], plain(*inputs)[0])
+
+
+def test_a_model_goes_on_with_its_own_radius() -> None:
+    assert [radius(0, 0), radius(0, 1), radius(2, 0), radius(2, 2)] == [0, 1, 2, 2]
+    with pytest.raises(InputError, match="neighbours is 2"):
+        radius(2, 1)
 
 
 def test_what_cannot_be_is_refused(cache: Path) -> None:

@@ -120,27 +120,19 @@ def mps2s(argv: list[str]) -> None:
     Example: nuwa-lip train mps2s mini --data tokens/ --out runs/mps2s --schedule.steps 1000
     """
     options, recipe = parse("mps2s", argv)
+    from nuwa_lip.training import neighbours, prior
     from nuwa_lip.training.mps2s import MPS2SStage
-    from nuwa_lip.training.neighbours import NeighboursStage
-    from nuwa_lip.training.prior import PriorStage
     from nuwa_lip.training.ready_made_text import with_bert
     from nuwa_lip.training.tokens import TokenCache
 
     weights = load_model(options.init_from) if options.init_from else None
     if weights is not None and weights.mps2s is not None:
         switches = {name: getattr(recipe.model, name) for name in ("caption_prior", "caption_shift")}
-        asked, there = recipe.model.neighbours, weights.mps2s.config.neighbours
-        if asked and there and asked != there:
-            raise InputError(
-                f"model.neighbours is {asked}, but {options.init_from} was trained with {there}: give that"
-            )
-        switches["neighbours"] = asked or there
+        switches["neighbours"] = neighbours.radius(recipe.model.neighbours, weights.mps2s.config.neighbours)
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(weights.mps2s.config, **switches))
     if recipe.text_encoder is not None:
         recipe = dataclasses.replace(recipe, model=with_bert(recipe.model, Path(recipe.text_encoder)))
-    stages = {"prior": PriorStage, "neighbours": NeighboursStage}
-    if options.validation and recipe.trained in stages:
-        raise InputError(f"--validation is not for {recipe.trained}, fitted to all that is there: leave it out")
+    stages = {"prior": prior.PriorStage, "neighbours": neighbours.NeighboursStage}
 
     def opened(folders: tuple[str, ...], weights: tuple[float, ...] = ()) -> TokenCache:
         return TokenCache.join([TokenCache.open(Path(folder), recipe.model) for folder in folders], weights)
@@ -148,8 +140,8 @@ def mps2s(argv: list[str]) -> None:
     sharded = options.strategy == "fsdp"
     if sharded and options.validation:
         raise InputError("--validation is not for --strategy fsdp, whose average is in parts: leave it out")
-    if sharded and recipe.trained in stages:
-        raise InputError(f"--strategy fsdp is not for {recipe.trained}, which one process fits: leave it out")
+    if recipe.trained in stages and (sharded or options.validation):
+        raise InputError(f"--validation is not for a {recipe.trained}, nor is --strategy fsdp: leave them out")
     cache, others = opened(options.data, options.weights), opened(options.validation) if options.validation else None
 
     def prepare(accelerator: Accelerator) -> Callable[[recipes.Schedule], Stage]:

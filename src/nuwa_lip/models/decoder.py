@@ -374,7 +374,6 @@ class Decoder(nn.Module):
         return logits.float()
 
     def _of_neighbours(self, around: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Compute what neighbours add to the rows' first and last states; None: nothing."""
         return (None, None) if self.neighbours is None or around is None else self.neighbours(around)
 
     def _of_caption(self, memory: Memory, candidates: int) -> list[Tensor | None]:

@@ -152,8 +152,8 @@ def halfway(sizes: list[int]) -> int:
     Args:
         sizes: tokens of each group.
     """
-    decided = itertools.accumulate(sizes[:-1], initial=0)
-    return next((step for step, count in enumerate(decided) if 2 * count >= sum(sizes)), max(0, len(sizes) - 1))
+    enough = (step for step, count in enumerate(itertools.accumulate(sizes[:-1], initial=0)) if 2 * count >= sum(sizes))
+    return next(enough, max(0, len(sizes) - 1))
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,7 @@ class _Plan:
 
     def revised(self) -> _Plan:
         """Return a plan that decides about half of the tokens again, chosen by chance, and is given the others."""
-        device, tokens = self.positions.device, self.positions.shape[1]
-        order = torch.stack([torch.randperm(tokens, generator=one) for one in self.generators]).to(device)
+        order = _uniform(self.generators, self.positions).argsort(1)
         positions, chosen, logp = (row.gather(1, order) for row in (self.positions, self.chosen, self.logp))
         return dataclasses.replace(
             self,

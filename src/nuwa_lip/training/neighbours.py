@@ -97,3 +97,18 @@ class NeighboursStage(MPS2SStage):
         near = self.raw.decoder.neighbours
         assert near is not None
         return near
+
+
+def radius(asked: int, there: int) -> int:
+    """Return how far a model's neighbours are that goes on from another: as asked for, or else as they are there.
+
+    Args:
+        asked: of the recipe; 0: nothing.
+        there: of the model that it starts from; 0: none.
+
+    Raises:
+        InputError: the two differ, so that what was learned would mean something else.
+    """
+    if asked and there and asked != there:
+        raise InputError(f"model.neighbours is {asked}, but the model was trained with {there}: give that, or nothing")
+    return asked or there
