@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from nuwa_lip.errors import InputError
 from nuwa_lip.hub import ModelParts, load_model
 from nuwa_lip.models import MPS2S
 from nuwa_lip.models.decoder import DecoderBlock
@@ -188,8 +189,9 @@ def test_dropout_differs_between_parts_and_steps(cache: Path) -> None:
     assert values[:4] == values[4:8] and not set(values[:4]) & set(values[8:]), "a function of the step"
 
 
-def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(cache: Path, tmp_path: Path) -> None:
-    recipe = mps2s_recipe(steps=5, accumulate=2)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(optimizer: str, cache: Path, tmp_path: Path) -> None:
+    recipe = mps2s_recipe(steps=5, accumulate=2, optimizer=optimizer)
     run(make(cache, recipe), recipe, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(interrupted(make(cache, recipe), at=2), recipe, tmp_path / "parts")
@@ -199,9 +201,32 @@ def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(cache: Path, t
     assert set(whole) == {
         *("model.safetensors", "average.safetensors", "model.optimizer.safetensors", "buffers.safetensors"),
         *("tokenizer.json", "state.json"),
+        *(["matrices.optimizer.safetensors"] if optimizer == "muon" else []),
     }
     assert [name for name in whole if whole[name] != parts.get(name)] == []
     assert contents(tmp_path / "whole/model") == contents(tmp_path / "parts/model")
+
+
+def test_muon_takes_the_linear_layers_and_adamw_the_rest(cache: Path) -> None:
+    stage = make(cache, mps2s_recipe(steps=2, optimizer="muon", weight_decay=0.0))
+    of = {name: {id(p) for g in one.param_groups for p in g["params"]} for name, one in stage.optimizers.items()}
+    linear = {id(m.weight) for m in stage.raw.modules() if isinstance(m, nn.Linear)}
+    assert of == {"model": {id(p) for p in stage.raw.parameters()} - linear, "matrices": linear}
+    before = {name: p.detach().clone() for name, p in stage.raw.named_parameters()}
+    rate = 0.01
+    for one in stage.optimizers.values():
+        one.param_groups[0]["lr"] = rate
+    stage.step(0, next(stage.batches(0)))
+    moved = {name: p.detach() - before[name] for name, p in stage.raw.named_parameters()}
+    weight = moved["decoder.blocks.0.mlp.layer.out.weight"]
+    # singular values of about 1, times 0.2 of the root of the longer side: a step as long as AdamW's
+    spectrum = torch.linalg.svdvals(weight) / (rate * 0.2 * max(weight.shape) ** 0.5)
+    assert 0.5 < spectrum.median() < 1.5 and spectrum.max() < 1.5
+
+
+def test_muon_is_for_linear_layers_that_are_whole(cache: Path) -> None:
+    with pytest.raises(InputError, match=r"schedule\.optimizer muon .* --strategy ddp"):
+        make(cache, mps2s_recipe(optimizer="muon"), sharded=True)
 
 
 def test_the_sheet_shows_six_photos(cache: Path, tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from nuwa_lip.disk import write_json
 from nuwa_lip.errors import InputError
 from nuwa_lip.tokenizer import CaptionTokenizer
 from nuwa_lip.training import runs
 from nuwa_lip.training.runs import RunFolder, hold_signals
-from nuwa_lip.training.stage import make_optimizer
+from nuwa_lip.training.stage import make_muon, make_optimizer
 from tests.folders import contents
 from tests.small_runs import schedule
 
@@ -226,6 +227,29 @@ def test_a_checkpoint_of_other_sizes_or_numbers_is_refused(file: str, damage: An
     damage(tmp_path / "checkpoints/step-2" / file)
     with pytest.raises(InputError, match=f"cannot resume from .*step-2: {says}"):
         restore(run, Small())
+
+
+def test_muons_moments_are_checked(tmp_path: Path) -> None:
+    def small(muon: bool = True) -> Small:
+        stage = Small()
+        weight = nn.Parameter(torch.ones(3, 2))
+        stage.optimizers["critic"] = make_muon([weight], schedule()) if muon else AdamW([weight])
+        weight.sum().backward()
+        return stage
+
+    run, first, second = RunFolder(tmp_path, 4), small(), small()
+    first.optimizers["critic"].step()
+    run.checkpoint(1, first)  # type: ignore[arg-type]
+    assert restore(run, second) == 1
+    (mine,), (its,) = (one.optimizers["critic"].state_dict()["state"].values() for one in (first, second))
+    assert set(mine) == {"momentum_buffer"} and torch.equal(mine["momentum_buffer"], its["momentum_buffer"])
+    with pytest.raises(InputError, match=r"cannot resume from .*step-1: 0\.exp_avg is missing"):
+        restore(run, small(muon=False))
+    changed("0.momentum_buffer", lambda t: t.T.contiguous())(
+        tmp_path / "checkpoints/step-1/critic.optimizer.safetensors"
+    )
+    with pytest.raises(InputError, match=r"cannot resume from .*step-1: 0\.momentum_buffer is torch\.float32 \[2, 3\]"):
+        restore(run, small())
 
 
 def test_a_checkpoint_of_another_model_is_one_line(tmp_path: Path) -> None:

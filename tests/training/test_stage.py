@@ -169,3 +169,8 @@ def test_different_numbers_give_different_streams(a: list[int], b: list[int]) ->
 def test_a_model_without_blocks_cannot_be_compiled(accelerator: Accelerator) -> None:
     with pytest.raises(InputError, match=r"schedule\.compile is for DF-VQGAN and MP-S2S"):
         Line(accelerator, mps2s_recipe(compile=True))
+
+
+def test_muon_is_not_for_any_model(accelerator: Accelerator) -> None:
+    with pytest.raises(InputError, match=r"schedule\.optimizer muon is for MP-S2S"):
+        Line(accelerator, mps2s_recipe(optimizer="muon"))

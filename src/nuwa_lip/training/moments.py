@@ -22,12 +22,14 @@ def _check_moments(optimizer: Optimizer, tensors: dict[str, Tensor], most: int) 
     A parameter has all of its moments, or none as long as it has learned nothing.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    muon = all("momentum" in group for group in optimizer.param_groups)
     begun = {key.split(".", 1)[0] for key in tensors}
     expected: dict[str, Tensor] = {}
     for index, parameter in enumerate(parameters):
         if str(index) in begun:
-            expected |= {f"{index}.{name}": parameter.detach() for name in ("exp_avg", "exp_avg_sq")}
-            expected[f"{index}.step"] = torch.empty(())
+            names = ("momentum_buffer",) if muon else ("exp_avg", "exp_avg_sq")
+            expected |= {f"{index}.{name}": parameter.detach() for name in names}
+            expected |= {} if muon else {f"{index}.step": torch.empty(())}
     check_like(tensors, expected)
     for name, value in tensors.items():
         if name.endswith(".step") and not 1 <= value.item() <= most:

@@ -83,6 +83,7 @@ class MPS2SStage(Stage[MPS2S]):
     """
 
     blocks = (Block, DecoderBlock)
+    mostly_linear = True
     sizes_vary = True  # the longest caption, and the most defective tokens
 
     def __init__(

@@ -43,10 +43,13 @@ class Schedule:
     """Learning rate of the last step, as a share of `learning_rate`."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises from zero."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: of MP-S2S the matrices of linear layers learn by Muon, whose steps are as long as AdamW's but alike in all
+    directions, and only the rest by AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay of the running means of gradients and of their squares."""
     weight_decay: float = 0.05
-    """AdamW's weight decay, on matrices only."""
+    """Weight decay, on matrices only."""
     clip: float = 1.0
     """Largest norm of a step's gradients; longer ones are scaled down to it."""
     ema: float = 0.999

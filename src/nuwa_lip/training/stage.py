@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 
 from nuwa_lip.errors import InputError
 from nuwa_lip.fast.compiling import compile_blocks
@@ -55,10 +55,13 @@ class Stage(ABC, Generic[Model]):
     """Batches that are left out before the next one, because they made a figure NaN (`--on-nan rollback`)."""
     sizes_vary: ClassVar[bool] = True
     """Whether the blocks' inputs change their sizes from part to part."""
+    mostly_linear: ClassVar[bool] = False
+    """Whether nearly all of the model's weights are of linear layers, for which Muon is."""
 
     def __init__(self, recipe: Any, source: Any, accelerator: Accelerator, model: Model, sharded: bool = False) -> None:
         self.recipe, self.source, self.accelerator, self.raw = recipe, source, accelerator, model
         disable_cudnn_attention(accelerator.device)
+        matrices = self.matrices(sharded)
         self.average: Any
         if sharded:
             whole = deepcopy(model).to("cpu" if accelerator.is_main_process else "meta")
@@ -67,12 +70,32 @@ class Stage(ABC, Generic[Model]):
             self.model, self.optimizer = model, make_optimizer(model, recipe.schedule)
         else:
             self.average = Average(deepcopy(model), recipe.schedule.ema)
-            self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe.schedule))
+            self.model, self.optimizer = accelerator.prepare(
+                model, make_optimizer(model, recipe.schedule, without=matrices)
+            )
         if recipe.schedule.compile:
             self.compile()
         self.modules = {"model": model} if sharded else {"model": model, "average": self.average.model}
         self.optimizers = {"model": self.optimizer}
+        if matrices:
+            self.optimizers["matrices"] = accelerator.prepare(make_muon(matrices, recipe.schedule))
         self.buffers = {}
+
+    def matrices(self, sharded: bool) -> list[Tensor]:
+        """List what Muon optimises.
+
+        Args:
+            sharded: whether weights are spread over the processes.
+
+        Raises:
+            InputError: the schedule wants Muon, but the model is of convolutions, or of parts of matrices.
+        """
+        if self.recipe.schedule.optimizer != "muon":
+            return []
+        if not self.mostly_linear or sharded:
+            raise InputError("--schedule.optimizer muon is for MP-S2S with --strategy ddp: take adamw")
+        layers = (module for module in self.raw.modules() if isinstance(module, nn.Linear))
+        return [layer.weight for layer in layers if layer.weight.requires_grad]
 
     def compile(self) -> None:
         """Compile the model's blocks, in place; the averaged copy stays as it is.
@@ -145,7 +168,8 @@ class Stage(ABC, Generic[Model]):
             self.accelerator.backward(torch.stack(list(found.values())).sum() / len(parts))
             for name, loss in found.items():
                 figures[name] = figures.get(name, torch.zeros_like(loss)) + loss.detach() / len(parts)
-        figures["gradient"] = self.descend(self.model, self.optimizer)
+        own = [self.optimizers[name] for name in ("model", "matrices") if name in self.optimizers]
+        figures["gradient"] = self.descend(self.model, *own)
         self.average.update(self.raw, step)
         return self.mean(figures)
 
@@ -155,11 +179,12 @@ class Stage(ABC, Generic[Model]):
             with nullcontext() if i + 1 == len(parts) else self.accelerator.no_sync(model):
                 yield part
 
-    def descend(self, model: nn.Module, optimizer: Optimizer) -> Tensor:
+    def descend(self, model: nn.Module, *optimizers: Optimizer) -> Tensor:
         """Update the weights by gradients clipped to `schedule.clip`; return the gradients' norm before clipping."""
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.recipe.schedule.clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def mean(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -215,15 +240,17 @@ def repeated(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Mo
     return [module for module in model.modules() if isinstance(module, kinds)]
 
 
-def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> AdamW:
+def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0, without: Sequence[Tensor] = ()) -> AdamW:
     """Make AdamW with weight decay on matrices only.
 
     Args:
         model: the model whose trainable parameters are optimised.
         schedule: learning rate, betas and weight decay.
         scale: factor on the learning rate.
+        without: parameters that have another optimizer.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    others = set(without)
+    parameters = [p for p in model.parameters() if p.requires_grad and p not in others]
     groups = [
         {
             "params": [p for p in parameters if p.ndim > 1],
@@ -233,6 +260,17 @@ def make_optimizer(model: nn.Module, schedule: Schedule, scale: float = 1.0) -> 
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "scale": scale},
     ]
     return AdamW(groups, lr=schedule.learning_rate * scale, betas=schedule.betas, fused=True)
+
+
+def make_muon(matrices: Sequence[Tensor], schedule: Schedule) -> Muon:
+    """Make Muon, whose steps are as long as AdamW's, so that the schedule's learning rate serves both.
+
+    Args:
+        matrices: what it optimises.
+        schedule: learning rate and weight decay.
+    """
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    return Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
 
 
 def generator_for(device: torch.device | str, *seeds: int) -> torch.Generator:
