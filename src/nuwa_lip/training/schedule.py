@@ -45,7 +45,7 @@ class Schedule:
     """Share of the steps over which the learning rate rises from zero."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: of MP-S2S the matrices of linear layers learn by Muon, whose steps are as long as AdamW's but alike in all
-    directions, and only the rest by AdamW."""
+    directions, and only the rest by AdamW. It computes in bf16, which costs seconds a step where that is emulated."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay of the running means of gradients and of their squares."""
     weight_decay: float = 0.05
